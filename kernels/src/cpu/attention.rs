@@ -1,0 +1,256 @@
+//! Causal softmax attention on jagged batches, without a matrix of all pairs.
+//!
+//! For each history and head the keys are transposed once into panels of two vectors. Then, for a tile of
+//! query rows at a time: scores against the keys up to the tile's last row (one matrix product), softmax in
+//! place, and the product with the values. The scratch holds one row tile of scores and one head's keys.
+
+use super::dot::dots_strided;
+use super::gemm::{Left, Right, for_row_tiles, store_row, tile};
+use super::isa::Kernel;
+use super::matrix::Scratch;
+use super::simd::{MAX_LANES, Simd};
+
+/// softmax(q·kᵀ/√d_head)·v within each history and head.
+pub(super) struct AttentionKernel<'a> {
+    /// `[events, dim]`, or `[histories, dim]` where `last` is set.
+    pub q: &'a [f32],
+    pub k: &'a [f32],
+    pub v: &'a [f32],
+    pub heads: usize,
+    pub dim: usize,
+    pub offsets: &'a [usize],
+    /// Only the last query row of each history.
+    pub last: bool,
+    /// As many numbers as `q`, not necessarily initialised.
+    pub out: *mut f32,
+}
+
+/// One head of one history.
+pub(super) struct Head {
+    pub q: *const f32,
+    pub k: *const f32,
+    pub v: *const f32,
+    pub out: *mut f32,
+    /// Numbers from one row to the next.
+    pub stride: usize,
+    /// Columns of the head.
+    pub dim: usize,
+    /// Rows of the history.
+    pub len: usize,
+    /// What scores are multiplied with before the softmax.
+    pub scale: f32,
+}
+
+impl Kernel for AttentionKernel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let dim = self.dim / self.heads;
+        let longest = self.offsets.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
+        let width = longest.next_multiple_of(2 * S::LANES);
+        let mut scores = Scratch::new(if self.last { width } else { S::TILE_ROWS * width });
+        let mut keys = Scratch::new(if self.last { 0 } else { dim * width });
+        for (history, bounds) in self.offsets.windows(2).enumerate() {
+            for head in 0..self.heads {
+                let row = if self.last { history } else { bounds[0] };
+                let column = head * dim;
+                // SAFETY: the caller checked that the offsets are within the matrices.
+                unsafe {
+                    let head = Head {
+                        q: self.q.as_ptr().add(row * self.dim + column),
+                        k: self.k.as_ptr().add(bounds[0] * self.dim + column),
+                        v: self.v.as_ptr().add(bounds[0] * self.dim + column),
+                        out: self.out.add(row * self.dim + column),
+                        stride: self.dim,
+                        dim,
+                        len: bounds[1] - bounds[0],
+                        scale: 1.0 / (dim as f32).sqrt(),
+                    };
+                    if self.last {
+                        head.last_row::<S>(scores.as_mut_ptr());
+                    } else {
+                        head.all_rows::<S>(keys.as_mut_ptr(), scores.as_mut_ptr());
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Head {
+    /// # Safety
+    /// The pointers are those of a head of a history; `keys` holds `dim` and `scores` `TILE_ROWS` times the
+    /// length, rounded up to two vectors.
+    #[inline(always)]
+    unsafe fn all_rows<S: Simd>(&self, keys: *mut f32, scores: *mut f32) {
+        let panel = 2 * S::LANES;
+        let width = self.len.next_multiple_of(panel);
+        // SAFETY: rows stay below `len`, columns of the scratch below `width`.
+        unsafe {
+            self.transpose_keys::<S>(keys);
+            let zero = S::splat(0.0);
+            for_row_tiles!(S, self.len, i, M => {
+                let queries = Left { at: self.q.add(i * self.stride), stride: self.stride };
+                let known = i + M;
+                let mut j = 0;
+                while j < known {
+                    let right = Right { at: keys.add(j * self.dim), stride: panel, last: S::LANES };
+                    let to = scores.add(j);
+                    // The diagonal cuts half of the panels' second vectors off.
+                    if known - j > S::LANES {
+                        let sums = tile::<S, M, 2, false>(queries, right, self.dim, [zero; 2]);
+                        for (r, row) in sums.into_iter().enumerate() {
+                            store_row::<S, 2, false>(row, to.add(r * width), S::LANES);
+                        }
+                    } else {
+                        let sums = tile::<S, M, 1, false>(queries, right, self.dim, [zero]);
+                        for (r, row) in sums.into_iter().enumerate() {
+                            store_row::<S, 1, false>(row, to.add(r * width), S::LANES);
+                        }
+                    }
+                    j += panel;
+                }
+                let mut weights = [0f32; M];
+                for (r, weight) in weights.iter_mut().enumerate() {
+                    let row = scores.add(r * width);
+                    *weight = softmax::<S>(row, i + r + 1, self.scale);
+                    let mut j = (i + r + 1).next_multiple_of(S::LANES);
+                    while j < known {
+                        zero.store(row.add(j));
+                        j += S::LANES;
+                    }
+                }
+                let left = Left { at: scores, stride: width };
+                self.values::<S, M>(left, known, &weights, self.out.add(i * self.stride));
+            });
+        }
+    }
+
+    /// # Safety
+    /// The processor has the instruction set of `S`; `q` and `out` are one row, and `scores` holds the length,
+    /// rounded up to a vector.
+    #[inline(always)]
+    pub(super) unsafe fn last_row<S: Simd>(&self, scores: *mut f32) {
+        // SAFETY: as above.
+        unsafe {
+            dots_strided::<S>(self.q, self.k, self.stride, self.len, self.dim, scores);
+            let weight = softmax::<S>(scores, self.len, self.scale);
+            self.values::<S, 1>(Left { at: scores, stride: 0 }, self.len, &[weight], self.out);
+        }
+    }
+
+    /// The keys as panels: key `j`'s number `d` goes to `keys[(j / panel·dim + d)·panel + j % panel]`.
+    #[inline(always)]
+    unsafe fn transpose_keys<S: Simd>(&self, keys: *mut f32) {
+        let panel = 2 * S::LANES;
+        let mut j = 0;
+        while j < self.len.next_multiple_of(panel) {
+            let mut rows = [self.k; MAX_LANES];
+            for (l, row) in rows.iter_mut().enumerate().take(S::LANES) {
+                // Keys past the end repeat the last one; their scores are never read.
+                // SAFETY: the index is below `len`.
+                *row = unsafe { self.k.add((j + l).min(self.len - 1) * self.stride) };
+            }
+            let mut d = 0;
+            while d < self.dim {
+                let count = S::LANES.min(self.dim - d);
+                // SAFETY: rows are readable for `dim` numbers; the panel of j holds dim·panel numbers.
+                unsafe {
+                    let columns = S::load_columns(&rows, d, count);
+                    let to = keys.add(j / panel * panel * self.dim + d * panel + j % panel);
+                    for (c, column) in columns.iter().enumerate().take(count) {
+                        column.store(to.add(c * panel));
+                    }
+                }
+                d += S::LANES;
+            }
+            j += S::LANES;
+        }
+    }
+
+    /// `out = weight·(scores·values)` for `M` rows, over the first `known` events.
+    #[inline(always)]
+    unsafe fn values<S: Simd, const M: usize>(&self, left: Left, known: usize, weights: &[f32; M], out: *mut f32) {
+        let mut j = 0;
+        // SAFETY: columns stay below `dim`.
+        unsafe {
+            if M == 1 {
+                while j + 4 * S::LANES <= self.dim {
+                    self.value_panel::<S, M, 4, false>(left, known, weights, out, j, S::LANES);
+                    j += 4 * S::LANES;
+                }
+            }
+            while j + 2 * S::LANES <= self.dim {
+                self.value_panel::<S, M, 2, false>(left, known, weights, out, j, S::LANES);
+                j += 2 * S::LANES;
+            }
+            match self.dim - j {
+                0 => {}
+                rest if rest <= S::LANES => self.value_panel::<S, M, 1, true>(left, known, weights, out, j, rest),
+                rest => self.value_panel::<S, M, 2, true>(left, known, weights, out, j, rest - S::LANES),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn value_panel<S: Simd, const M: usize, const V: usize, const PART: bool>(
+        &self,
+        left: Left,
+        known: usize,
+        weights: &[f32; M],
+        out: *mut f32,
+        j: usize,
+        last: usize,
+    ) {
+        // SAFETY: the columns from j on are within the head.
+        unsafe {
+            let right = Right { at: self.v.add(j), stride: self.stride, last };
+            let sums = tile::<S, M, V, PART>(left, right, known, [S::splat(0.0); V]);
+            for (r, row) in sums.into_iter().enumerate() {
+                let mut row = row;
+                for x in &mut row {
+                    *x = *x * S::splat(weights[r]);
+                }
+                store_row::<S, V, PART>(row, out.add(r * self.stride + j), last);
+            }
+        }
+    }
+}
+
+/// Replaces the first `count ≥ 1` scores by e^(scale·(score − largest)) and the rest of their last vector by
+/// zeros. Gives 1 over the sum.
+///
+/// # Safety
+/// The processor has the instruction set of `S`; `row` holds `count` numbers, rounded up to whole vectors.
+#[inline(always)]
+unsafe fn softmax<S: Simd>(row: *mut f32, count: usize, scale: f32) -> f32 {
+    let whole = count / S::LANES * S::LANES;
+    let rest = count - whole;
+    // SAFETY: the caller's row.
+    unsafe {
+        let lowest = S::splat(f32::NEG_INFINITY);
+        let mut largest = lowest;
+        for j in (0..whole).step_by(S::LANES) {
+            largest = S::load(row.add(j)).max(largest);
+        }
+        if rest > 0 {
+            largest = S::load(row.add(whole)).keep(rest, lowest).max(largest);
+        }
+        let largest = S::splat(largest.largest());
+        let scale = S::splat(scale);
+        let mut sum = S::splat(0.0);
+        for j in (0..whole).step_by(S::LANES) {
+            let e = ((S::load(row.add(j)) - largest) * scale).exp();
+            e.store(row.add(j));
+            sum = sum + e;
+        }
+        if rest > 0 {
+            let zero = S::splat(0.0);
+            let e = ((S::load(row.add(whole)) - largest) * scale).exp().keep(rest, zero);
+            e.store(row.add(whole));
+            sum = sum + e;
+        }
+        1.0 / sum.sum()
+    }
+}

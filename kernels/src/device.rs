@@ -1,0 +1,133 @@
+//! The operators a model family is written over. One forward definition a family, any device.
+
+use crate::Tensor;
+
+/// A jagged batch: histories laid end to end, oldest event first, no padding.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequences<'a> {
+    /// Dense item indices of all histories, concatenated.
+    pub items: &'a [u32],
+    /// Position-table row of every event, same length as `items`.
+    pub positions: &'a [u32],
+    /// Start of each history in `items`, and the end of the last: `histories + 1` numbers.
+    pub offsets: &'a [usize],
+}
+
+impl Sequences<'_> {
+    /// How many histories the batch holds.
+    pub fn len(&self) -> usize {
+        self.offsets.len().saturating_sub(1)
+    }
+
+    /// Whether the batch holds no history.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Which rows of the batch an operator computes: only what the answer needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    /// Every event.
+    All,
+    /// The last event of each history; the matrix has one row a history. Histories must not be empty.
+    Last,
+}
+
+/// The element-wise function fused into a linear layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// x
+    Identity,
+    /// max(0, x)
+    Relu,
+    /// x·Φ(x), with the error function, not the tanh approximation.
+    Gelu,
+    /// x·σ(x)
+    Silu,
+}
+
+/// y = act(x·W + b). `weight` is `[inputs, outputs]`, row-major: the transpose of PyTorch's.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    /// `[inputs, outputs]`
+    pub weight: Tensor,
+    /// `[outputs]`
+    pub bias: Option<Tensor>,
+}
+
+/// Layer normalisation over the columns: (x − mean)/√(var + eps)·weight + bias.
+#[derive(Debug, Clone)]
+pub struct LayerNorm {
+    /// `[dim]`; absent in affine-free norms.
+    pub weight: Option<Tensor>,
+    /// `[dim]`
+    pub bias: Option<Tensor>,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+/// An item and its score.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scored {
+    /// Dense item index.
+    pub item: u32,
+    /// Larger is better.
+    pub score: f32,
+}
+
+/// Which items a top-k may return.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filter<'a> {
+    /// Dense indices that must not be returned, ascending.
+    pub exclude: &'a [u32],
+    /// When present, only these are scored, ascending and without repeats.
+    pub candidates: Option<&'a [u32]>,
+}
+
+/// A place where models compute. Matrices live there; weights are [`Tensor`]s the device may keep resident.
+pub trait Device: Send + Sync {
+    /// A dense row-major matrix of f32 on this device.
+    type Matrix: Send;
+
+    /// `scale·items[id] + positions[pos]` for every event: `[events, dim]`. Indices must be in range.
+    fn embed(&self, items: &Tensor, positions: &Tensor, scale: f32, batch: &Sequences<'_>) -> Self::Matrix;
+    /// Row-wise layer normalisation.
+    fn layer_norm(&self, x: &Self::Matrix, norm: &LayerNorm) -> Self::Matrix;
+    /// A linear layer with its activation fused.
+    fn linear(&self, x: &Self::Matrix, layer: &Linear, activation: Activation) -> Self::Matrix;
+    /// `x += y`
+    fn add(&self, x: &mut Self::Matrix, y: &Self::Matrix);
+    /// Causal softmax attention, softmax(q·kᵀ/√d_head)·v, within each history and head.
+    /// With [`Rows::Last`] `q` has one row a history and so has the result.
+    fn attention(
+        &self,
+        q: &Self::Matrix,
+        k: &Self::Matrix,
+        v: &Self::Matrix,
+        heads: usize,
+        batch: &Sequences<'_>,
+        rows: Rows,
+    ) -> Self::Matrix;
+    /// [`Device::attention`] of [`Rows::Last`] with k = `key`(x) and v = `value`(x), which a device need not
+    /// compute for every event.
+    fn last_attention(
+        &self,
+        q: &Self::Matrix,
+        x: &Self::Matrix,
+        key: &Linear,
+        value: &Linear,
+        heads: usize,
+        batch: &Sequences<'_>,
+    ) -> Self::Matrix;
+    /// The last row of each history: `[histories, dim]`. Histories must not be empty.
+    fn last_rows(&self, x: &Self::Matrix, batch: &Sequences<'_>) -> Self::Matrix;
+    /// The matrix as row-major numbers on the host.
+    fn download(&self, x: &Self::Matrix) -> Vec<f32>;
+    /// For each row of `queries` (`[n, dim]`, host) the `k` items with the largest dot product, best first,
+    /// ties by ascending index, each under its own filter. Never holds the whole score matrix.
+    fn top_k(&self, queries: &[f32], items: &Tensor, k: &[usize], filters: &[Filter<'_>]) -> Vec<Vec<Scored>>;
+    /// The dot products of one query with the given rows of `items`: the same bits as [`Device::top_k`] reports.
+    /// Rows must exist.
+    fn scores(&self, query: &[f32], items: &Tensor, rows: &[u32]) -> Vec<f32>;
+}
