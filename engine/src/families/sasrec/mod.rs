@@ -1,0 +1,38 @@
+//! SASRec, self-attentive sequential recommendation (Kang & McAuley 2018), inference.
+//!
+//! x_t = s·E\[i_t\] + P_t, transformer blocks with causal attention, and the state of the last event is the
+//! user's vector; an item's score is its dot product with the item's row of E. One implementation serves the
+//! paper's block, pre-norm and post-norm (BERT-like) ones: see [`Block`]. Padding does not exist here: a history
+//! shorter than the window attends to its own events only, as in the authors' code.
+
+mod config;
+mod encoder;
+mod model;
+
+use std::sync::Arc;
+
+pub use config::{Block, Config, Nonlinearity, Positions};
+
+use super::{Family, Model};
+use crate::{Artifact, Result};
+
+/// Its line in the registry.
+pub const FAMILY: Family = Family {
+    name: "sasrec",
+    summary: "Self-attention over the user's latest events (SASRec); weights come from a checkpoint.",
+    fit: None,
+    open,
+};
+
+/// Name of the artifact's nearest-neighbour index over the item vectors, for large catalogues.
+pub(crate) const SEGMENT: &str = "segment";
+
+/// Models of more items than this get a nearest-neighbour segment when they are made.
+pub(crate) const SEGMENT_ABOVE: usize = 50_000;
+
+fn open(artifact: Arc<Artifact>) -> Result<Box<dyn Model>> {
+    Ok(Box::new(model::Sasrec::open(artifact)?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! Serving: queries in, ranked items out.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use pgrec_kernels::cpu::Cpu;
+use pgrec_kernels::{Device, Filter, Scored, Segment};
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use super::SEGMENT;
+use super::encoder::{Batch, Encoder};
+use crate::families::Model;
+use crate::{Artifact, Catalogue, Control, Error, Query, Result};
+
+/// Floating-point operations of one slice of a large call: some 10 ms on one core, so that a cancel is heard
+/// and every core gets its share.
+const SLICE: usize = 200_000_000;
+
+/// Events left out, one at a time, to explain a score.
+const EXPLAINED_EVENTS: usize = 50;
+/// Contributions shown.
+const EXPLAINED_TOP: usize = 5;
+
+/// The segment is asked for at most this many items; a filter that needs more is answered exactly. Also bounded
+/// by a tenth of the catalogue: beyond it, filtered search costs more than scoring every item.
+const MOST_NEIGHBOURS: usize = 2_048;
+
+/// An open model.
+pub(super) struct Sasrec {
+    artifact: Arc<Artifact>,
+    encoder: Encoder,
+    device: Cpu,
+    segment: OnceLock<Segment>,
+}
+
+impl Sasrec {
+    pub(super) fn open(artifact: Arc<Artifact>) -> Result<Self> {
+        let encoder = Encoder::open(&artifact)?;
+        Ok(Self { encoder, artifact, device: Cpu::new(), segment: OnceLock::new() })
+    }
+
+    fn items(&self) -> usize {
+        self.artifact.catalogue().len()
+    }
+
+    /// The vectors of histories, `[histories, dim]`.
+    fn vectors<'a>(&self, histories: impl Iterator<Item = &'a [u32]>) -> Result<Vec<f32>> {
+        let batch = Batch::new(&self.encoder.config, self.items(), histories)?;
+        let encoded = self.encoder.encode(&self.device, &batch.sequences());
+        Ok(self.device.download(&encoded))
+    }
+
+    fn dot(&self, vector: &[f32], item: u32) -> f32 {
+        dot(vector, self.encoder.items.row(item as usize))
+    }
+
+    fn known(&self, items: &[u32]) -> Result<()> {
+        match items.iter().find(|&&item| item as usize >= self.items()) {
+            Some(item) => Err(Error::Parameter(format!("item index {item} is not below {}", self.items()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Operations a query costs, roughly.
+    fn cost(&self, query: &Query<'_>) -> usize {
+        let c = &self.encoder.config;
+        let events = query.history.len().min(c.window);
+        let block = 8 * c.dim * c.dim + 4 * c.dim * c.ffn + 2 * events * c.dim;
+        events * c.blocks * block + 2 * self.items() * c.dim
+    }
+
+    /// Cuts queries into slices of bounded cost, of at least one query each.
+    fn slices(&self, queries: &[Query<'_>]) -> Vec<Range<usize>> {
+        let mut slices = Vec::new();
+        let (mut start, mut cost) = (0, 0);
+        for (index, query) in queries.iter().enumerate() {
+            let more = self.cost(query);
+            if index > start && cost + more > SLICE {
+                slices.push(start..index);
+                (start, cost) = (index, 0);
+            }
+            cost += more;
+        }
+        slices.push(start..queries.len());
+        slices
+    }
+
+    /// Answers a slice of queries on this thread.
+    fn answer(&self, queries: &[Query<'_>]) -> Result<Vec<Vec<Scored>>> {
+        let mut answers = vec![Vec::new(); queries.len()];
+        let asked: Vec<usize> =
+            (0..queries.len()).filter(|&i| queries[i].k > 0 && !queries[i].history.is_empty()).collect();
+        if asked.is_empty() {
+            return Ok(answers);
+        }
+        for &i in &asked {
+            self.known(queries[i].filter.candidates.unwrap_or(&[]))?;
+        }
+        let vectors = self.vectors(asked.iter().map(|&i| queries[i].history))?;
+        let dim = self.encoder.config.dim;
+        let (mut exact, mut exact_vectors) = (Vec::new(), Vec::new());
+        for (&i, vector) in asked.iter().zip(vectors.chunks_exact(dim)) {
+            match self.neighbours(vector, &queries[i])? {
+                Some(found) => answers[i] = found,
+                None => {
+                    exact.push(i);
+                    exact_vectors.extend_from_slice(vector);
+                }
+            }
+        }
+        let k: Vec<usize> = exact.iter().map(|&i| queries[i].k.min(self.items())).collect();
+        let filters: Vec<Filter<'_>> = exact.iter().map(|&i| queries[i].filter).collect();
+        let found = self.device.top_k(&exact_vectors, &self.encoder.items, &k, &filters);
+        for (i, found) in exact.into_iter().zip(found) {
+            answers[i] = found;
+        }
+        Ok(answers)
+    }
+
+    /// The answer by nearest neighbours, scored exactly; `None` when every item has to be scored: a small
+    /// catalogue, no segment, or a filter that leaves too little of what the segment finds.
+    fn neighbours(&self, vector: &[f32], query: &Query<'_>) -> Result<Option<Vec<Scored>>> {
+        let Filter { exclude, candidates } = query.filter;
+        if self.items() <= query.exact_limit || candidates.is_some() || !self.artifact.has(SEGMENT) {
+            return Ok(None);
+        }
+        let wanted = query.k.saturating_add(exclude.len());
+        if wanted > MOST_NEIGHBOURS.min(self.items() / 10) {
+            return Ok(None);
+        }
+        // Twice as many as needed: the last of the k are found more surely from further out.
+        let found = self.segment()?.search(vector, 2 * wanted);
+        let mut allowed: Vec<u32> =
+            found.iter().map(|s| s.item).filter(|item| exclude.binary_search(item).is_err()).collect();
+        if allowed.len() < query.k {
+            return Ok(None);
+        }
+        allowed.sort_unstable();
+        allowed.dedup();
+        self.known(&allowed)?;
+        let filter = Filter { exclude: &[], candidates: Some(&allowed) };
+        Ok(self.device.top_k(vector, &self.encoder.items, &[query.k], &[filter]).pop())
+    }
+
+    /// Opened by the first query that needs it: a view costs private memory in every process.
+    fn segment(&self) -> Result<&Segment> {
+        if let Some(segment) = self.segment.get() {
+            return Ok(segment);
+        }
+        let opened = Segment::view(Arc::new(self.artifact.raw(SEGMENT)?))?;
+        Ok(self.segment.get_or_init(|| opened))
+    }
+}
+
+impl Model for Sasrec {
+    fn catalogue(&self) -> &Catalogue {
+        self.artifact.catalogue()
+    }
+
+    fn window(&self) -> usize {
+        self.encoder.config.window
+    }
+
+    fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
+        let slices = self.slices(queries);
+        if slices.len() == 1 {
+            control.check()?;
+            return self.answer(queries);
+        }
+        let answers: Result<Vec<_>> = slices
+            .into_par_iter()
+            .map(|slice| {
+                control.check()?;
+                self.answer(&queries[slice])
+            })
+            .collect();
+        Ok(answers?.into_iter().flatten().collect())
+    }
+
+    fn score(&self, query: &Query<'_>, items: &[u32]) -> Result<Vec<f32>> {
+        self.known(items)?;
+        let vector = self.encode(query)?;
+        let mut wanted = items.to_vec();
+        wanted.sort_unstable();
+        wanted.dedup();
+        // The operator that ranks, so that a score is the same number in a list and alone.
+        let filter = Filter { exclude: &[], candidates: Some(&wanted) };
+        let scored = self.device.top_k(&vector, &self.encoder.items, &[wanted.len()], &[filter]);
+        let scored: HashMap<u32, f32> = scored.into_iter().flatten().map(|s| (s.item, s.score)).collect();
+        Ok(items.iter().map(|item| scored.get(item).copied().unwrap_or(f32::NAN)).collect())
+    }
+
+    /// By the cosine of the item vectors; every item is looked at.
+    fn similar(&self, item: u32, query: &Query<'_>) -> Result<Vec<Scored>> {
+        self.known(&[item])?;
+        self.known(query.filter.candidates.unwrap_or(&[]))?;
+        let anchor = self.encoder.items.row(item as usize);
+        let anchor_norm = dot(anchor, anchor).sqrt();
+        let cosine = |other: u32| {
+            let row = self.encoder.items.row(other as usize);
+            let norms = anchor_norm * dot(row, row).sqrt();
+            Scored { item: other, score: if norms > 0.0 { dot(anchor, row) / norms } else { 0.0 } }
+        };
+        let wanted = |other: &u32| *other != item && query.filter.exclude.binary_search(other).is_err();
+        let mut all: Vec<Scored> = match query.filter.candidates {
+            Some(candidates) => candidates.iter().copied().filter(wanted).map(cosine).collect(),
+            None => (0..self.items() as u32).filter(wanted).map(cosine).collect(),
+        };
+        let better = |a: &Scored, b: &Scored| b.score.total_cmp(&a.score).then(a.item.cmp(&b.item));
+        if query.k < all.len() {
+            all.select_nth_unstable_by(query.k, better);
+            all.truncate(query.k);
+        }
+        all.sort_unstable_by(better);
+        Ok(all)
+    }
+
+    fn encode(&self, query: &Query<'_>) -> Result<Vec<f32>> {
+        self.vectors(std::iter::once(query.history))
+    }
+
+    /// The score, and how much it falls when one of the latest events is left out of the history; the only
+    /// event of a history accounts for all of it.
+    fn explain(&self, query: &Query<'_>, item: u32) -> Result<Value> {
+        self.known(&[item])?;
+        let window = self.encoder.config.window;
+        let score = self.dot(&self.encode(query)?, item);
+        // One more than the window: what is left out is replaced by the event before the window.
+        let recent = &query.history[query.history.len().saturating_sub(window + 1)..];
+        let used = recent.len().min(window);
+        let considered = used.min(EXPLAINED_EVENTS);
+        let mut changes = Vec::with_capacity(considered);
+        for age in 0..considered {
+            let place = recent.len() - 1 - age;
+            let rest = [&recent[..place], &recent[place + 1..]].concat();
+            let left = if rest.is_empty() { 0.0 } else { self.dot(&self.vectors(std::iter::once(&rest[..]))?, item) };
+            changes.push((recent[place], age, score - left));
+        }
+        changes.sort_by(|a, b| b.2.abs().total_cmp(&a.2.abs()));
+        let contributions: Vec<Value> = changes
+            .iter()
+            .take(EXPLAINED_TOP)
+            .map(|(item, age, change)| json!({ "item": item, "events_ago": age, "contribution": change }))
+            .collect();
+        Ok(json!({
+            "score": score,
+            "window": window,
+            "events_used": used,
+            "events_considered": considered,
+            "contributions": contributions,
+        }))
+    }
+}
+
+/// In eight lanes, so that the compiler may use vector registers.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 8];
+    let (a, b) = (a.chunks_exact(8), b.chunks_exact(8));
+    let tail: f32 = a.remainder().iter().zip(b.remainder()).map(|(x, y)| x * y).sum();
+    for (a, b) in a.zip(b) {
+        for lane in 0..8 {
+            lanes[lane] += a[lane] * b[lane];
+        }
+    }
+    lanes.iter().sum::<f32>() + tail
+}

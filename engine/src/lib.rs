@@ -1,0 +1,31 @@
+//! Recommendation families, their evaluation and their artifacts.
+//!
+//! Pure Rust: no Postgres, no `unsafe`. The server side (`extension`) reads relations into a [`Corpus`] or a
+//! [`Query`], hands them to a [`families::Model`], and prints what comes back.
+
+#![forbid(unsafe_code)]
+
+pub mod artifact;
+pub mod audit;
+pub mod catalogue;
+pub mod checkpoint;
+pub mod control;
+pub mod corpus;
+mod error;
+pub mod evaluate;
+pub mod families;
+pub mod metrics;
+pub mod query;
+mod random;
+pub mod serve;
+#[cfg(test)]
+mod testing;
+
+pub use artifact::{Artifact, ArtifactBuilder};
+pub use catalogue::{Catalogue, ItemId, ItemIds};
+pub use control::Control;
+pub use corpus::Corpus;
+pub use error::{Error, Result};
+pub use families::{Family, Model};
+pub use pgrec_kernels::Scored;
+pub use query::Query;

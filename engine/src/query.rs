@@ -1,0 +1,27 @@
+//! One request for recommendations, in dense item indices.
+
+use pgrec_kernels::Filter;
+
+/// What a family needs to answer for one user.
+#[derive(Debug, Clone, Copy)]
+pub struct Query<'a> {
+    /// Dense indices of the items touched, oldest first. May be empty, may be longer than the model's window.
+    pub history: &'a [u32],
+    /// Unix time in seconds of each event, same length as `history`, or empty where the source has no time.
+    pub times: &'a [f64],
+    /// Unix time at which the question is asked.
+    pub at: f64,
+    /// How many items are wanted.
+    pub k: usize,
+    /// Which items may be returned.
+    pub filter: Filter<'a>,
+    /// Catalogues up to this size are scored item by item; larger ones by the model's nearest-neighbour
+    /// segment, if it has one. The default scores every item.
+    pub exact_limit: usize,
+}
+
+impl Default for Query<'_> {
+    fn default() -> Self {
+        Self { history: &[], times: &[], at: 0.0, k: 0, filter: Filter::default(), exact_limit: usize::MAX }
+    }
+}

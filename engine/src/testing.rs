@@ -1,0 +1,67 @@
+//! Small corpora for the tests of this crate.
+#![allow(clippy::unwrap_used)]
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::catalogue::IdKind;
+use crate::corpus::{CorpusBuilder, ItemKey};
+use crate::random::SplitMix;
+use crate::{Artifact, Control, Corpus, Model, families};
+
+/// A seed that no other run had, printed so that a failure can be repeated with `PGREC_SEED`.
+pub(crate) fn fresh_seed() -> u64 {
+    let given = std::env::var("PGREC_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seed = given.unwrap_or_else(|| RandomState::new().hash_one(0));
+    println!("PGREC_SEED={seed}");
+    seed
+}
+
+/// A corpus of histories of integer ids, without times or attributes.
+pub(crate) fn corpus(histories: &[&[i64]]) -> Corpus {
+    let mut builder = CorpusBuilder::new(IdKind::Int);
+    for history in histories {
+        builder.user();
+        history.iter().for_each(|&item| builder.event(ItemKey::Int(item), None).unwrap());
+    }
+    builder.finish()
+}
+
+/// Users who mostly stay within one of five tastes, an attribute, with two more attributes and a vector an item
+/// (some have neither), times a day apart, histories of 0 to 30 events, and items that nobody touched.
+pub(crate) fn random_corpus(seed: u64, users: usize, items: usize) -> Corpus {
+    let mut random = SplitMix::new(seed);
+    let mut builder = CorpusBuilder::new(IdKind::Int);
+    for item in 0..items {
+        let key = ItemKey::Int(item as i64 * 3 - 7);
+        builder.item(key).unwrap();
+        if item % 11 != 10 {
+            builder.attribute(key, &format!("taste {}", item % 5)).unwrap();
+            builder.attribute(key, &format!("brand {}", random.below(6))).unwrap();
+            builder.attribute(key, &format!("label {}", random.below(20))).unwrap();
+            let vector: Vec<f32> = (0..4).map(|_| random.below(1000) as f32 / 500.0 - 1.0).collect();
+            builder.vector(key, &vector).unwrap();
+        }
+    }
+    for _ in 0..users {
+        builder.user();
+        let taste = random.below(5);
+        for day in 0..random.below(31) {
+            // The cube of a uniform number: a few items are touched most. The last tenth is never touched.
+            let share = random.below(1000) as f64 / 1000.0;
+            let item = (share.powi(3) * items as f64 * 0.9) as usize;
+            let item = if random.below(10) < 8 { item / 5 * 5 + taste } else { item };
+            builder.event(ItemKey::Int(item.min(items - 1) as i64 * 3 - 7), Some(day as f64 * 86_400.0)).unwrap();
+        }
+    }
+    builder.finish()
+}
+
+/// Fits, writes, and opens what was written, as the database does.
+pub(crate) fn fit(family: &str, corpus: &Corpus, params: Value) -> Box<dyn Model> {
+    let fit = families::find(family).unwrap().fit.unwrap();
+    let bytes = fit(corpus, &params, &Control::default()).unwrap().finish().unwrap();
+    families::open(Arc::new(Artifact::from_vec(bytes).unwrap())).unwrap()
+}
