@@ -1,0 +1,10 @@
+//! The only place that reads or writes rows of schema `rec`.
+
+pub mod artifact;
+pub mod deployment;
+pub mod model;
+pub mod progress;
+pub mod recommender;
+
+pub use model::ModelRow;
+pub use recommender::{IdType, Recommender};

@@ -1,0 +1,271 @@
+//! Models: rows of `rec.model`.
+
+use pgrec_engine::families;
+use serde_json::{Value, json};
+
+use crate::catalog::Recommender;
+use crate::error::{Result, SqlError};
+use crate::pg::role;
+use crate::pg::spi::{self, Arg, Mode, Row};
+
+/// First key of the advisory lock that whoever trains a model holds: `pgrc` in ASCII. The second is the model's id.
+/// A row that says "training" and whose lock nobody holds was left behind by a crash.
+const TRAINING_LOCK: i32 = 0x7067_7263;
+
+/// One model as the catalogue has it.
+#[derive(Debug, Clone)]
+pub struct ModelRow {
+    /// Primary key.
+    pub id: i64,
+    /// Name, unique within the recommender.
+    pub name: String,
+    /// Family.
+    pub family: String,
+    /// `training`, `ready` or `failed`, as stored.
+    pub state: String,
+    /// CRC32C of the artifact.
+    pub checksum: i64,
+    /// Size of the artifact in bytes.
+    pub bytes: i64,
+    /// Which data the model has seen, see [`Cut`].
+    pub cut: Value,
+}
+
+const COLUMNS: &str = "m.model_id, m.name, m.family, m.state, coalesce(m.checksum, 0), coalesce(m.bytes, 0), m.cut::text";
+
+impl ModelRow {
+    fn from_row(row: &Row) -> Result<Self> {
+        let cut: String = row.need(6)?;
+        Ok(Self {
+            id: row.need(0)?,
+            name: row.need(1)?,
+            family: row.need(2)?,
+            state: row.need(3)?,
+            checksum: row.need(4)?,
+            bytes: row.need(5)?,
+            cut: serde_json::from_str(&cut).map_err(|e| SqlError::corrupted(format!("rec.model.cut: {e}")))?,
+        })
+    }
+}
+
+/// What part of the histories a model has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// All but the last `n` events of every user.
+    LeaveLast(u32),
+    /// Nobody has said.
+    Unknown,
+}
+
+impl Cut {
+    /// As `rec.model.cut` stores it.
+    pub fn to_json(self) -> Value {
+        match self {
+            Self::LeaveLast(n) => json!({ "leave_last": n }),
+            Self::Unknown => json!({ "unknown": true }),
+        }
+    }
+
+    /// Reads `rec.model.cut`.
+    pub fn from_json(value: &Value) -> Self {
+        match value.get("leave_last").and_then(Value::as_u64) {
+            Some(n) => Self::LeaveLast(u32::try_from(n).unwrap_or(u32::MAX)),
+            None => Self::Unknown,
+        }
+    }
+}
+
+/// The model of that name, or the deployed one, ready to serve.
+pub fn ready(recommender: &Recommender, name: Option<&str>) -> Result<ModelRow> {
+    let Some(name) = name else {
+        return deployed(recommender)?.ok_or_else(|| nothing_deployed(recommender));
+    };
+    let model = find(recommender, name)?.ok_or_else(|| {
+        SqlError::undefined(format!("model \"{name}\" of recommender \"{}\" does not exist", recommender.name))
+            .detail(overview(recommender))
+    })?;
+    if model.state != "ready" {
+        return Err(SqlError::state(format!("model \"{name}\" is not ready")).detail(overview(recommender)));
+    }
+    Ok(model)
+}
+
+/// The model that the latest deployment names, under the caller's snapshot.
+pub fn deployed(recommender: &Recommender) -> Result<Option<ModelRow>> {
+    latest_deployed(recommender, Mode::Read)
+}
+
+/// The same after this very statement has changed the deployments.
+pub fn newest_deployed(recommender: &Recommender) -> Result<Option<ModelRow>> {
+    latest_deployed(recommender, Mode::Write)
+}
+
+fn latest_deployed(recommender: &Recommender, mode: Mode) -> Result<Option<ModelRow>> {
+    spi::first(
+        mode,
+        &format!(
+            "SELECT {COLUMNS} FROM rec.deployment d JOIN rec.model m USING (model_id) \
+             WHERE d.recommender_id = $1 ORDER BY d.deployment_id DESC LIMIT 1"
+        ),
+        &[Arg::Int8(recommender.id)],
+        ModelRow::from_row,
+    )
+}
+
+/// A model by name, in whatever state, under the caller's snapshot.
+pub fn find(recommender: &Recommender, name: &str) -> Result<Option<ModelRow>> {
+    by_name(recommender, name, Mode::Read)
+}
+
+/// A model that this very statement has written.
+pub fn fresh(recommender: &Recommender, name: &str) -> Result<ModelRow> {
+    by_name(recommender, name, Mode::Write)?
+        .ok_or_else(|| SqlError::state(format!("model \"{name}\" was dropped while it was being made")))
+}
+
+fn by_name(recommender: &Recommender, name: &str, mode: Mode) -> Result<Option<ModelRow>> {
+    spi::first(
+        mode,
+        &format!("SELECT {COLUMNS} FROM rec.model m WHERE m.recommender_id = $1 AND m.name = $2"),
+        &[Arg::Int8(recommender.id), Arg::Text(name)],
+        ModelRow::from_row,
+    )
+}
+
+/// One sentence on the models there are, for a DETAIL.
+pub fn overview(recommender: &Recommender) -> String {
+    let models = spi::query(
+        Mode::Read,
+        "SELECT name || ' (' || state || CASE WHEN reason IS NULL THEN '' ELSE ': ' || reason END || ')' \
+         FROM rec.models WHERE recommender = $1 ORDER BY created_at DESC LIMIT 5",
+        &[Arg::Text(&recommender.name)],
+        |row| row.need::<String>(0),
+    )
+    .unwrap_or_default();
+    match models.len() {
+        0 => format!("Recommender \"{}\" has no model.", recommender.name),
+        _ => format!("Latest models: {}.", models.join(", ")),
+    }
+}
+
+fn nothing_deployed(recommender: &Recommender) -> SqlError {
+    let name = recommender.name.replace('\'', "''");
+    SqlError::state(format!("recommender \"{}\" has no deployed model", recommender.name))
+        .detail(overview(recommender))
+        .hint(format!("CALL rec_train('graph', recommender => '{name}'); then SELECT rec_deploy('…', recommender => '{name}');"))
+}
+
+/// Creates a model's row. The name is the one given, or family_N.
+pub fn create(recommender: &Recommender, name: Option<&str>, family: &str, params: &Value, state: &str) -> Result<(i64, String)> {
+    let name = match name {
+        Some("") => return Err(SqlError::parameter("a model needs a name that is not empty")),
+        Some(name) if families::find(name).is_some() => {
+            return Err(SqlError::parameter(format!("a model cannot be called \"{name}\": that is the name of a family"))
+                .hint("rec_evaluate takes a model or a family; choose a name that tells them apart."));
+        }
+        Some(name) => name.to_owned(),
+        None => next_name(recommender, family)?,
+    };
+    let id = role::as_catalog(|| {
+        spi::first(
+            Mode::Write,
+            "INSERT INTO rec.model (recommender_id, name, family, params, state) VALUES ($1, $2, $3, $4::jsonb, $5) \
+             ON CONFLICT (recommender_id, name) DO NOTHING RETURNING model_id",
+            &[Arg::Int8(recommender.id), Arg::Text(&name), Arg::Text(family), Arg::Text(&params.to_string()), Arg::Text(state)],
+            |row| row.need::<i64>(0),
+        )
+    })?;
+    let id = id.ok_or_else(|| {
+        SqlError::new(
+            pgrx::PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            format!("model \"{name}\" of recommender \"{}\" already exists", recommender.name),
+        )
+        .hint("Choose another name, or drop it with rec_drop_model.")
+    })?;
+    Ok((id, name))
+}
+
+fn next_name(recommender: &Recommender, family: &str) -> Result<String> {
+    let taken = spi::query(
+        Mode::Write,
+        "SELECT name FROM rec.model WHERE recommender_id = $1",
+        &[Arg::Int8(recommender.id)],
+        |row| row.need::<String>(0),
+    )?;
+    let prefix = format!("{family}_");
+    let last = taken.iter().filter_map(|n| n.strip_prefix(&prefix)?.parse::<u64>().ok()).max();
+    Ok(format!("{prefix}{}", last.map_or(1, |n| n.saturating_add(1))))
+}
+
+/// What is known of a model once its bytes are stored.
+pub struct Facts<'a> {
+    /// Parameters it was made with.
+    pub params: &'a Value,
+    /// What it has seen, see [`Cut`].
+    pub cut: &'a Value,
+    /// What was measured of it.
+    pub metrics: &'a Value,
+    /// Items it knows.
+    pub items: usize,
+    /// Size of its artifact.
+    pub bytes: usize,
+    /// CRC32C of its artifact.
+    pub checksum: u32,
+}
+
+/// Marks a model ready.
+pub fn finish(id: i64, facts: &Facts<'_>) -> Result<()> {
+    role::as_catalog(|| {
+        spi::execute(
+            "UPDATE rec.model SET state = 'ready', reason = NULL, params = $2::jsonb, cut = $3::jsonb, \
+             metrics = $4::jsonb, items = $5, bytes = $6, checksum = $7, finished_at = pg_catalog.clock_timestamp() \
+             WHERE model_id = $1",
+            &[
+                Arg::Int8(id),
+                Arg::Text(&facts.params.to_string()),
+                Arg::Text(&facts.cut.to_string()),
+                Arg::Text(&facts.metrics.to_string()),
+                Arg::Int8(facts.items as i64),
+                Arg::Int8(facts.bytes as i64),
+                Arg::Int8(i64::from(facts.checksum)),
+            ],
+        )
+    })?;
+    Ok(())
+}
+
+/// Marks a model failed, with the reason.
+pub fn fail(id: i64, reason: &str) -> Result<()> {
+    role::as_catalog(|| {
+        spi::execute(
+            "UPDATE rec.model SET state = 'failed', reason = $2, finished_at = pg_catalog.clock_timestamp() WHERE model_id = $1",
+            &[Arg::Int8(id), Arg::Text(reason)],
+        )
+    })?;
+    Ok(())
+}
+
+/// Removes a model; its artifact and deployments go with it.
+pub fn remove(id: i64) -> Result<()> {
+    role::as_catalog(|| spi::execute("DELETE FROM rec.model WHERE model_id = $1", &[Arg::Int8(id)]))?;
+    Ok(())
+}
+
+/// Takes the lock that shows a training to be alive; it ends with the session.
+pub fn lock_training(id: i64) -> Result<()> {
+    let (class, key) = training_key(id);
+    spi::execute("SELECT pg_catalog.pg_advisory_lock($1, $2)", &[Arg::Int4(class), Arg::Int4(key)])?;
+    Ok(())
+}
+
+/// Gives the lock back.
+pub fn unlock_training(id: i64) -> Result<()> {
+    let (class, key) = training_key(id);
+    spi::execute("SELECT pg_catalog.pg_advisory_unlock($1, $2)", &[Arg::Int4(class), Arg::Int4(key)])?;
+    Ok(())
+}
+
+/// The view `rec.models` computes the same key.
+fn training_key(id: i64) -> (i32, i32) {
+    (TRAINING_LOCK, (id & 0x7fff_ffff) as i32)
+}

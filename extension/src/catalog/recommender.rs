@@ -1,0 +1,263 @@
+//! Recommenders: a name bound to relations of the application and their columns.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use pgrx::pg_sys::Oid;
+
+use crate::error::{Result, SqlError};
+use crate::pg::relation;
+use crate::pg::role;
+use crate::pg::spi::{self, Arg, Mode, Row};
+use crate::settings;
+
+/// The type of a user or item id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdType {
+    /// `integer` (and `smallint`)
+    Integer,
+    /// `bigint`
+    Bigint,
+    /// `uuid`
+    Uuid,
+    /// `text` (and `varchar`)
+    Text,
+}
+
+impl IdType {
+    /// From the name that `format_type` gives a column.
+    pub fn from_column_type(name: &str) -> Option<Self> {
+        Some(match name {
+            "integer" | "smallint" | "int4" | "int" | "int2" => Self::Integer,
+            "bigint" | "int8" => Self::Bigint,
+            "uuid" => Self::Uuid,
+            "text" => Self::Text,
+            other if other.starts_with("character varying") || other == "varchar" => Self::Text,
+            _ => return None,
+        })
+    }
+
+    /// The name in SQL.
+    pub fn sql(self) -> &'static str {
+        match self {
+            Self::Integer => "integer",
+            Self::Bigint => "bigint",
+            Self::Uuid => "uuid",
+            Self::Text => "text",
+        }
+    }
+
+    /// Whether ids of this type travel as bigint inside.
+    pub fn is_integer(self) -> bool {
+        matches!(self, Self::Integer | Self::Bigint)
+    }
+}
+
+/// The interactions relation and its columns.
+#[derive(Debug, Clone)]
+pub struct Interactions {
+    /// The relation.
+    pub relation: Oid,
+    /// Column of the user id.
+    pub user: String,
+    /// Column of the item id.
+    pub item: String,
+    /// Columns that order a history, most significant first.
+    pub order: Vec<String>,
+    /// Column of the time, where there is one.
+    pub time: Option<String>,
+}
+
+/// The items relation and its columns.
+#[derive(Debug, Clone)]
+pub struct Items {
+    /// The relation.
+    pub relation: Oid,
+    /// Column of the item id.
+    pub id: String,
+    /// Column of the attributes (jsonb or an array), where there is one.
+    pub attributes: Option<String>,
+    /// Column of the vector, where there is one.
+    pub embedding: Option<String>,
+}
+
+/// One recommender as the catalogue has it.
+#[derive(Debug, Clone)]
+pub struct Recommender {
+    /// Primary key.
+    pub id: i64,
+    /// Name, also of the schema with its typed functions.
+    pub name: String,
+    /// The role that owns it.
+    pub owner: String,
+    /// Type of user ids.
+    pub user_type: IdType,
+    /// Type of item ids.
+    pub item_type: IdType,
+    /// Where the events are.
+    pub interactions: Interactions,
+    /// Where the items are, when bound.
+    pub items: Option<Items>,
+}
+
+const COLUMNS: &str = "recommender_id, name, owner, user_type, item_type, interactions::oid, user_column, item_column, \
+    order_columns, time_column, items::oid, item_id_column, attributes_column, embedding_column";
+
+impl Recommender {
+    fn from_row(row: &Row) -> Result<Self> {
+        let id_type = |index: usize| -> Result<IdType> {
+            let name: String = row.need(index)?;
+            IdType::from_column_type(&name).ok_or_else(|| SqlError::corrupted(format!("rec.recommender: id type {name}")))
+        };
+        let items = match row.get::<Oid>(10) {
+            Some(oid) => {
+                Some(Items { relation: oid, id: row.need(11)?, attributes: row.get(12), embedding: row.get(13) })
+            }
+            None => None,
+        };
+        Ok(Self {
+            id: row.need(0)?,
+            name: row.need(1)?,
+            owner: row.need(2)?,
+            user_type: id_type(3)?,
+            item_type: id_type(4)?,
+            interactions: Interactions {
+                relation: row.need(5)?,
+                user: row.need(6)?,
+                item: row.need(7)?,
+                order: row.need(8)?,
+                time: row.get(9),
+            },
+            items,
+        })
+    }
+
+    /// Qualified name of the interactions relation, as of now: it may have been renamed.
+    pub fn interactions_name(&self) -> Result<String> {
+        self.relation_name(self.interactions.relation, "interactions")
+    }
+
+    /// Qualified name of the items relation, when one is bound.
+    pub fn items_name(&self) -> Result<Option<String>> {
+        self.items.as_ref().map(|items| self.relation_name(items.relation, "items")).transpose()
+    }
+
+    fn relation_name(&self, relation: Oid, what: &str) -> Result<String> {
+        relation::qualified_name(relation).ok_or_else(|| {
+            SqlError::new(
+                pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+                format!("the {what} relation of recommender \"{}\" has been dropped", self.name),
+            )
+            .hint(format!("SELECT rec_drop('{}'); then bind it anew with rec_create.", self.name.replace('\'', "''")))
+        })
+    }
+
+    /// Refuses a caller who may not read the interactions: who may not read them is not served from them.
+    pub fn require_readable(&self) -> Result<()> {
+        if relation::may_select(self.interactions.relation) {
+            return Ok(());
+        }
+        Err(SqlError::privilege(format!("permission denied for interactions of recommender \"{}\"", self.name))
+            .hint(format!(
+                "GRANT SELECT ON {} TO {};",
+                relation::qualified_name(self.interactions.relation).unwrap_or_default(),
+                quoted(&role::current_name())
+            )))
+    }
+
+    /// The role that owns the recommender.
+    pub fn owner_oid(&self) -> Result<Oid> {
+        role::find(&self.owner).ok_or_else(|| {
+            SqlError::undefined(format!("role \"{}\", the owner of recommender \"{}\", does not exist", self.owner, self.name))
+                .hint(format!("A superuser can run: UPDATE rec.recommender SET owner = … WHERE name = '{}';", self.name))
+        })
+    }
+
+    /// Refuses a caller who is not the owner, a member of it or a superuser.
+    pub fn require_owner(&self, what: &str) -> Result<()> {
+        if role::is_superuser() || role::find(&self.owner).is_some_and(role::may_act_as) {
+            return Ok(());
+        }
+        Err(SqlError::privilege(format!("must be owner of recommender \"{}\" to {what}", self.name))
+            .detail(format!("It is owned by role \"{}\".", self.owner)))
+    }
+}
+
+thread_local! {
+    /// The binding last used, valid while its catalogue row has the same version.
+    static LAST: RefCell<Option<(String, String, Rc<Recommender>)>> = const { RefCell::new(None) };
+}
+
+/// A recommender by name; without one: the setting `rec.recommender`, else a schema of the search path that is
+/// a recommender's, else the only one there is.
+pub fn resolve(name: Option<&str>) -> Result<Rc<Recommender>> {
+    let named = name.map(str::to_owned).or_else(settings::recommender);
+    match named {
+        Some(name) => find(&name)?.ok_or_else(|| unknown(&name)),
+        None => implicit(),
+    }
+}
+
+/// A recommender by name, under the caller's snapshot.
+pub fn find(name: &str) -> Result<Option<Rc<Recommender>>> {
+    let version = spi::first(
+        Mode::Read,
+        "SELECT xmin::text || ctid::text FROM rec.recommender WHERE name = $1",
+        &[Arg::Text(name)],
+        |row| row.need::<String>(0),
+    )?;
+    let Some(version) = version else { return Ok(None) };
+    let known = LAST.with_borrow(|last| match last {
+        Some((n, v, recommender)) if n == name && *v == version => Some(Rc::clone(recommender)),
+        _ => None,
+    });
+    if known.is_some() {
+        return Ok(known);
+    }
+    let found = load(&format!("SELECT {COLUMNS} FROM rec.recommender WHERE name = $1"), &[Arg::Text(name)])?.pop().map(Rc::new);
+    if let Some(recommender) = &found {
+        LAST.set(Some((name.to_owned(), version, Rc::clone(recommender))));
+    }
+    Ok(found)
+}
+
+fn load(sql: &str, args: &[Arg<'_>]) -> Result<Vec<Recommender>> {
+    spi::query(Mode::Read, sql, args, Recommender::from_row)
+}
+
+/// All recommenders by name.
+pub fn all() -> Result<Vec<Recommender>> {
+    load(&format!("SELECT {COLUMNS} FROM rec.recommender ORDER BY name"), &[])
+}
+
+fn implicit() -> Result<Rc<Recommender>> {
+    for schema in relation::search_path() {
+        if let Some(recommender) = find(&schema)? {
+            return Ok(recommender);
+        }
+    }
+    let names = spi::query(Mode::Read, "SELECT name FROM rec.recommender ORDER BY name LIMIT 10", &[], |row| row.need::<String>(0))?;
+    match names.as_slice() {
+        [] => Err(SqlError::undefined("there is no recommender yet").hint("SELECT rec_create('shop');")),
+        [only] => find(only)?.ok_or_else(|| unknown(only)),
+        several => Err(SqlError::undefined("which recommender?")
+            .detail(format!("There are several: {}.", several.join(", ")))
+            .hint("Name one with recommender => '…', SET rec.recommender = '…', or put its schema first in search_path.")),
+    }
+}
+
+fn unknown(name: &str) -> SqlError {
+    let names = spi::query(Mode::Read, "SELECT name FROM rec.recommender ORDER BY name LIMIT 10", &[], |row| row.need::<String>(0))
+        .unwrap_or_default();
+    let error = SqlError::undefined(format!("recommender \"{name}\" does not exist"));
+    if names.is_empty() {
+        error.hint(format!("SELECT rec_create('{}');", name.replace('\'', "''")))
+    } else {
+        error.detail(format!("Existing ones: {}.", names.join(", ")))
+    }
+}
+
+/// An identifier as SQL writes it.
+pub fn quoted(identifier: &str) -> String {
+    pgrx::spi::quote_identifier(identifier)
+}

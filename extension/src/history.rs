@@ -1,0 +1,138 @@
+//! A user's history, read from the interactions relation as the caller: grants and row-level security hold.
+
+use pgrec_engine::{Catalogue, ItemId};
+
+use crate::catalog::recommender::{Recommender, quoted};
+use crate::catalog::IdType;
+use crate::error::Result;
+use crate::ids::Id;
+use crate::pg::spi::{self, Arg, Mode, Row};
+
+/// What was read of one user.
+#[derive(Debug, Default)]
+pub struct History {
+    /// Dense indices of the items the model knows, oldest first.
+    pub items: Vec<u32>,
+    /// Events on items the model does not know.
+    pub unknown: usize,
+}
+
+impl History {
+    fn push(&mut self, item: Option<u32>) {
+        match item {
+            Some(index) => self.items.push(index),
+            None => self.unknown += 1,
+        }
+    }
+
+    /// The items touched, ascending, without repeats.
+    pub fn seen(&self) -> Vec<u32> {
+        let mut seen = self.items.clone();
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    }
+}
+
+/// How the item column is selected so that [`item_of`] reads it.
+pub fn item_expression(column: &str, kind: IdType) -> String {
+    match kind {
+        IdType::Integer | IdType::Bigint => format!("{}::bigint", quoted(column)),
+        IdType::Uuid => quoted(column),
+        IdType::Text => format!("{}::text", quoted(column)),
+    }
+}
+
+/// The item id in a result column made by [`item_expression`].
+pub fn item_of(row: &Row, index: usize, kind: IdType) -> Option<ItemId> {
+    match kind {
+        IdType::Integer | IdType::Bigint => row.get(index).map(ItemId::Int),
+        IdType::Uuid => row.get::<pgrx::Uuid>(index).map(|uuid| ItemId::Uuid(*uuid.as_bytes())),
+        IdType::Text => row.get(index).map(ItemId::Text),
+    }
+}
+
+/// The latest `limit` events of one user, whose items are translated by the model's catalogue.
+pub fn read(recommender: &Recommender, user: &Id, limit: usize, catalogue: &Catalogue) -> Result<History> {
+    let sql = format!(
+        "SELECT {} FROM {} WHERE {} = {} ORDER BY {} LIMIT {limit}",
+        item_expression(&recommender.interactions.item, recommender.item_type),
+        recommender.interactions_name()?,
+        quoted(&recommender.interactions.user),
+        user_parameter(recommender, user, "$1"),
+        latest_first(recommender),
+    );
+    let mut history = History::default();
+    spi::query(Mode::Read, &sql, &[user_argument(user)], |row| {
+        history.push(known(row, 0, recommender.item_type, catalogue));
+        Ok(())
+    })?;
+    history.items.reverse();
+    Ok(history)
+}
+
+/// The latest `limit` events of each of many users, in the order of `users`.
+pub fn read_many(recommender: &Recommender, users: &[Id], limit: usize, catalogue: &Catalogue) -> Result<Vec<History>> {
+    let Some(first) = users.first() else { return Ok(Vec::new()) };
+    let sql = format!(
+        "SELECT u.ordinal, h.item FROM unnest($1) WITH ORDINALITY u(id, ordinal) CROSS JOIN LATERAL (\
+             SELECT {} AS item FROM {} WHERE {} = {} ORDER BY {} LIMIT {limit}) h",
+        item_expression(&recommender.interactions.item, recommender.item_type),
+        recommender.interactions_name()?,
+        quoted(&recommender.interactions.user),
+        user_parameter(recommender, first, "u.id"),
+        latest_first(recommender),
+    );
+    let mut histories: Vec<History> = users.iter().map(|_| History::default()).collect();
+    let mut each = |row: &Row| {
+        let ordinal: i64 = row.need(0)?;
+        if let Some(history) = histories.get_mut(ordinal as usize - 1) {
+            history.push(known(row, 1, recommender.item_type, catalogue));
+        }
+        Ok(())
+    };
+    match first {
+        Id::Int(_) => {
+            let ids: Vec<i64> = users.iter().map(|u| if let Id::Int(id) = u { *id } else { 0 }).collect();
+            spi::query(Mode::Read, &sql, &[Arg::Int8s(&ids)], &mut each)?;
+        }
+        Id::Text(_) => {
+            let ids: Vec<String> = users.iter().map(Id::to_string).collect();
+            spi::query(Mode::Read, &sql, &[Arg::Texts(&ids)], &mut each)?;
+        }
+    }
+    for history in &mut histories {
+        history.items.reverse();
+    }
+    Ok(histories)
+}
+
+/// ORDER BY of a history's query: latest event first, as the covering index has it. Events of equal order
+/// come in no defined order; the catalogue's order columns should make them unique.
+pub fn latest_first(recommender: &Recommender) -> String {
+    let columns: Vec<String> = recommender.interactions.order.iter().map(|c| format!("{} DESC NULLS LAST", quoted(c))).collect();
+    columns.join(", ")
+}
+
+fn known(row: &Row, index: usize, kind: IdType, catalogue: &Catalogue) -> Option<u32> {
+    if kind.is_integer() {
+        return row.get(index).and_then(|id| catalogue.index_of_int(id));
+    }
+    item_of(row, index, kind).and_then(|id| catalogue.index_of(&id))
+}
+
+/// Integers are compared across their widths, so that an id out of the column's range is only an unknown user.
+fn user_parameter(recommender: &Recommender, user: &Id, reference: &str) -> String {
+    match (user, recommender.user_type) {
+        (Id::Int(_), _) | (Id::Text(_), IdType::Text) => reference.to_owned(),
+        (Id::Text(_), IdType::Uuid) => format!("{reference}::uuid"),
+        (Id::Text(_), IdType::Integer | IdType::Bigint) => format!("{reference}::bigint"),
+    }
+}
+
+fn user_argument(user: &Id) -> Arg<'_> {
+    match user {
+        Id::Int(id) => Arg::Int8(*id),
+        Id::Text(id) => Arg::Text(id),
+    }
+}

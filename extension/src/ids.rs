@@ -1,0 +1,127 @@
+//! User and item ids on their way between SQL and dense indices.
+
+use pgrec_engine::{Catalogue, ItemId};
+
+use crate::catalog::{IdType, Recommender};
+use crate::error::{Result, SqlError};
+
+/// An id as it came through one of the two doors: bigint functions, or the text functions behind the typed ones.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Id {
+    /// From a bigint (or integer) argument.
+    Int(i64),
+    /// From a text argument: uuid and text ids, or integer ones in a recommender of mixed types.
+    Text(String),
+}
+
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Int(id) => id.fmt(f),
+            Self::Text(id) => id.fmt(f),
+        }
+    }
+}
+
+/// An item id as the recommender's item column has it.
+pub fn item_id(id: &Id, kind: IdType) -> Result<ItemId> {
+    match (id, kind) {
+        (Id::Int(id), IdType::Integer | IdType::Bigint) => Ok(ItemId::Int(*id)),
+        (Id::Text(text), IdType::Integer | IdType::Bigint) => {
+            text.trim().parse().map(ItemId::Int).map_err(|_| invalid(text, kind))
+        }
+        (Id::Text(text), IdType::Uuid) => parse_uuid(text).map(ItemId::Uuid).ok_or_else(|| invalid(text, kind)),
+        (Id::Text(text), IdType::Text) => Ok(ItemId::Text(text.clone())),
+        (Id::Int(_), IdType::Uuid | IdType::Text) => {
+            Err(SqlError::parameter(format!("items are identified by {}, not by bigint", kind.sql())))
+        }
+    }
+}
+
+/// Refuses the bigint functions for a recommender whose ids are not integers, and names the function to call.
+pub fn require_integer_ids(recommender: &Recommender, function: &str) -> Result<()> {
+    if recommender.user_type.is_integer() && recommender.item_type.is_integer() {
+        return Ok(());
+    }
+    let schema = crate::catalog::recommender::quoted(&recommender.name);
+    Err(SqlError::new(
+        pgrx::PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+        format!("{function} takes bigint ids, and recommender \"{}\" has others", recommender.name),
+    )
+    .detail(format!("Its users are {}, its items {}.", recommender.user_type.sql(), recommender.item_type.sql()))
+    .hint(format!("Call {schema}.{function}(…), or put {schema} first in search_path.")))
+}
+
+/// Dense indices of the items the model knows, ascending, without repeats. The others cannot be recommended.
+pub fn known_sorted(ids: &[Id], kind: IdType, catalogue: &Catalogue) -> Result<Vec<u32>> {
+    let mut known = known_in_order(ids, kind, catalogue)?;
+    known.sort_unstable();
+    known.dedup();
+    Ok(known)
+}
+
+/// Dense indices of the items the model knows, in the given order.
+pub fn known_in_order(ids: &[Id], kind: IdType, catalogue: &Catalogue) -> Result<Vec<u32>> {
+    let mut known = Vec::with_capacity(ids.len());
+    for id in ids {
+        known.extend(catalogue.index_of(&item_id(id, kind)?));
+    }
+    Ok(known)
+}
+
+/// An item id for the bigint door.
+pub fn as_int(id: &ItemId) -> Result<i64> {
+    match id {
+        ItemId::Int(id) => Ok(*id),
+        ItemId::Uuid(_) | ItemId::Text(_) => Err(SqlError::corrupted("a model's item ids have another type than its recommender's")),
+    }
+}
+
+/// An item id as text.
+pub fn as_text(id: &ItemId) -> String {
+    match id {
+        ItemId::Int(id) => id.to_string(),
+        ItemId::Uuid(bytes) => format_uuid(bytes),
+        ItemId::Text(text) => text.clone(),
+    }
+}
+
+fn invalid(text: &str, kind: IdType) -> SqlError {
+    SqlError::new(
+        pgrx::PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION,
+        format!("invalid input syntax for type {}: \"{text}\"", kind.sql()),
+    )
+}
+
+/// The forms that Postgres' uuid_in takes: hex digits in either case, hyphens after any group of four, braces.
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let inner = match text.strip_prefix('{') {
+        Some(rest) => rest.strip_suffix('}')?,
+        None => text,
+    };
+    let mut bytes = [0u8; 16];
+    let mut digits = 0;
+    for c in inner.chars() {
+        if c == '-' && digits % 4 == 0 && digits > 0 && digits < 32 {
+            continue;
+        }
+        let value = c.to_digit(16)? as u8;
+        let slot = bytes.get_mut(digits / 2)?;
+        *slot = (*slot << 4) | value;
+        digits += 1;
+    }
+    (digits == 32).then_some(bytes)
+}
+
+fn format_uuid(bytes: &[u8; 16]) -> String {
+    let mut text = String::with_capacity(36);
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+        }
+    }
+    text
+}

@@ -1,0 +1,24 @@
+//! pgrec: the database itself as the recommender.
+//!
+//! This crate is glue between SQL and the engine: `sql` holds the functions, `catalog` the rows of schema `rec`,
+//! `storage` the cache files, `pg` everything that calls Postgres' C functions.
+
+mod catalog;
+mod compute;
+mod corpus;
+mod error;
+mod history;
+mod ids;
+mod pg;
+mod serve;
+mod settings;
+mod sql;
+mod storage;
+
+pgrx::pg_module_magic!(name, version);
+
+/// Called by Postgres when the library is loaded.
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::define();
+}

@@ -1,0 +1,8 @@
+//! The low-level files: everything that calls Postgres' C functions directly, and all `unsafe` of this crate
+//! besides `storage/mapping.rs`.
+
+pub mod interrupt;
+pub mod procedure;
+pub mod relation;
+pub mod role;
+pub mod spi;

@@ -1,0 +1,58 @@
+//! Privileges on relations.
+
+use pgrx::pg_sys::{self, Oid};
+
+/// Whether the current user may SELECT from the relation, or from any of its columns.
+pub fn may_select(relation: Oid) -> bool {
+    // SAFETY: look-ups in the system caches; the relation may have been dropped since, which the `_ext` form
+    // reports through `missing` instead of an ERROR.
+    unsafe {
+        let user = pg_sys::GetUserId();
+        let mode = pg_sys::ACL_SELECT as pg_sys::AclMode;
+        let mut missing = false;
+        pg_sys::pg_class_aclcheck_ext(relation, user, mode, &mut missing) == pg_sys::AclResult::ACLCHECK_OK
+            || (!missing
+                && pg_sys::pg_attribute_aclcheck_all(relation, user, mode, pg_sys::AclMaskHow::ACLMASK_ANY)
+                    == pg_sys::AclResult::ACLCHECK_OK)
+    }
+}
+
+/// Schema-qualified, quoted name of a relation; None when it does not exist (any more).
+pub fn qualified_name(relation: Oid) -> Option<String> {
+    // SAFETY: cache look-ups that give null or a palloc'd C string; the strings are copied, then freed.
+    unsafe {
+        let table = pg_sys::get_rel_name(relation);
+        if table.is_null() {
+            return None;
+        }
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation));
+        if schema.is_null() {
+            return None;
+        }
+        let copied = |name: *mut std::ffi::c_char| std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned();
+        let name = pgrx::spi::quote_qualified_identifier(copied(schema), copied(table));
+        pg_sys::pfree(schema.cast());
+        pg_sys::pfree(table.cast());
+        Some(name)
+    }
+}
+
+/// Schemas of the current `search_path`, in order, without the implicit ones.
+pub fn search_path() -> Vec<String> {
+    let mut schemas = Vec::new();
+    // SAFETY: fetch_search_path gives a palloc'd list of oids; names are copied before anything is freed.
+    unsafe {
+        let path = pg_sys::fetch_search_path(false);
+        if !path.is_null() {
+            for index in 0..(*path).length {
+                let name = pg_sys::get_namespace_name((*(*path).elements.add(index as usize)).oid_value);
+                if !name.is_null() {
+                    schemas.push(std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned());
+                    pg_sys::pfree(name.cast());
+                }
+            }
+            pg_sys::list_free(path);
+        }
+    }
+    schemas
+}

@@ -1,0 +1,264 @@
+//! Serving: resolve, read, compute, return.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use pgrec_engine::serve::{self, Answer};
+use pgrec_engine::{Control, ItemId, Query, Scored};
+use pgrec_kernels::Filter;
+
+use crate::catalog::recommender::{self, Recommender, quoted};
+use crate::compute;
+use crate::error::{Result, SqlError};
+use crate::history::{self, History};
+use crate::ids::{self, Id};
+use crate::pg::spi::{self, Arg, Mode};
+use crate::settings;
+use crate::storage::open::{self, OpenModel};
+
+/// How many users of a batch are read and computed at a time: bounds memory, keeps the cores busy.
+const SLICE: usize = 1024;
+
+/// What to serve from and what may be returned: the arguments that all list functions share.
+#[derive(Debug, Default)]
+pub struct Scope {
+    /// Recommender by name.
+    pub recommender: Option<String>,
+    /// Model by name; the deployed one without.
+    pub model: Option<String>,
+    /// How many items; None for the default.
+    pub k: Option<i32>,
+    /// Only these may be returned.
+    pub candidates: Option<Vec<Id>>,
+    /// These may not be returned.
+    pub exclude: Vec<Id>,
+    /// Whether the user's own items are left out.
+    pub exclude_seen: bool,
+}
+
+/// k where the caller gave NULL.
+const DEFAULT_K: i32 = 10;
+
+/// A recommended item.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Its id.
+    pub id: ItemId,
+    /// Its score; larger is better.
+    pub score: f32,
+}
+
+/// A scope made concrete: recommender, model and filters in dense indices.
+pub struct Session {
+    /// The recommender.
+    pub recommender: Rc<Recommender>,
+    /// The model.
+    pub open: Rc<OpenModel>,
+    k: usize,
+    candidates: Option<Vec<u32>>,
+    exclude: Vec<u32>,
+    exclude_seen: bool,
+}
+
+impl Session {
+    /// Resolves names under the caller's snapshot and checks the caller's right to the interactions.
+    pub fn open(scope: &Scope) -> Result<Self> {
+        let recommender = recommender::resolve(scope.recommender.as_deref())?;
+        recommender.require_readable()?;
+        let open = open::open(&recommender, scope.model.as_deref())?;
+        let k = scope.k.unwrap_or(DEFAULT_K);
+        let k = usize::try_from(k).map_err(|_| {
+            SqlError::parameter(format!("k must not be negative, and is {k}")).hint("0 gives no rows; NULL gives 10.")
+        })?;
+        let catalogue = open.model.catalogue();
+        let kind = recommender.item_type;
+        let candidates = scope.candidates.as_ref().map(|c| ids::known_sorted(c, kind, catalogue)).transpose()?;
+        let exclude = ids::known_sorted(&scope.exclude, kind, catalogue)?;
+        Ok(Self { k, candidates, exclude, exclude_seen: scope.exclude_seen, recommender, open })
+    }
+
+    /// Events that are read of a history: all within the limit when they are also left out of the answer, else
+    /// only those that can change it.
+    fn events(&self) -> usize {
+        let limit = settings::history_limit();
+        if self.exclude_seen { limit } else { limit.min(self.open.model.window()) }
+    }
+
+    /// The stored history of a user with the session's items appended.
+    pub fn history(&self, user: Option<&Id>, session: &[Id]) -> Result<History> {
+        let catalogue = self.open.model.catalogue();
+        let mut history = match user {
+            Some(user) if self.events() > 0 => history::read(&self.recommender, user, self.events(), catalogue)?,
+            _ => History::default(),
+        };
+        let added = ids::known_in_order(session, self.recommender.item_type, catalogue)?;
+        history.unknown += session.len() - added.len();
+        history.items.extend(added);
+        Ok(history)
+    }
+
+    /// What may not be returned for this history, ascending.
+    pub fn excluded(&self, history: &History) -> Vec<u32> {
+        if !self.exclude_seen || history.items.is_empty() {
+            return self.exclude.clone();
+        }
+        let mut all = history.seen();
+        if !self.exclude.is_empty() {
+            all.extend_from_slice(&self.exclude);
+            all.sort_unstable();
+            all.dedup();
+        }
+        all
+    }
+
+    /// The engine's form of a request.
+    pub fn query<'a>(&'a self, history: &'a History, exclude: &'a [u32], k: usize) -> Query<'a> {
+        Query {
+            history: &history.items,
+            k,
+            filter: Filter { exclude, candidates: self.candidates.as_deref() },
+            exact_limit: settings::exact_limit(),
+            ..Query::default()
+        }
+    }
+
+    /// The best items for one history, only such as exist in the bound items relation.
+    pub fn answer(&self, history: &History) -> Result<Answer> {
+        let exclude = self.excluded(history);
+        self.existing(|k| {
+            let query = self.query(history, &exclude, k);
+            let mut answers = serve::recommend(&*self.open.model, &[query], &Control::default())?;
+            answers.pop().ok_or_else(|| SqlError::corrupted("the engine gave no answer"))
+        })
+    }
+
+    /// Asks for a little more than k, drops what is not in the items relation (any more), and asks for more
+    /// until k are left or nothing more comes.
+    fn existing(&self, mut ask: impl FnMut(usize) -> Result<Answer>) -> Result<Answer> {
+        if self.recommender.items.is_none() || self.k == 0 {
+            return ask(self.k);
+        }
+        let mut wanted = self.k;
+        loop {
+            let mut answer = ask(wanted)?;
+            let complete = answer.items.len() < wanted;
+            let alive = self.alive(answer.items.iter().map(|s| s.item))?;
+            answer.items.retain(|s| alive.binary_search(&s.item).is_ok());
+            if answer.items.len() >= self.k || complete {
+                answer.items.truncate(self.k);
+                return Ok(answer);
+            }
+            wanted = wanted.saturating_mul(4);
+        }
+    }
+
+    /// Which of the items exist in the items relation, as the caller sees it; ascending.
+    fn alive(&self, items: impl Iterator<Item = u32>) -> Result<Vec<u32>> {
+        let catalogue = self.open.model.catalogue();
+        let (Some(bound), Some(name)) = (&self.recommender.items, self.recommender.items_name()?) else {
+            return Ok(Vec::new());
+        };
+        let kind = self.recommender.item_type;
+        let wanted: Vec<ItemId> = items.map(|item| catalogue.id(item)).collect();
+        let column = quoted(&bound.id);
+        let expression = history::item_expression(&bound.id, kind);
+        let mut found = Vec::with_capacity(wanted.len());
+        let mut each = |row: &spi::Row| {
+            found.extend(history::item_of(row, 0, kind).and_then(|id| catalogue.index_of(&id)));
+            Ok(())
+        };
+        if kind.is_integer() {
+            let ids = wanted.iter().map(ids::as_int).collect::<Result<Vec<i64>>>()?;
+            let sql = format!("SELECT {expression} FROM {name} WHERE {column} = ANY ($1)");
+            spi::query(Mode::Read, &sql, &[Arg::Int8s(&ids)], &mut each)?;
+        } else {
+            let ids: Vec<String> = wanted.iter().map(ids::as_text).collect();
+            let cast = if kind == crate::catalog::IdType::Uuid { "::uuid[]" } else { "" };
+            let sql = format!("SELECT {expression} FROM {name} WHERE {column} = ANY ($1{cast})");
+            spi::query(Mode::Read, &sql, &[Arg::Texts(&ids)], &mut each)?;
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Items of an answer with their ids.
+    pub fn named(&self, items: &[Scored]) -> Vec<Item> {
+        let catalogue = self.open.model.catalogue();
+        items.iter().map(|s| Item { id: catalogue.id(s.item), score: s.score }).collect()
+    }
+
+    /// The lists of one slice of users, in their order.
+    fn answer_many(&self, users: &[Id]) -> Result<Vec<Vec<Item>>> {
+        let histories = if self.events() == 0 {
+            users.iter().map(|_| History::default()).collect()
+        } else {
+            history::read_many(&self.recommender, users, self.events(), self.open.model.catalogue())?
+        };
+        let excluded: Vec<Vec<u32>> = histories.iter().map(|h| self.excluded(h)).collect();
+        let queries: Vec<Query<'_>> =
+            histories.iter().zip(&excluded).map(|(h, e)| self.query(h, e, self.k)).collect();
+        let model = &*self.open.model;
+        let mut answers = compute::run("rec_next_many", |control| serve::recommend(model, &queries, control))?;
+        if self.recommender.items.is_some() {
+            let mut all: Vec<u32> = answers.iter().flat_map(|a| a.items.iter().map(|s| s.item)).collect();
+            all.sort_unstable();
+            all.dedup();
+            let alive = self.alive(all.iter().copied())?;
+            if alive.len() < all.len() {
+                for (answer, history) in answers.iter_mut().zip(&histories) {
+                    if answer.items.iter().any(|s| alive.binary_search(&s.item).is_err()) {
+                        *answer = self.answer(history)?;
+                    }
+                }
+            }
+        }
+        Ok(answers.iter().map(|a| self.named(&a.items)).collect())
+    }
+
+    /// Scores of given items for one history, in their order; None for items the model does not know.
+    pub fn score(&self, history: &History, items: &[Id]) -> Result<Vec<Option<f32>>> {
+        let catalogue = self.open.model.catalogue();
+        let kind = self.recommender.item_type;
+        let mut indices = Vec::with_capacity(items.len());
+        for id in items {
+            indices.push(catalogue.index_of(&ids::item_id(id, kind)?));
+        }
+        let mut known: Vec<u32> = indices.iter().flatten().copied().collect();
+        known.sort_unstable();
+        known.dedup();
+        let filter = Filter { exclude: &[], candidates: Some(&known) };
+        let query = Query { filter, k: known.len(), ..self.query(history, &[], 0) };
+        // A list over these items alone: the same numbers, and the same fallback, as a list of the best.
+        let answers = serve::recommend(&*self.open.model, &[query], &Control::default())?;
+        let scores: HashMap<u32, f32> = answers.iter().flat_map(|a| &a.items).map(|s| (s.item, s.score)).collect();
+        Ok(indices.into_iter().map(|index| scores.get(&index?).copied()).collect())
+    }
+
+    /// Items most like one item, only such as exist.
+    pub fn similar(&self, item: u32) -> Result<Vec<Item>> {
+        let history = History::default();
+        let answer = self.existing(|k| {
+            let items = self.open.model.similar(item, &self.query(&history, &self.exclude, k))?;
+            Ok(Answer { from_model: items.len(), items, source: serve::Source::Model })
+        })?;
+        Ok(self.named(&answer.items))
+    }
+}
+
+/// Lists for many users, computed a slice at a time as rows are asked for.
+pub fn next_many(scope: &Scope, users: Vec<Id>) -> Result<impl Iterator<Item = (Id, i32, Item)> + use<>> {
+    let session = Session::open(scope)?;
+    let mut rest = users;
+    rest.reverse();
+    Ok(std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let users: Vec<Id> = (0..SLICE).map_while(|_| rest.pop()).collect();
+        let lists = crate::error::or_raise(session.answer_many(&users));
+        Some(users.into_iter().zip(lists).flat_map(|(user, list)| {
+            list.into_iter().enumerate().map(move |(rank, item)| (user.clone(), rank as i32 + 1, item))
+        }))
+    })
+    .flatten())
+}

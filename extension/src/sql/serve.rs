@@ -1,0 +1,372 @@
+//! `rec_next`, `rec_next_many`, `rec_next_session`, `rec_score`, `rec_similar`, `rec_encode`, `rec_explain`.
+//!
+//! Every function has two doors: bigint, which is public, and text, which the typed functions of a recommender's
+//! schema call. Both only build the request and print the rows.
+
+use std::collections::HashSet;
+
+use pgrx::prelude::*;
+use pgrx::{JsonB, pg_extern};
+use serde_json::{Map, Value, json};
+
+use crate::catalog::recommender;
+use crate::error::{Result, SqlError, or_raise};
+use crate::ids::{self, Id};
+use crate::serve::{self, Item, Scope, Session};
+
+/// An id type at the SQL border.
+trait Door: Sized + 'static {
+    /// The function's argument as an id.
+    fn id(self) -> Id;
+    /// An item id as the function prints it.
+    fn item(item: &Item) -> Result<Self>;
+    /// A user id as the function prints it.
+    fn user(user: Id) -> Result<Self>;
+    /// Refuses a recommender that this door cannot serve.
+    fn admit(recommender: Option<&str>, function: &str) -> Result<()>;
+}
+
+impl Door for i64 {
+    fn id(self) -> Id {
+        Id::Int(self)
+    }
+
+    fn item(item: &Item) -> Result<Self> {
+        ids::as_int(&item.id)
+    }
+
+    fn user(user: Id) -> Result<Self> {
+        match user {
+            Id::Int(id) => Ok(id),
+            Id::Text(id) => Err(SqlError::corrupted(format!("user id {id} is not an integer"))),
+        }
+    }
+
+    fn admit(name: Option<&str>, function: &str) -> Result<()> {
+        ids::require_integer_ids(&*recommender::resolve(name)?, function)
+    }
+}
+
+impl Door for String {
+    fn id(self) -> Id {
+        Id::Text(self)
+    }
+
+    fn item(item: &Item) -> Result<Self> {
+        Ok(ids::as_text(&item.id))
+    }
+
+    fn user(user: Id) -> Result<Self> {
+        Ok(user.to_string())
+    }
+
+    fn admit(_: Option<&str>, _: &str) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// An array argument; NULL elements mean nothing and are dropped.
+type Ids<T> = Option<Vec<Option<T>>>;
+
+fn ids<T: Door>(array: Ids<T>) -> Vec<Id> {
+    array.into_iter().flatten().flatten().map(Door::id).collect()
+}
+
+fn optional_ids<T: Door>(array: Ids<T>) -> Option<Vec<Id>> {
+    array.map(|elements| ids(Some(elements)))
+}
+
+
+fn ranked<T: Door>(items: Vec<Item>) -> Result<Vec<(i32, T, Option<f32>)>> {
+    items.iter().enumerate().map(|(index, item)| Ok((index as i32 + 1, T::item(item)?, Some(item.score)))).collect()
+}
+
+fn next<T: Door>(user: Option<T>, session: Ids<T>, scope: Scope) -> Result<Vec<(i32, T, Option<f32>)>> {
+    T::admit(scope.recommender.as_deref(), "rec_next")?;
+    let serving = Session::open(&scope)?;
+    let history = serving.history(user.map(Door::id).as_ref(), &ids(session))?;
+    ranked(serving.named(&serving.answer(&history)?.items))
+}
+
+fn next_session<T: Door>(items: Ids<T>, scope: Scope) -> Result<Vec<(i32, T, Option<f32>)>> {
+    T::admit(scope.recommender.as_deref(), "rec_next_session")?;
+    let serving = Session::open(&scope)?;
+    let history = serving.history(None, &ids(items))?;
+    ranked(serving.named(&serving.answer(&history)?.items))
+}
+
+type ManyRow<T> = (T, i32, T, Option<f32>);
+
+fn next_many<T: Door>(users: Ids<T>, scope: Scope) -> Result<impl Iterator<Item = ManyRow<T>>> {
+    T::admit(scope.recommender.as_deref(), "rec_next_many")?;
+    let mut seen = HashSet::new();
+    let users = ids(users).into_iter().filter(|user| seen.insert(user.clone())).collect();
+    let rows = serve::next_many(&scope, users)?;
+    Ok(rows.map(|(user, rank, item)| (or_raise(T::user(user)), rank, or_raise(T::item(&item)), Some(item.score))))
+}
+
+fn score<T: Door>(user: Option<T>, items: Ids<T>, session: Ids<T>, scope: Scope) -> Result<Vec<(i32, T, Option<f32>)>>
+where
+    T: Clone,
+{
+    T::admit(scope.recommender.as_deref(), "rec_score")?;
+    let serving = Session::open(&scope)?;
+    let mut given: Vec<T> = Vec::new();
+    let mut wanted = Vec::new();
+    let mut repeated = HashSet::new();
+    for item in items.into_iter().flatten().flatten() {
+        let id = item.clone().id();
+        if repeated.insert(id.clone()) {
+            wanted.push(id);
+            given.push(item);
+        }
+    }
+    let history = serving.history(user.map(Door::id).as_ref(), &ids(session))?;
+    let scores = serving.score(&history, &wanted)?;
+    let mut scored: Vec<(T, Option<f32>)> = given.into_iter().zip(scores).collect();
+    scored.sort_by(|a, b| match (a.1, b.1) {
+        (Some(a), Some(b)) => b.total_cmp(&a),
+        (a, b) => b.is_some().cmp(&a.is_some()),
+    });
+    Ok(scored.into_iter().enumerate().map(|(index, (item, score))| (index as i32 + 1, item, score)).collect())
+}
+
+fn similar<T: Door>(item: Option<T>, scope: Scope) -> Result<Vec<(i32, T, Option<f32>)>> {
+    T::admit(scope.recommender.as_deref(), "rec_similar")?;
+    let serving = Session::open(&scope)?;
+    let Some(item) = item.map(Door::id) else { return Ok(Vec::new()) };
+    let id = ids::item_id(&item, serving.recommender.item_type)?;
+    match serving.open.model.catalogue().index_of(&id) {
+        Some(index) => ranked(serving.similar(index)?),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn encode<T: Door>(user: Option<T>, session: Ids<T>, scope: Scope) -> Result<Option<Vec<f32>>> {
+    T::admit(scope.recommender.as_deref(), "rec_encode")?;
+    let serving = Session::open(&scope)?;
+    let history = serving.history(user.map(Door::id).as_ref(), &ids(session))?;
+    let vector = serving.open.model.encode(&serving.query(&history, &[], 0))?;
+    Ok((!vector.is_empty()).then_some(vector))
+}
+
+fn explain<T: Door>(user: Option<T>, item: Option<T>, session: Ids<T>, scope: Scope) -> Result<Option<Value>> {
+    T::admit(scope.recommender.as_deref(), "rec_explain")?;
+    let serving = Session::open(&scope)?;
+    let Some(item) = item.map(Door::id) else { return Ok(None) };
+    let session = ids(session);
+    let user = user.map(Door::id);
+    let history = serving.history(user.as_ref(), &session)?;
+    let stored = serving.history(user.as_ref(), &[])?;
+    let answer = serving.answer(&history)?;
+    let catalogue = serving.open.model.catalogue();
+    let index = catalogue.index_of(&ids::item_id(&item, serving.recommender.item_type)?);
+    let mut explained = json!({
+        "recommender": serving.recommender.name,
+        "model": serving.open.row.name,
+        "family": serving.open.row.family,
+        "history": {
+            "events": stored.items.len() + stored.unknown,
+            "known": stored.items.len(),
+            "session": session.len(),
+            "used": history.items.len().min(serving.open.model.window()),
+        },
+        "chain": ["history", "session", "popularity"],
+        "answered_by": answered_by(&answer.source, &stored, &history),
+        "item": item.to_string(),
+        "known": index.is_some(),
+        "seen": index.is_some_and(|i| history.items.contains(&i)),
+    });
+    if let (Some(index), Value::Object(fields)) = (index, &mut explained) {
+        let query = serving.query(&history, &[], 10);
+        fields.insert("score".into(), json!(serving.score(&history, &[item])?.first().copied().flatten()));
+        fields.insert("rank".into(), json!(answer.items.iter().position(|s| s.item == index).map(|p| p + 1)));
+        let mut reasons = serving.open.model.explain(&query, index)?;
+        name_items(&mut reasons, &|index| ids::as_text(&catalogue.id(index)), catalogue.len());
+        fields.insert("reasons".into(), reasons);
+    }
+    Ok(Some(explained))
+}
+
+fn answered_by(source: &pgrec_engine::serve::Source, stored: &crate::history::History, all: &crate::history::History) -> &'static str {
+    use pgrec_engine::serve::Source;
+    match source {
+        Source::Model if stored.items.is_empty() && !all.items.is_empty() => "session",
+        Source::Model => "history",
+        _ => "popularity",
+    }
+}
+
+/// Replaces dense indices under the keys `item` and `items` by ids.
+fn name_items(value: &mut Value, name: &dyn Fn(u32) -> String, items: usize) {
+    let rename = |value: &mut Value| {
+        if let Some(index) = value.as_u64().filter(|&i| i < items as u64) {
+            *value = Value::String(name(index as u32));
+        }
+    };
+    match value {
+        Value::Array(elements) => elements.iter_mut().for_each(|e| name_items(e, name, items)),
+        Value::Object(fields) => rename_fields(fields, &rename, name, items),
+        _ => {}
+    }
+}
+
+fn rename_fields(fields: &mut Map<String, Value>, rename: &dyn Fn(&mut Value), name: &dyn Fn(u32) -> String, items: usize) {
+    for (key, value) in fields.iter_mut() {
+        match (key.as_str(), &mut *value) {
+            ("item", single) => rename(single),
+            ("items", Value::Array(several)) => several.iter_mut().for_each(rename),
+            (_, other) => name_items(other, name, items),
+        }
+    }
+}
+
+/// The two doors of one function: `bigint` and `text` differ in the id type alone.
+macro_rules! doors {
+    ($id:ty, $next:ident, $many:ident, $session:ident, $score:ident, $similar:ident, $encode:ident, $explain:ident) => {
+        #[pg_extern(sql = false)]
+        #[allow(clippy::too_many_arguments)]
+        fn $next(
+            user_id: Option<$id>,
+            k: Option<i32>,
+            candidates: Option<Vec<Option<$id>>>,
+            exclude: Option<Vec<Option<$id>>>,
+            exclude_seen: Option<bool>,
+            session: Option<Vec<Option<$id>>>,
+            model: Option<String>,
+            recommender: Option<String>,
+        ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>))> {
+            let scope = Scope {
+                recommender,
+                model,
+                k,
+                candidates: optional_ids(candidates),
+                exclude: ids(exclude),
+                exclude_seen: exclude_seen.unwrap_or(true),
+            };
+            TableIterator::new(or_raise(next(user_id, session, scope)))
+        }
+
+        #[pg_extern(sql = false)]
+        #[allow(clippy::too_many_arguments)]
+        fn $many(
+            user_ids: Option<Vec<Option<$id>>>,
+            k: Option<i32>,
+            candidates: Option<Vec<Option<$id>>>,
+            exclude: Option<Vec<Option<$id>>>,
+            exclude_seen: Option<bool>,
+            model: Option<String>,
+            recommender: Option<String>,
+        ) -> TableIterator<
+            'static,
+            (name!(user_id, $id), name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>)),
+        > {
+            let scope = Scope {
+                recommender,
+                model,
+                k,
+                candidates: optional_ids(candidates),
+                exclude: ids(exclude),
+                exclude_seen: exclude_seen.unwrap_or(true),
+            };
+            TableIterator::new(or_raise(next_many(user_ids, scope)))
+        }
+
+        #[pg_extern(sql = false)]
+        #[allow(clippy::too_many_arguments)]
+        fn $session(
+            item_ids: Option<Vec<Option<$id>>>,
+            k: Option<i32>,
+            candidates: Option<Vec<Option<$id>>>,
+            exclude: Option<Vec<Option<$id>>>,
+            exclude_seen: Option<bool>,
+            model: Option<String>,
+            recommender: Option<String>,
+        ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>))> {
+            let scope = Scope {
+                recommender,
+                model,
+                k,
+                candidates: optional_ids(candidates),
+                exclude: ids(exclude),
+                exclude_seen: exclude_seen.unwrap_or(true),
+            };
+            TableIterator::new(or_raise(next_session(item_ids, scope)))
+        }
+
+        #[pg_extern(sql = false)]
+        fn $score(
+            user_id: Option<$id>,
+            item_ids: Option<Vec<Option<$id>>>,
+            session: Option<Vec<Option<$id>>>,
+            model: Option<String>,
+            recommender: Option<String>,
+        ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>))> {
+            let scope = Scope { recommender, model, ..Scope::default() };
+            TableIterator::new(or_raise(score(user_id, item_ids, session, scope)))
+        }
+
+        #[pg_extern(sql = false)]
+        fn $similar(
+            item_id: Option<$id>,
+            k: Option<i32>,
+            candidates: Option<Vec<Option<$id>>>,
+            exclude: Option<Vec<Option<$id>>>,
+            model: Option<String>,
+            recommender: Option<String>,
+        ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>))> {
+            let scope = Scope {
+                recommender,
+                model,
+                k,
+                candidates: optional_ids(candidates),
+                exclude: ids(exclude),
+                exclude_seen: false,
+            };
+            TableIterator::new(or_raise(similar(item_id, scope)))
+        }
+
+        #[pg_extern(sql = false)]
+        fn $encode(
+            user_id: Option<$id>,
+            session: Option<Vec<Option<$id>>>,
+            model: Option<String>,
+            recommender: Option<String>,
+        ) -> Option<Vec<f32>> {
+            or_raise(encode(user_id, session, Scope { recommender, model, ..Scope::default() }))
+        }
+
+        #[pg_extern(sql = false)]
+        fn $explain(
+            user_id: Option<$id>,
+            item_id: Option<$id>,
+            session: Option<Vec<Option<$id>>>,
+            model: Option<String>,
+            recommender: Option<String>,
+        ) -> Option<JsonB> {
+            let scope = Scope { recommender, model, exclude_seen: true, ..Scope::default() };
+            or_raise(explain(user_id, item_id, session, scope)).map(JsonB)
+        }
+    };
+}
+
+doors!(
+    i64,
+    rec_next_bigint,
+    rec_next_many_bigint,
+    rec_next_session_bigint,
+    rec_score_bigint,
+    rec_similar_bigint,
+    rec_encode_bigint,
+    rec_explain_bigint
+);
+doors!(
+    String,
+    rec_next_text,
+    rec_next_many_text,
+    rec_next_session_text,
+    rec_score_text,
+    rec_similar_text,
+    rec_encode_text,
+    rec_explain_text
+);

@@ -1,0 +1,251 @@
+//! The typed functions of a recommender's schema: thin SQL, with exactly its id types, already bound to it.
+//!
+//! Their bodies are text with every name qualified, not parsed expressions, so that they do not hold back
+//! `ALTER EXTENSION pgrec UPDATE` and are dumped as ordinary functions of their owner.
+
+use crate::catalog::IdType;
+use crate::catalog::recommender::quoted;
+use crate::error::Result;
+use crate::pg::spi::{self, Mode};
+
+#[derive(Clone, Copy)]
+enum Kind {
+    User,
+    Users,
+    Item,
+    Items,
+    Plain(&'static str),
+}
+
+struct Argument {
+    name: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+}
+
+enum Returns {
+    /// `(rank, item_id, score)`
+    Ranked,
+    /// `(user_id, rank, item_id, score)`
+    RankedPerUser,
+    /// pgvector's `vector`
+    Vector,
+    /// `jsonb`
+    Json,
+}
+
+struct Function {
+    name: &'static str,
+    arguments: &'static [Argument],
+    returns: Returns,
+    comment: &'static str,
+}
+
+const fn argument(name: &'static str, kind: Kind) -> Argument {
+    Argument { name, kind, default: None }
+}
+
+const fn option(name: &'static str, kind: Kind, default: &'static str) -> Argument {
+    Argument { name, kind, default: Some(default) }
+}
+
+const K: Argument = option("k", Kind::Plain("integer"), "10");
+const CANDIDATES: Argument = option("candidates", Kind::Items, "NULL");
+const EXCLUDE: Argument = option("exclude", Kind::Items, "NULL");
+const EXCLUDE_SEEN: Argument = option("exclude_seen", Kind::Plain("boolean"), "true");
+const SESSION: Argument = option("session", Kind::Items, "NULL");
+const MODEL: Argument = option("model", Kind::Plain("text"), "NULL");
+
+/// The functions, with the arguments of their doors in the same order, less the recommender.
+static FUNCTIONS: &[Function] = &[
+    Function {
+        name: "next",
+        arguments: &[argument("user_id", Kind::User), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, SESSION, MODEL],
+        returns: Returns::Ranked,
+        comment: "The k items this user is most likely to touch next, best first",
+    },
+    Function {
+        name: "next_many",
+        arguments: &[argument("user_ids", Kind::Users), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, MODEL],
+        returns: Returns::RankedPerUser,
+        comment: "rec_next for many users at once, on all cores",
+    },
+    Function {
+        name: "next_session",
+        arguments: &[argument("item_ids", Kind::Items), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, MODEL],
+        returns: Returns::Ranked,
+        comment: "What follows these items, oldest first, for somebody who is not a stored user",
+    },
+    Function {
+        name: "score",
+        arguments: &[argument("user_id", Kind::User), argument("item_ids", Kind::Items), SESSION, MODEL],
+        returns: Returns::Ranked,
+        comment: "Ranks the given items for this user",
+    },
+    Function {
+        name: "similar",
+        arguments: &[argument("item_id", Kind::Item), K, CANDIDATES, EXCLUDE, MODEL],
+        returns: Returns::Ranked,
+        comment: "The k items most like this one, best first, without itself",
+    },
+    Function {
+        name: "encode",
+        arguments: &[argument("user_id", Kind::User), SESSION, MODEL],
+        returns: Returns::Vector,
+        comment: "The user's vector: a score is its inner product with an item's vector",
+    },
+    Function {
+        name: "explain",
+        arguments: &[argument("user_id", Kind::User), argument("item_id", Kind::Item), SESSION, MODEL],
+        returns: Returns::Json,
+        comment: "Why this user gets (or does not get) this item",
+    },
+];
+
+/// Creates the typed functions of a recommender in its schema, owned by the caller.
+///
+/// Integer ids are taken as bigint, to which integers widen, so that these functions and the public ones do not
+/// compete for an untyped literal. For uuid ids there is a second form that takes text: an untyped literal or
+/// driver parameter resolves to it.
+pub fn create(recommender: &str, users: IdType, items: IdType) -> Result<()> {
+    let schemas = Schemas::find()?;
+    for function in FUNCTIONS {
+        spi::run(&function.sql(&schemas, recommender, users, items, false))?;
+        if (users == IdType::Uuid || items == IdType::Uuid) && function.accepts_ids(users, items) {
+            spi::run(&function.sql(&schemas, recommender, users, items, true))?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops what [`create`] made, in all forms.
+pub fn drop(recommender: &str) -> Result<()> {
+    let names: Vec<String> = FUNCTIONS.iter().map(|f| format!("rec_{}", f.name)).collect();
+    let signatures = spi::query(
+        Mode::Write,
+        "SELECT p.oid::regprocedure::text FROM pg_catalog.pg_proc p \
+         JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
+         WHERE n.nspname = $1 AND p.proname = ANY ($2) AND l.lanname = 'sql'",
+        &[spi::Arg::Text(recommender), spi::Arg::Texts(&names)],
+        |row| row.need::<String>(0),
+    )?;
+    for signature in signatures {
+        spi::run(&format!("DROP FUNCTION {signature}"))?;
+    }
+    Ok(())
+}
+
+/// Where this extension's functions and pgvector's types are.
+struct Schemas {
+    own: String,
+    vector: String,
+}
+
+impl Schemas {
+    fn find() -> Result<Self> {
+        let of = |extension: &str| {
+            spi::first(
+                Mode::Write,
+                "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = $1",
+                &[spi::Arg::Text(extension)],
+                |row| row.need::<String>(0),
+            )
+        };
+        let missing = |name: &str| crate::error::SqlError::undefined(format!("extension {name} is not installed"));
+        Ok(Self {
+            own: of("pgrec")?.ok_or_else(|| missing("pgrec"))?,
+            vector: of("vector")?.ok_or_else(|| missing("vector"))?,
+        })
+    }
+}
+
+impl Kind {
+    fn id_type(self, users: IdType, items: IdType) -> Option<IdType> {
+        match self {
+            Kind::User | Kind::Users => Some(users),
+            Kind::Item | Kind::Items => Some(items),
+            Kind::Plain(_) => None,
+        }
+    }
+
+    fn is_array(self) -> bool {
+        matches!(self, Kind::Users | Kind::Items)
+    }
+
+    fn declared(self, users: IdType, items: IdType, as_text: bool) -> String {
+        let Kind::Plain(name) = self else {
+            let name = match self.id_type(users, items) {
+                Some(IdType::Uuid) if !as_text => "uuid",
+                Some(IdType::Uuid | IdType::Text) => "text",
+                _ => "bigint",
+            };
+            return format!("{name}{}", if self.is_array() { "[]" } else { "" });
+        };
+        name.to_owned()
+    }
+}
+
+impl Function {
+    fn accepts_ids(&self, users: IdType, items: IdType) -> bool {
+        self.arguments.iter().any(|a| a.default.is_none() && a.kind.id_type(users, items) == Some(IdType::Uuid))
+    }
+
+    fn sql(&self, schemas: &Schemas, recommender: &str, users: IdType, items: IdType, as_text: bool) -> String {
+        let integer_door = users.is_integer() && items.is_integer();
+        let declared: Vec<String> = self
+            .arguments
+            .iter()
+            .map(|a| {
+                let default = a.default.map(|d| format!(" DEFAULT {d}")).unwrap_or_default();
+                format!("{} {}{default}", a.name, a.kind.declared(users, items, as_text))
+            })
+            .collect();
+        let types: Vec<String> = self.arguments.iter().map(|a| a.kind.declared(users, items, as_text)).collect();
+        let passed: Vec<String> = self
+            .arguments
+            .iter()
+            .enumerate()
+            .map(|(index, a)| match a.kind {
+                Kind::Plain(_) => format!("${}", index + 1),
+                kind if integer_door => format!("${}::bigint{}", index + 1, if kind.is_array() { "[]" } else { "" }),
+                kind => format!("${}::text{}", index + 1, if kind.is_array() { "[]" } else { "" }),
+            })
+            .chain([pgrx::spi::quote_literal(recommender)])
+            .collect();
+        let door = match (integer_door, &self.returns) {
+            (true, Returns::Vector) => "rec.encode_bigint".to_owned(),
+            (true, _) => format!("{}.rec_{}", schemas.own, self.name),
+            (false, _) => format!("rec.{}_text", self.name),
+        };
+        let call = format!("{door}({})", passed.join(", "));
+        let (user, item) = (users.sql(), items.sql());
+        let vector = &schemas.vector;
+        let (returns, body) = match self.returns {
+            Returns::Ranked => (
+                format!("TABLE (rank integer, item_id {item}, score real)"),
+                format!("SELECT r.rank, r.item_id::{item}, r.score FROM {call} r"),
+            ),
+            Returns::RankedPerUser => (
+                format!("TABLE (user_id {user}, rank integer, item_id {item}, score real)"),
+                format!("SELECT r.user_id::{user}, r.rank, r.item_id::{item}, r.score FROM {call} r"),
+            ),
+            Returns::Vector => (format!("{vector}.vector"), format!("SELECT {call}::{vector}.vector")),
+            Returns::Json => ("jsonb".to_owned(), format!("SELECT {call}")),
+        };
+        let rows = match self.returns {
+            Returns::Ranked => " ROWS 10",
+            Returns::RankedPerUser => " ROWS 10000",
+            Returns::Vector | Returns::Json => "",
+        };
+        let name = format!("{}.rec_{}", quoted(recommender), self.name);
+        let comment = pgrx::spi::quote_literal(format!("{} of recommender {recommender}.", self.comment));
+        format!(
+            "CREATE OR REPLACE FUNCTION {name}({}) RETURNS {returns} LANGUAGE sql STABLE PARALLEL RESTRICTED COST 1000{rows} \
+             AS {}; COMMENT ON FUNCTION {name}({}) IS {comment}",
+            declared.join(", "),
+            pgrx::spi::quote_literal(body),
+            types.join(", ")
+        )
+    }
+}

@@ -1,0 +1,158 @@
+//! Cache files: one a model, named by database, model and checksum, in the data directory.
+//!
+//! The folder's name begins with `pgsql_tmp`, so base backups leave it out. A file that is missing, of the wrong
+//! size or left half-written by a crash is made again from the artifact's rows, on a standby too.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use pgrec_kernels::Bytes;
+use pgrx::pg_sys;
+
+use super::mapping;
+use crate::catalog::{ModelRow, artifact};
+use crate::error::{Result, SqlError};
+use crate::pg::spi::{self, Mode};
+
+/// Folder below the data directory, which is every backend's working directory.
+const FOLDER: &str = "pgsql_tmp_pgrec";
+
+/// The bytes of a model's artifact, mapped from its cache file, which is made first where it is missing.
+pub fn map(model: &ModelRow) -> Result<Bytes> {
+    let path = path(model);
+    if let Some(bytes) = map_existing(&path, model)? {
+        return Ok(bytes);
+    }
+    materialise(model, &path)?;
+    map_existing(&path, model)?.ok_or_else(|| {
+        SqlError::corrupted(format!("cache file {} vanished while it was opened", path.display()))
+    })
+}
+
+fn path(model: &ModelRow) -> PathBuf {
+    Path::new(FOLDER).join(format!("{}_{}_{:08x}", database(), model.id, model.checksum))
+}
+
+fn database() -> u32 {
+    // SAFETY: a global set at the start of the backend.
+    unsafe { pg_sys::MyDatabaseId }.to_u32()
+}
+
+fn map_existing(path: &Path, model: &ModelRow) -> Result<Option<Bytes>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(file_error("open", path, &e)),
+    };
+    let size = file.metadata().map_err(|e| file_error("examine", path, &e))?.len();
+    if size != model.bytes as u64 {
+        return Ok(None);
+    }
+    mapping::map(&file).map(Some).map_err(|e| file_error("map", path, &e))
+}
+
+fn materialise(model: &ModelRow, path: &Path) -> Result<()> {
+    fs::create_dir_all(FOLDER).map_err(|e| file_error("create", Path::new(FOLDER), &e))?;
+    remove_orphans()?;
+    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+    let written = write(model, &temporary);
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    fs::rename(&temporary, path).map_err(|e| file_error("rename", path, &e))?;
+    sync_folder();
+    Ok(())
+}
+
+fn write(model: &ModelRow, path: &Path) -> Result<()> {
+    let mut file = File::create(path).map_err(|e| file_error("create", path, &e))?;
+    let mut crc = 0;
+    artifact::read(model.id, |chunk| {
+        crc = crc32c::crc32c_append(crc, chunk);
+        file.write_all(chunk).map_err(|e| file_error("write", path, &e))
+    })?;
+    if i64::from(crc) != model.checksum {
+        return Err(SqlError::corrupted(format!("artifact of model \"{}\" is incomplete or damaged", model.name))
+            .detail(format!("Its checksum is {crc:08x}, the catalogue says {:08x}.", model.checksum))
+            .hint("Restore rec.artifact from a backup, or train or import the model again."));
+    }
+    file.sync_all().map_err(|e| file_error("flush", path, &e))
+}
+
+fn sync_folder() {
+    // The file is derived: if the rename is lost in a crash, it is made again.
+    if let Ok(folder) = File::open(FOLDER) {
+        let _ = folder.sync_all();
+    }
+}
+
+/// Cache files whose model or database is gone, and temporary ones whose writer is.
+pub fn orphans() -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(FOLDER) {
+        Ok(entries) => entries,
+        Err(_) => return Ok(Vec::new()),
+    };
+    let models: std::collections::HashSet<(i64, i64)> =
+        spi::query(Mode::Read, "SELECT model_id, coalesce(checksum, 0) FROM rec.model", &[], |row| Ok((row.need(0)?, row.need(1)?)))?
+            .into_iter()
+            .collect();
+    let databases: std::collections::HashSet<u32> =
+        spi::query(Mode::Read, "SELECT oid::bigint FROM pg_catalog.pg_database", &[], |row| Ok(row.need::<i64>(0)? as u32))?
+            .into_iter()
+            .collect();
+    let own = database();
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let orphan = match Name::parse(&name) {
+            Some(Name { writer: Some(pid), .. }) => !Path::new("/proc").join(pid.to_string()).exists(),
+            Some(Name { database, .. }) if !databases.contains(&database) => true,
+            Some(Name { database, model, checksum, .. }) => database == own && !models.contains(&(model, checksum)),
+            None => false,
+        };
+        if orphan {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Removes what [`orphans`] finds. A file that another session's uncommitted model needs is only made again.
+pub fn remove_orphans() -> Result<usize> {
+    Ok(orphans()?.into_iter().filter(|path| fs::remove_file(path).is_ok()).count())
+}
+
+struct Name {
+    database: u32,
+    model: i64,
+    checksum: i64,
+    writer: Option<u32>,
+}
+
+impl Name {
+    fn parse(name: &str) -> Option<Self> {
+        let (stem, writer) = match name.split_once(".tmp") {
+            Some((stem, pid)) => (stem, Some(pid.parse().ok()?)),
+            None => (name, None),
+        };
+        let mut parts = stem.split('_');
+        let parsed = Self {
+            database: parts.next()?.parse().ok()?,
+            model: parts.next()?.parse().ok()?,
+            checksum: i64::from_str_radix(parts.next()?, 16).ok()?,
+            writer,
+        };
+        parts.next().is_none().then_some(parsed)
+    }
+}
+
+fn file_error(what: &str, path: &Path, error: &io::Error) -> SqlError {
+    let code = match error.kind() {
+        io::ErrorKind::StorageFull => pgrx::PgSqlErrorCode::ERRCODE_DISK_FULL,
+        _ => pgrx::PgSqlErrorCode::ERRCODE_IO_ERROR,
+    };
+    SqlError::new(code, format!("could not {what} model cache \"{}\": {error}", path.display()))
+        .hint("The model cache is in the server's data directory; the server must be able to write there.")
+}

@@ -1,0 +1,39 @@
+-- Setting up.
+
+CREATE FUNCTION rec_create(
+    name text,
+    interactions regclass DEFAULT NULL,
+    user_column name DEFAULT 'user_id',
+    item_column name DEFAULT 'item_id',
+    order_column name DEFAULT NULL,
+    time_column name DEFAULT NULL,
+    weight_column name DEFAULT NULL,
+    action_column name DEFAULT NULL,
+    items regclass DEFAULT NULL,
+    item_id_column name DEFAULT 'item_id',
+    title_column name DEFAULT NULL,
+    attributes_column name DEFAULT NULL,
+    embedding_column name DEFAULT NULL,
+    user_type regtype DEFAULT 'bigint',
+    item_type regtype DEFAULT 'bigint',
+    dimension integer DEFAULT NULL)
+RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rec_create_wrapper';
+COMMENT ON FUNCTION rec_create(text, regclass, name, name, name, name, name, name, regclass, name, name, name, name, regtype, regtype, integer) IS
+'Creates a recommender and returns its name. Without interactions it makes the tables interaction, item and search in a schema of that name, with the id types and vector dimension given; with them it binds your own tables or views. Either way the schema gets typed functions (rec_next, …). order_column or time_column orders a history; for your own relations one of them is needed.';
+
+CREATE FUNCTION rec_drop(name text, tables boolean DEFAULT false) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rec_drop_wrapper';
+COMMENT ON FUNCTION rec_drop(text, boolean) IS
+'Drops a recommender with its models and typed functions. Tables are kept, unless tables => true drops those that rec_create made.';
+
+CREATE FUNCTION rec_check(recommender text DEFAULT NULL)
+RETURNS TABLE (subject text, severity text, finding text, remedy text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rec_check_wrapper';
+COMMENT ON FUNCTION rec_check(text) IS
+'What is wrong or could be better: missing indexes with the statement to run, dropped relations, stale or interrupted models, orphaned cache files. No rows: all is well.';
+
+CREATE FUNCTION rec_families() RETURNS TABLE (family text, trains boolean, summary text)
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'rec_families_wrapper';
+COMMENT ON FUNCTION rec_families() IS
+'The algorithms there are. trains: whether CALL rec_train(family) fits it here; the others are imported with rec_import.';
