@@ -1,0 +1,189 @@
+//! Folders of `interactions.tsv.gz` and, where there are, `items.tsv.gz`, `text_vectors_384.npy`, `sasrec_ids.tsv.gz`:
+//! tab-separated, gzip, one header line that names the columns.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use flate2::read::MultiGzDecoder;
+
+use super::{Dataset, Interaction, Item, npy};
+
+/// How much of a long text serves as a title.
+const TITLE_CHARACTERS: usize = 80;
+
+pub(super) fn load(folder: &Path) -> Result<Dataset> {
+    let mut data = Dataset::default();
+    rows(&folder.join("interactions.tsv.gz"), |row| {
+        data.interactions.push(interaction(row)?);
+        Ok(())
+    })?;
+    let items = folder.join("items.tsv.gz");
+    if items.is_file() {
+        rows(&items, |row| {
+            data.items.push(item(row)?);
+            Ok(())
+        })?;
+        let vectors = folder.join("text_vectors_384.npy");
+        if vectors.is_file() {
+            let vectors = npy::read(&vectors)?;
+            if vectors.len() != data.items.len() {
+                bail!("{} has {} vectors for {} items", folder.display(), vectors.len(), data.items.len());
+            }
+            data.items.iter_mut().zip(vectors).for_each(|(item, vector)| item.embedding = Some(vector));
+        }
+    }
+    let numbering = folder.join("sasrec_ids.tsv.gz");
+    if numbering.is_file() {
+        rows(&numbering, |row| {
+            data.checkpoint_rows.push((row.number("row")?, row.number("item_id")?));
+            Ok(())
+        })?;
+    }
+    Ok(data)
+}
+
+fn interaction(row: &Row) -> Result<Interaction> {
+    Ok(Interaction {
+        user_id: row.number("user_id")?,
+        item_id: row.number("item_id")?,
+        at: row.optional("unix_time")?,
+        position: row.optional("position")?,
+        rating: row.optional("rating")?,
+    })
+}
+
+fn item(row: &Row) -> Result<Item> {
+    let title = match (row.text("title"), row.text("year"), row.text("text"), row.text("asin")) {
+        (Some(title), Some(year), ..) => format!("{title} ({year})"),
+        (Some(title), ..) => title.to_owned(),
+        (None, _, Some(text), _) => text.chars().take(TITLE_CHARACTERS).collect(),
+        (None, _, None, asin) => asin.unwrap_or_default().to_owned(),
+    };
+    let labels = row.text("genres").or_else(|| row.text("attributes")).unwrap_or_default();
+    Ok(Item {
+        item_id: row.number("item_id")?,
+        title,
+        attributes: labels.split('|').filter(|label| !label.is_empty()).map(str::to_owned).collect(),
+        embedding: None,
+    })
+}
+
+/// One line with the names of its columns.
+struct Row<'a> {
+    header: &'a [String],
+    fields: Vec<&'a str>,
+}
+
+impl Row<'_> {
+    /// The column's text; `None` when the file has no such column or the field is empty.
+    fn text(&self, column: &str) -> Option<&str> {
+        let place = self.header.iter().position(|name| name == column)?;
+        self.fields.get(place).copied().filter(|field| !field.is_empty())
+    }
+
+    fn optional<T: std::str::FromStr>(&self, column: &str) -> Result<Option<T>> {
+        self.text(column)
+            .map(|text| text.parse().map_err(|_| anyhow!("column {column}: \"{text}\" is no number")))
+            .transpose()
+    }
+
+    fn number(&self, column: &str) -> Result<i64> {
+        self.optional(column)?.ok_or_else(|| anyhow!("no {column}"))
+    }
+}
+
+/// Calls `take` with every row of a compressed table.
+fn rows(path: &Path, mut take: impl FnMut(&Row) -> Result<()>) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let mut reader = BufReader::new(MultiGzDecoder::new(BufReader::new(file)));
+    let mut header = Vec::new();
+    let mut line = String::new();
+    for number in 1_usize.. {
+        line.clear();
+        let at = || format!("{} line {number}", path.display());
+        if reader.read_line(&mut line).with_context(at)? == 0 {
+            break;
+        }
+        let fields: Vec<&str> = line.trim_end_matches(['\n', '\r']).split('\t').collect();
+        if number == 1 {
+            header = fields.into_iter().map(str::to_owned).collect();
+        } else {
+            take(&Row { header: &header, fields }).with_context(at)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::Write;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("pgrec-shared-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, text) in files {
+            let file = File::create(folder.join(name)).unwrap();
+            let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+            gzip.write_all(text.as_bytes()).unwrap();
+            gzip.finish().unwrap();
+        }
+        folder
+    }
+
+    fn loaded(name: &str, files: &[(&str, &str)]) -> Result<Dataset> {
+        let folder = folder(name, files);
+        let data = Dataset::load(&folder);
+        std::fs::remove_dir_all(folder).unwrap();
+        data
+    }
+
+    #[test]
+    fn columns_are_found_by_name_and_no_time_is_invented() {
+        let data = loaded(
+            "names",
+            &[
+                ("interactions.tsv.gz", "item_id\tuser_id\tposition\n5\t1\t0\n6\t1\t1\n"),
+                ("items.tsv.gz", "item_id\ttitle\tyear\tgenres\n5\tHeat\t1995\tAction|Crime\n6\tUp\t\t\n"),
+                ("sasrec_ids.tsv.gz", "row\titem_id\n1\t6\n2\t5\n"),
+            ],
+        )
+        .unwrap();
+        let event = data.interactions[1];
+        assert_eq!((event.user_id, event.item_id, event.position), (1, 6, Some(1)));
+        assert_eq!((event.at, event.rating), (None, None));
+        assert_eq!((data.items[0].title.as_str(), data.items[1].title.as_str()), ("Heat (1995)", "Up"));
+        assert_eq!(data.items[0].attributes, ["Action", "Crime"]);
+        assert!(data.items[1].attributes.is_empty());
+        assert_eq!(data.checkpoint_rows, [(1, 6), (2, 5)]);
+    }
+
+    #[test]
+    fn times_and_ratings_are_kept_where_they_are() {
+        let file = ("interactions.tsv.gz", "user_id\titem_id\tunix_time\trating\n196\t242\t881250949\t3\n");
+        let data = loaded("times", &[file]).unwrap();
+        let expected =
+            Interaction { user_id: 196, item_id: 242, at: Some(881_250_949), position: None, rating: Some(3.0) };
+        assert_eq!(data.interactions, [expected]);
+        assert_eq!(data.users(), 1);
+        assert_eq!(data.items, [Item { item_id: 242, ..Item::default() }], "touched items exist without a catalogue");
+    }
+
+    #[test]
+    fn a_damaged_line_is_named() {
+        let file = ("interactions.tsv.gz", "user_id\titem_id\n1\t2\n1\tx\n");
+        let error = format!("{:#}", loaded("damaged", &[file]).unwrap_err());
+        assert!(error.contains("interactions.tsv.gz line 3") && error.contains("\"x\" is no number"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_folder_says_what_it_should_hold() {
+        let error = format!("{:#}", loaded("unknown", &[("other.tsv.gz", "a\n")]).unwrap_err());
+        assert!(error.contains("ratings.dat"), "{error}");
+    }
+}

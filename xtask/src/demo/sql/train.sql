@@ -1,0 +1,1 @@
+CALL rec_train(:'family', recommender => 'shop', deploy => true);
