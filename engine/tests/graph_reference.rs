@@ -1,4 +1,8 @@
-//! The graph heuristic and popularity against the figures of an independent implementation.
+//! The graph heuristic and popularity against the figures of an independent implementation in SciPy.
+//!
+//! There every edge's weight must stand beside its own target: multiplying by a diagonal matrix reverses the order
+//! within the rows of a SciPy CSR matrix. With weights left in that order the same code gives NDCG@10 .0378 and
+//! .0383 on beauty and .0212 and .0220 on sports, which is not what the formula says.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 

@@ -11,9 +11,6 @@ use crate::error::{Result, SqlError};
 use crate::history::{item_expression, item_of};
 use crate::pg::spi::{self, Mode, Row};
 
-/// Rows a fetch.
-const BATCH: i64 = 10_000;
-
 /// What of the items is read besides their ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Content {
@@ -76,7 +73,7 @@ fn read_events(
     );
     let (mut users, mut events, mut latest) = (0u64, 0u64, None::<f64>);
     let kind = recommender.item_type;
-    spi::stream(mode, &sql, &[], BATCH, |row| {
+    spi::each(mode, &sql, &[], |row| {
         if row.get::<bool>(0) == Some(true) || events == 0 {
             builder.user();
             users += 1;
@@ -108,7 +105,7 @@ fn read_items(recommender: &Recommender, mode: Mode, content: Content, builder: 
         quoted(&items.id)
     );
     let kind = recommender.item_type;
-    spi::stream(mode, &sql, &[], BATCH, |row| {
+    spi::each(mode, &sql, &[], |row| {
         let json: Option<String> = row.get(1);
         let vector: Option<Vec<f32>> = row.get(2);
         with_key(row, 0, kind, |key| {
@@ -121,7 +118,8 @@ fn read_items(recommender: &Recommender, mode: Mode, content: Content, builder: 
             }
             Ok(())
         })
-    })
+    })?;
+    Ok(())
 }
 
 fn with_key(row: &Row, index: usize, kind: IdType, work: impl FnOnce(ItemKey<'_>) -> Result<()>) -> Result<()> {

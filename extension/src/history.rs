@@ -63,7 +63,7 @@ pub fn read(recommender: &Recommender, user: &Id, limit: usize, catalogue: &Cata
         latest_first(recommender),
     );
     let mut history = History::default();
-    spi::query(Mode::Read, &sql, &[user_argument(user)], |row| {
+    spi::each(Mode::Read, &sql, &[user_argument(user)], |row| {
         history.push(known(row, 0, recommender.item_type, catalogue));
         Ok(())
     })?;
@@ -94,11 +94,11 @@ pub fn read_many(recommender: &Recommender, users: &[Id], limit: usize, catalogu
     match first {
         Id::Int(_) => {
             let ids: Vec<i64> = users.iter().map(|u| if let Id::Int(id) = u { *id } else { 0 }).collect();
-            spi::query(Mode::Read, &sql, &[Arg::Int8s(&ids)], &mut each)?;
+            spi::each(Mode::Read, &sql, &[Arg::Int8s(&ids)], &mut each)?;
         }
         Id::Text(_) => {
             let ids: Vec<String> = users.iter().map(Id::to_string).collect();
-            spi::query(Mode::Read, &sql, &[Arg::Texts(&ids)], &mut each)?;
+            spi::each(Mode::Read, &sql, &[Arg::Texts(&ids)], &mut each)?;
         }
     }
     for history in &mut histories {

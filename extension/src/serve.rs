@@ -63,7 +63,7 @@ pub struct Session {
 impl Session {
     /// Resolves names under the caller's snapshot and checks the caller's right to the interactions.
     pub fn open(scope: &Scope) -> Result<Self> {
-        let recommender = recommender::resolve(scope.recommender.as_deref())?;
+        let recommender = recommender::resolve(Mode::Read, scope.recommender.as_deref())?;
         recommender.require_readable()?;
         let open = open::open(&recommender, scope.model.as_deref())?;
         let k = scope.k.unwrap_or(DEFAULT_K);
@@ -170,12 +170,12 @@ impl Session {
         if kind.is_integer() {
             let ids = wanted.iter().map(ids::as_int).collect::<Result<Vec<i64>>>()?;
             let sql = format!("SELECT {expression} FROM {name} WHERE {column} = ANY ($1)");
-            spi::query(Mode::Read, &sql, &[Arg::Int8s(&ids)], &mut each)?;
+            spi::each(Mode::Read, &sql, &[Arg::Int8s(&ids)], &mut each)?;
         } else {
             let ids: Vec<String> = wanted.iter().map(ids::as_text).collect();
             let cast = if kind == crate::catalog::IdType::Uuid { "::uuid[]" } else { "" };
             let sql = format!("SELECT {expression} FROM {name} WHERE {column} = ANY ($1{cast})");
-            spi::query(Mode::Read, &sql, &[Arg::Texts(&ids)], &mut each)?;
+            spi::each(Mode::Read, &sql, &[Arg::Texts(&ids)], &mut each)?;
         }
         found.sort_unstable();
         Ok(found)
@@ -226,11 +226,15 @@ impl Session {
         let mut known: Vec<u32> = indices.iter().flatten().copied().collect();
         known.sort_unstable();
         known.dedup();
-        let filter = Filter { exclude: &[], candidates: Some(&known) };
-        let query = Query { filter, k: known.len(), ..self.query(history, &[], 0) };
-        // A list over these items alone: the same numbers, and the same fallback, as a list of the best.
-        let answers = serve::recommend(&*self.open.model, &[query], &Control::default())?;
-        let scores: HashMap<u32, f32> = answers.iter().flat_map(|a| &a.items).map(|s| (s.item, s.score)).collect();
+        let scores: HashMap<u32, f32> = if history.items.is_empty() {
+            let filter = Filter { exclude: &[], candidates: Some(&known) };
+            let query = Query { filter, k: known.len(), ..Query::default() };
+            let answers = serve::recommend(&*self.open.model, &[query], &Control::default())?;
+            answers.iter().flat_map(|a| &a.items).map(|s| (s.item, s.score)).collect()
+        } else {
+            let query = Query { filter: Filter::default(), ..self.query(history, &[], DEFAULT_K as usize) };
+            known.iter().copied().zip(self.open.model.score(&query, &known)?).collect()
+        };
         Ok(indices.into_iter().map(|index| scores.get(&index?).copied()).collect())
     }
 
@@ -246,11 +250,10 @@ impl Session {
 }
 
 /// Lists for many users, computed a slice at a time as rows are asked for.
-pub fn next_many(scope: &Scope, users: Vec<Id>) -> Result<impl Iterator<Item = (Id, i32, Item)> + use<>> {
-    let session = Session::open(scope)?;
+pub fn next_many(session: Session, users: Vec<Id>) -> impl Iterator<Item = (Id, i32, Item)> {
     let mut rest = users;
     rest.reverse();
-    Ok(std::iter::from_fn(move || {
+    std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
@@ -260,5 +263,5 @@ pub fn next_many(scope: &Scope, users: Vec<Id>) -> Result<impl Iterator<Item = (
             list.into_iter().enumerate().map(move |(rank, item)| (user.clone(), rank as i32 + 1, item))
         }))
     })
-    .flatten())
+    .flatten()
 }

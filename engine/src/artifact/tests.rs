@@ -64,13 +64,13 @@ fn a_builder_refuses_what_could_not_be_read() {
         change(&mut builder);
         assert!(matches!(builder.finish(), Err(Error::Parameter(_))));
     };
-    refused(&|b| drop(b.f32("wrong", &[2, 2], vec![0.0; 3])));
-    refused(&|b| drop(b.f32("wrong", &[usize::MAX, 2], vec![0.0; 2])));
-    refused(&|b| drop(b.u32("weights", vec![])));
-    refused(&|b| drop(b.u32("header", vec![])));
-    refused(&|b| drop(b.u32("ids", vec![])));
-    refused(&|b| drop(b.counts(vec![1.0])));
-    refused(&|b| drop(b.counts(vec![1.0, f32::NAN, 1.0])));
+    refused(&|b| _ = b.f32("wrong", &[2, 2], vec![0.0; 3]));
+    refused(&|b| _ = b.f32("wrong", &[usize::MAX, 2], vec![0.0; 2]));
+    refused(&|b| _ = b.u32("weights", vec![]));
+    refused(&|b| _ = b.u32("header", vec![]));
+    refused(&|b| _ = b.u32("ids", vec![]));
+    refused(&|b| _ = b.counts(vec![1.0]));
+    refused(&|b| _ = b.counts(vec![1.0, f32::NAN, 1.0]));
     let unsorted = ArtifactBuilder::new("test", &json!({}), &ItemIds::Int(vec![2, 1]), &[0.0, 0.0]);
     assert!(matches!(unsorted.finish(), Err(Error::Parameter(_))));
 }

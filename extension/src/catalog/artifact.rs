@@ -31,11 +31,10 @@ pub fn store(model: i64, bytes: &[u8]) -> Result<u32> {
 pub fn read(model: i64, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     role::as_catalog(|| {
         let mut expected = 0;
-        spi::stream(
+        spi::each(
             Mode::Read,
             "SELECT chunk, crc, data FROM rec.artifact WHERE model_id = $1 ORDER BY chunk",
             &[Arg::Int8(model)],
-            1,
             |row| {
                 let chunk: i32 = row.need(0)?;
                 let crc: i64 = row.need(1)?;
@@ -47,6 +46,7 @@ pub fn read(model: i64, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()>
                 expected += 1;
                 each(&data)
             },
-        )
+        )?;
+        Ok(())
     })
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::catalog::Recommender;
 use crate::error::{Result, SqlError};
+use crate::pg::lookup::{self, Found, Key, Version};
 use crate::pg::role;
 use crate::pg::spi::{self, Arg, Mode, Row};
 
@@ -31,9 +32,11 @@ pub struct ModelRow {
     pub cut: Value,
 }
 
-const COLUMNS: &str = "m.model_id, m.name, m.family, m.state, coalesce(m.checksum, 0), coalesce(m.bytes, 0), m.cut::text";
-
 impl ModelRow {
+    /// What [`ModelRow::from_row`] reads, of `rec.model m`.
+    const COLUMNS: &str =
+        "m.model_id, m.name, m.family, m.state, coalesce(m.checksum, 0), coalesce(m.bytes, 0), m.cut::text";
+
     fn from_row(row: &Row) -> Result<Self> {
         let cut: String = row.need(6)?;
         Ok(Self {
@@ -76,11 +79,11 @@ impl Cut {
 }
 
 /// The model of that name, or the deployed one, ready to serve.
-pub fn ready(recommender: &Recommender, name: Option<&str>) -> Result<ModelRow> {
+pub fn ready(mode: Mode, recommender: &Recommender, name: Option<&str>) -> Result<ModelRow> {
     let Some(name) = name else {
-        return deployed(recommender)?.ok_or_else(|| nothing_deployed(recommender));
+        return deployed(mode, recommender)?.ok_or_else(|| nothing_deployed(recommender));
     };
-    let model = find(recommender, name)?.ok_or_else(|| {
+    let model = find(mode, recommender, name)?.ok_or_else(|| {
         SqlError::undefined(format!("model \"{name}\" of recommender \"{}\" does not exist", recommender.name))
             .detail(overview(recommender))
     })?;
@@ -90,43 +93,34 @@ pub fn ready(recommender: &Recommender, name: Option<&str>) -> Result<ModelRow> 
     Ok(model)
 }
 
-/// The model that the latest deployment names, under the caller's snapshot.
-pub fn deployed(recommender: &Recommender) -> Result<Option<ModelRow>> {
-    latest_deployed(recommender, Mode::Read)
-}
-
-/// The same after this very statement has changed the deployments.
-pub fn newest_deployed(recommender: &Recommender) -> Result<Option<ModelRow>> {
-    latest_deployed(recommender, Mode::Write)
-}
-
-fn latest_deployed(recommender: &Recommender, mode: Mode) -> Result<Option<ModelRow>> {
+/// The model that the latest deployment names.
+pub fn deployed(mode: Mode, recommender: &Recommender) -> Result<Option<ModelRow>> {
     spi::first(
         mode,
         &format!(
-            "SELECT {COLUMNS} FROM rec.deployment d JOIN rec.model m USING (model_id) \
-             WHERE d.recommender_id = $1 ORDER BY d.deployment_id DESC LIMIT 1"
+            "SELECT {} FROM rec.deployment d JOIN rec.model m USING (model_id) \
+             WHERE d.recommender_id = $1 ORDER BY d.deployment_id DESC LIMIT 1",
+            ModelRow::COLUMNS
         ),
         &[Arg::Int8(recommender.id)],
         ModelRow::from_row,
     )
 }
 
-/// A model by name, in whatever state, under the caller's snapshot.
-pub fn find(recommender: &Recommender, name: &str) -> Result<Option<ModelRow>> {
-    by_name(recommender, name, Mode::Read)
+/// Id and version of the deployed model's row, under the caller's snapshot: what tells a serving call that the
+/// model it has open is still the one to use.
+pub fn deployed_version(recommender: &Recommender) -> Option<(i64, Version)> {
+    let key = Key::Int8(recommender.id);
+    let id: i64 = lookup::first(c"deployment", c"deployment_latest", 2, key, |row| row.get(3)).flatten()?;
+    let version = lookup::first(c"model", c"model_pkey", 1, Key::Int8(id), Found::version)?;
+    Some((id, version))
 }
 
-/// A model that this very statement has written.
-pub fn fresh(recommender: &Recommender, name: &str) -> Result<ModelRow> {
-    by_name(recommender, name, Mode::Write)?
-        .ok_or_else(|| SqlError::state(format!("model \"{name}\" was dropped while it was being made")))
-}
-
-fn by_name(recommender: &Recommender, name: &str, mode: Mode) -> Result<Option<ModelRow>> {
+/// A model by name, in whatever state.
+pub fn find(mode: Mode, recommender: &Recommender, name: &str) -> Result<Option<ModelRow>> {
     spi::first(
         mode,
-        &format!("SELECT {COLUMNS} FROM rec.model m WHERE m.recommender_id = $1 AND m.name = $2"),
+        &format!("SELECT {} FROM rec.model m WHERE m.recommender_id = $1 AND m.name = $2", ModelRow::COLUMNS),
         &[Arg::Int8(recommender.id), Arg::Text(name)],
         ModelRow::from_row,
     )

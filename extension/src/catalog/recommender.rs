@@ -6,6 +6,7 @@ use std::rc::Rc;
 use pgrx::pg_sys::Oid;
 
 use crate::error::{Result, SqlError};
+use crate::pg::lookup::{self, Found, Key, Version};
 use crate::pg::relation;
 use crate::pg::role;
 use crate::pg::spi::{self, Arg, Mode, Row};
@@ -185,70 +186,69 @@ impl Recommender {
 
 thread_local! {
     /// The binding last used, valid while its catalogue row has the same version.
-    static LAST: RefCell<Option<(String, String, Rc<Recommender>)>> = const { RefCell::new(None) };
+    static LAST: RefCell<Option<(Version, Rc<Recommender>)>> = const { RefCell::new(None) };
 }
 
 /// A recommender by name; without one: the setting `rec.recommender`, else a schema of the search path that is
 /// a recommender's, else the only one there is.
-pub fn resolve(name: Option<&str>) -> Result<Rc<Recommender>> {
-    let named = name.map(str::to_owned).or_else(settings::recommender);
-    match named {
-        Some(name) => find(&name)?.ok_or_else(|| unknown(&name)),
-        None => implicit(),
+pub fn resolve(mode: Mode, name: Option<&str>) -> Result<Rc<Recommender>> {
+    if let Some(name) = name.map(str::to_owned).or_else(settings::recommender) {
+        return find(mode, &name)?.ok_or_else(|| unknown(&name));
     }
+    for schema in relation::search_path() {
+        if let Some(recommender) = find(mode, &schema)? {
+            return Ok(recommender);
+        }
+    }
+    only(mode)
 }
 
-/// A recommender by name, under the caller's snapshot.
-pub fn find(name: &str) -> Result<Option<Rc<Recommender>>> {
-    let version = spi::first(
-        Mode::Read,
-        "SELECT xmin::text || ctid::text FROM rec.recommender WHERE name = $1",
-        &[Arg::Text(name)],
-        |row| row.need::<String>(0),
-    )?;
+fn find(mode: Mode, name: &str) -> Result<Option<Rc<Recommender>>> {
+    if mode == Mode::Write {
+        return load(mode, name);
+    }
+    let version = lookup::first(c"recommender", c"recommender_name_key", 2, Key::Text(name), Found::version);
     let Some(version) = version else { return Ok(None) };
     let known = LAST.with_borrow(|last| match last {
-        Some((n, v, recommender)) if n == name && *v == version => Some(Rc::clone(recommender)),
+        Some((v, recommender)) if *v == version && recommender.name == name => Some(Rc::clone(recommender)),
         _ => None,
     });
     if known.is_some() {
         return Ok(known);
     }
-    let found = load(&format!("SELECT {COLUMNS} FROM rec.recommender WHERE name = $1"), &[Arg::Text(name)])?.pop().map(Rc::new);
-    if let Some(recommender) = &found {
-        LAST.set(Some((name.to_owned(), version, Rc::clone(recommender))));
-    }
-    Ok(found)
+    let loaded = load(mode, name)?;
+    LAST.set(loaded.clone().map(|recommender| (version, recommender)));
+    Ok(loaded)
 }
 
-fn load(sql: &str, args: &[Arg<'_>]) -> Result<Vec<Recommender>> {
-    spi::query(Mode::Read, sql, args, Recommender::from_row)
+fn load(mode: Mode, name: &str) -> Result<Option<Rc<Recommender>>> {
+    let sql = format!("SELECT {COLUMNS} FROM rec.recommender WHERE name = $1");
+    Ok(spi::first(mode, &sql, &[Arg::Text(name)], Recommender::from_row)?.map(Rc::new))
 }
 
 /// All recommenders by name.
 pub fn all() -> Result<Vec<Recommender>> {
-    load(&format!("SELECT {COLUMNS} FROM rec.recommender ORDER BY name"), &[])
+    let sql = format!("SELECT {COLUMNS} FROM rec.recommender ORDER BY name");
+    spi::query(Mode::Write, &sql, &[], Recommender::from_row)
 }
 
-fn implicit() -> Result<Rc<Recommender>> {
-    for schema in relation::search_path() {
-        if let Some(recommender) = find(&schema)? {
-            return Ok(recommender);
-        }
-    }
-    let names = spi::query(Mode::Read, "SELECT name FROM rec.recommender ORDER BY name LIMIT 10", &[], |row| row.need::<String>(0))?;
+fn only(mode: Mode) -> Result<Rc<Recommender>> {
+    let names = some_names(mode)?;
     match names.as_slice() {
         [] => Err(SqlError::undefined("there is no recommender yet").hint("SELECT rec_create('shop');")),
-        [only] => find(only)?.ok_or_else(|| unknown(only)),
+        [only] => find(mode, only)?.ok_or_else(|| unknown(only)),
         several => Err(SqlError::undefined("which recommender?")
             .detail(format!("There are several: {}.", several.join(", ")))
             .hint("Name one with recommender => '…', SET rec.recommender = '…', or put its schema first in search_path.")),
     }
 }
 
+fn some_names(mode: Mode) -> Result<Vec<String>> {
+    spi::query(mode, "SELECT name FROM rec.recommender ORDER BY name LIMIT 10", &[], |row| row.need(0))
+}
+
 fn unknown(name: &str) -> SqlError {
-    let names = spi::query(Mode::Read, "SELECT name FROM rec.recommender ORDER BY name LIMIT 10", &[], |row| row.need::<String>(0))
-        .unwrap_or_default();
+    let names = some_names(Mode::Read).unwrap_or_default();
     let error = SqlError::undefined(format!("recommender \"{name}\" does not exist"));
     if names.is_empty() {
         error.hint(format!("SELECT rec_create('{}');", name.replace('\'', "''")))

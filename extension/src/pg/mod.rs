@@ -2,7 +2,9 @@
 //! besides `storage/mapping.rs`.
 
 pub mod interrupt;
+pub mod lookup;
 pub mod procedure;
+mod receiver;
 pub mod relation;
 pub mod role;
 pub mod spi;

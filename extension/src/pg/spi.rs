@@ -8,9 +8,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
 
+use pgrx::IntoDatum;
 use pgrx::pg_sys::{self, Oid};
-use pgrx::{FromDatum, IntoDatum};
 
+use super::receiver::Receiver;
+pub use super::receiver::Row;
 use crate::error::{Result, SqlError};
 
 /// Whether a statement runs under the caller's snapshot and may not write, or under a new one.
@@ -67,30 +69,6 @@ impl Arg<'_> {
     }
 }
 
-/// One result row, valid inside the closure that receives it.
-pub struct Row {
-    tuple: pg_sys::HeapTuple,
-    desc: pg_sys::TupleDesc,
-}
-
-impl Row {
-    /// Column `index` (from 0), or None for NULL.
-    pub fn get<T: FromDatum>(&self, index: usize) -> Option<T> {
-        let mut null = false;
-        // SAFETY: tuple and desc come from the SPI_tuptable that the callers of this closure hold alive;
-        // SPI_getbinval checks the column number and reports a wrong one as NULL.
-        unsafe {
-            let datum = pg_sys::SPI_getbinval(self.tuple, self.desc, index as i32 + 1, &mut null);
-            T::from_datum(datum, null)
-        }
-    }
-
-    /// A column that the catalogue declares NOT NULL.
-    pub fn need<T: FromDatum>(&self, index: usize) -> Result<T> {
-        self.get(index).ok_or_else(|| SqlError::corrupted(format!("column {} of an internal query is NULL", index + 1)))
-    }
-}
-
 thread_local! {
     static PLANS: RefCell<HashMap<String, pg_sys::SPIPlanPtr>> = RefCell::new(HashMap::new());
 }
@@ -122,10 +100,13 @@ fn plan(sql: &str, args: &[Arg<'_>]) -> Result<pg_sys::SPIPlanPtr> {
     }
     let text = CString::new(sql).map_err(|_| SqlError::parameter("a name contains a zero byte"))?;
     let mut types: Vec<Oid> = args.iter().map(Arg::type_oid).collect();
+    // One plan for all arguments: what these statements look for has an index or reads everything, and the first
+    // calls of a session are not slowed by planning each of them anew.
+    let options = (pg_sys::CURSOR_OPT_GENERIC_PLAN | pg_sys::CURSOR_OPT_PARALLEL_OK) as i32;
     // SAFETY: an SPI connection is open; text and types outlive the call, which copies both. SPI_keepplan moves
     // the plan out of the connection's memory, so the pointer stays valid for the life of the backend.
     let plan = unsafe {
-        let plan = pg_sys::SPI_prepare(text.as_ptr(), types.len() as i32, types.as_mut_ptr());
+        let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), options);
         if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
             let code = pg_sys::SPI_result;
             return Err(SqlError::corrupted(format!("cannot prepare an internal query: code {code}")));
@@ -136,19 +117,36 @@ fn plan(sql: &str, args: &[Arg<'_>]) -> Result<pg_sys::SPIPlanPtr> {
     Ok(plan)
 }
 
-/// Runs a statement and maps its rows. `sql` is the plan's key: put values into `args`, never into the text.
-pub fn query<T>(mode: Mode, sql: &str, args: &[Arg<'_>], mut each: impl FnMut(&Row) -> Result<T>) -> Result<Vec<T>> {
+/// Runs a statement and hands its rows to `each` as they come; gives the number of rows processed. Memory does
+/// not grow with the rows. `sql` is the plan's key: put values into `args`, never into the text.
+pub fn each(mode: Mode, sql: &str, args: &[Arg<'_>], mut each: impl FnMut(&Row) -> Result<()>) -> Result<u64> {
     let _connection = Connection::open(false);
     let plan = plan(sql, args)?;
-    let (mut datums, nulls) = datums(args);
-    // SAFETY: the plan was prepared for exactly these argument types; datums and nulls have its length.
-    let code = unsafe {
-        pg_sys::SPI_execute_plan(plan, datums.as_mut_ptr(), nulls.as_ptr(), mode == Mode::Read, 0)
+    let mut receiver = Receiver::new(&mut each);
+    let mut options = pg_sys::SPIExecuteOptions {
+        params: parameters(args),
+        read_only: mode == Mode::Read,
+        dest: receiver.as_dest(),
+        ..Default::default()
     };
+    // SAFETY: the plan was prepared for exactly these argument types; parameters and receiver outlive the call.
+    let code = unsafe { pg_sys::SPI_execute_plan_extended(plan, &mut options) };
+    receiver.outcome()?;
     if code < 0 {
         return Err(SqlError::corrupted(format!("an internal query failed: code {code}")));
     }
-    rows(&mut each)
+    // SAFETY: reads a global that the call above has set.
+    Ok(unsafe { pg_sys::SPI_processed })
+}
+
+/// Runs a statement and maps its rows.
+pub fn query<T>(mode: Mode, sql: &str, args: &[Arg<'_>], mut map: impl FnMut(&Row) -> Result<T>) -> Result<Vec<T>> {
+    let mut rows = Vec::new();
+    each(mode, sql, args, |row| {
+        rows.push(map(row)?);
+        Ok(())
+    })?;
+    Ok(rows)
 }
 
 /// Runs a statement that is not worth keeping a plan for (DDL), under a fresh snapshot.
@@ -167,38 +165,7 @@ pub fn first<T>(mode: Mode, sql: &str, args: &[Arg<'_>], each: impl FnMut(&Row) 
 
 /// Runs a statement for its effect and gives the number of rows.
 pub fn execute(sql: &str, args: &[Arg<'_>]) -> Result<u64> {
-    query(Mode::Write, sql, args, |_| Ok(()))?;
-    // SAFETY: reads a global that the call above has set.
-    Ok(unsafe { pg_sys::SPI_processed })
-}
-
-/// Streams a large result through a cursor, `batch` rows at a time, so that memory stays bounded.
-pub fn stream(mode: Mode, sql: &str, args: &[Arg<'_>], batch: i64, mut each: impl FnMut(&Row) -> Result<()>) -> Result<()> {
-    let _connection = Connection::open(false);
-    let plan = plan(sql, args)?;
-    let (mut datums, nulls) = datums(args);
-    // SAFETY: as in `query`; the portal is closed below, or by the transaction's end when an ERROR passes.
-    let portal = unsafe {
-        pg_sys::SPI_cursor_open(std::ptr::null(), plan, datums.as_mut_ptr(), nulls.as_ptr(), mode == Mode::Read)
-    };
-    // What a row's values are detoasted into; emptied after every fetch.
-    let mut scratch = pgrx::PgMemoryContexts::new("pgrec stream");
-    loop {
-        // SAFETY: the portal is open; SPI_freetuptable frees what this fetch returned before the next one.
-        unsafe { pg_sys::SPI_cursor_fetch(portal, true, batch) };
-        // SAFETY: the closures keep nothing that was allocated in the context beyond their own call.
-        let fetched = unsafe { scratch.switch_to(|_| rows(&mut each)) }?.len();
-        // SAFETY: as above.
-        unsafe { scratch.reset() };
-        // SAFETY: SPI_tuptable is the table of the fetch above.
-        unsafe { pg_sys::SPI_freetuptable(pg_sys::SPI_tuptable) };
-        if fetched == 0 {
-            break;
-        }
-    }
-    // SAFETY: opened above, not closed since.
-    unsafe { pg_sys::SPI_cursor_close(portal) };
-    Ok(())
+    each(Mode::Write, sql, args, |_| Ok(()))
 }
 
 /// Ends the transaction of a procedure that may do so, and starts the next.
@@ -208,29 +175,23 @@ pub fn commit() {
     unsafe { pg_sys::SPI_commit() };
 }
 
-fn datums(args: &[Arg<'_>]) -> (Vec<pg_sys::Datum>, Vec<std::ffi::c_char>) {
-    args.iter()
-        .map(|arg| match arg.datum() {
-            Some(datum) => (datum, b' ' as std::ffi::c_char),
-            None => (pg_sys::Datum::from(0usize), b'n' as std::ffi::c_char),
-        })
-        .unzip()
-}
-
-fn rows<T>(each: &mut impl FnMut(&Row) -> Result<T>) -> Result<Vec<T>> {
-    // SAFETY: SPI has just run; SPI_tuptable is null or a table with `numvals` valid tuples, alive until the
-    // connection closes or the table is freed, both after the closures have run.
+fn parameters(args: &[Arg<'_>]) -> pg_sys::ParamListInfo {
+    if args.is_empty() {
+        return std::ptr::null_mut();
+    }
+    // SAFETY: makeParamList allocates room for as many parameters as it is told, in the SPI connection's memory.
     unsafe {
-        let table = pg_sys::SPI_tuptable;
-        if table.is_null() {
-            return Ok(Vec::new());
+        let list = pg_sys::makeParamList(args.len() as i32);
+        let slots = (*list).params.as_mut_ptr();
+        for (index, arg) in args.iter().enumerate() {
+            let datum = arg.datum();
+            *slots.add(index) = pg_sys::ParamExternData {
+                isnull: datum.is_none(),
+                value: datum.unwrap_or(pg_sys::Datum::from(0usize)),
+                pflags: pg_sys::PARAM_FLAG_CONST as u16,
+                ptype: arg.type_oid(),
+            };
         }
-        let count = (*table).numvals as usize;
-        let mut result = Vec::with_capacity(count);
-        for index in 0..count {
-            let row = Row { tuple: *(*table).vals.add(index), desc: (*table).tupdesc };
-            result.push(each(&row)?);
-        }
-        Ok(result)
+        list
     }
 }

@@ -31,7 +31,7 @@ fn rec_check(
 fn check(name: Option<&str>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let all = match name {
-        Some(name) => vec![(*recommender::resolve(Some(name))?).clone()],
+        Some(name) => vec![(*recommender::resolve(Mode::Write, Some(name))?).clone()],
         None => recommender::all()?,
     };
     for recommender in &all {

@@ -11,7 +11,8 @@ use crate::compute;
 use crate::error::{Result, SqlError, or_raise};
 use crate::history::{item_expression, item_of};
 use crate::ids::{self, Id};
-use crate::pg::{role, spi};
+use crate::pg::role;
+use crate::pg::spi::{self, Mode};
 use crate::storage::open;
 
 /// The family of imported weights.
@@ -93,7 +94,7 @@ fn read_file(path: Option<&str>) -> Result<Vec<u8>> {
 }
 
 fn import(request: &Request, weights: &[u8]) -> Result<String> {
-    let recommender = recommender::resolve(request.recommender.as_deref())?;
+    let recommender = recommender::resolve(Mode::Write, request.recommender.as_deref())?;
     recommender.require_owner("import models into it")?;
     let rows = rows(&recommender, request.items.as_deref().unwrap_or(&[]))?;
     let cut = match request.leave_last {
@@ -139,7 +140,7 @@ fn counts(recommender: &Recommender, items: &pgrec_engine::ItemIds) -> Result<Ve
         recommender.interactions_name()?,
         quoted(column)
     );
-    spi::stream(spi::Mode::Write, &sql, &[], 10_000, |row| {
+    spi::each(Mode::Write, &sql, &[], |row| {
         let index = item_of(row, 0, recommender.item_type).and_then(|id| items.index_of(&id));
         if let Some(count) = index.and_then(|i| counts.get_mut(i as usize)) {
             *count = row.need::<i64>(1)? as f32;
@@ -150,7 +151,7 @@ fn counts(recommender: &Recommender, items: &pgrec_engine::ItemIds) -> Result<Ve
 }
 
 fn export(name: Option<&str>, recommender: Option<&str>) -> Result<Vec<u8>> {
-    let recommender = recommender::resolve(recommender)?;
+    let recommender = recommender::resolve(Mode::Read, recommender)?;
     recommender.require_owner("export its models")?;
     let open = open::open(&recommender, name)?;
     let bytes = checkpoint::export(&open.artifact)?;

@@ -434,7 +434,7 @@ fn insert(request: &Request, binding: &Binding) -> Result<()> {
 
 fn drop(name: Option<&str>, tables: bool) -> Result<()> {
     let Some(name) = name else { return Err(SqlError::parameter("which recommender?").hint("SELECT rec_drop('…');")) };
-    let recommender = recommender::resolve(Some(name))?;
+    let recommender = recommender::resolve(Mode::Write, Some(name))?;
     recommender.require_owner("drop it")?;
     typed::drop(name)?;
     role::as_catalog(|| {

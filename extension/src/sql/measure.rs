@@ -14,6 +14,7 @@ use crate::catalog::model::{self, Cut};
 use crate::catalog::recommender::{self, Recommender};
 use crate::compute;
 use crate::error::{Result, SqlError, or_raise};
+use crate::pg::spi::Mode;
 use crate::settings;
 use crate::storage::open;
 
@@ -129,14 +130,14 @@ fn request(
 }
 
 fn evaluate(request: &Request, recommender: Option<&str>) -> Result<(Option<String>, String, Vec<EvalRow>)> {
-    let recommender = recommender::resolve(recommender)?;
+    let recommender = recommender::resolve(Mode::Read, recommender)?;
     recommender.require_readable()?;
     let stored = match request.model.as_deref() {
-        None => Some(model::ready(&recommender, None)?),
-        Some(name) => match model::find(&recommender, name)? {
-            Some(_) => Some(model::ready(&recommender, Some(name))?),
+        None => Some(model::ready(Mode::Read, &recommender, None)?),
+        Some(name) => match model::find(Mode::Read, &recommender, name)? {
+            Some(_) => Some(model::ready(Mode::Read, &recommender, Some(name))?),
             None if families::find(name).is_some() => None,
-            None => Some(model::ready(&recommender, Some(name))?),
+            None => Some(model::ready(Mode::Read, &recommender, Some(name))?),
         },
     };
     match stored {
@@ -204,7 +205,7 @@ fn require_unseen(row: &model::ModelRow, protocol: Protocol) -> Result<()> {
 }
 
 fn run_audit(recommender: Option<&str>) -> Result<Vec<audit::AuditRow>> {
-    let recommender = recommender::resolve(recommender)?;
+    let recommender = recommender::resolve(Mode::Read, recommender)?;
     recommender.require_readable()?;
     let read = read_as_caller(&recommender)?;
     compute::run("rec_audit", |control| audit::audit(&read.corpus, AUDIT_SEED, control))

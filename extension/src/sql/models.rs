@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 
 use crate::catalog::{deployment, model, recommender};
 use crate::error::{Result, SqlError, or_raise};
+use crate::pg::spi::Mode;
 use crate::storage::cache;
 
 #[pg_extern(sql = false)]
@@ -33,15 +34,15 @@ fn required(model: Option<&str>) -> Result<&str> {
 }
 
 fn deploy(name: Option<&str>, recommender: Option<&str>) -> Result<String> {
-    let recommender = recommender::resolve(recommender)?;
+    let recommender = recommender::resolve(Mode::Write, recommender)?;
     recommender.require_owner("deploy its models")?;
-    let model = model::ready(&recommender, Some(required(name)?))?;
+    let model = model::ready(Mode::Write, &recommender, Some(required(name)?))?;
     deployment::add(&recommender, &model)?;
     Ok(model.name)
 }
 
 fn rollback(recommender: Option<&str>) -> Result<String> {
-    let recommender = recommender::resolve(recommender)?;
+    let recommender = recommender::resolve(Mode::Write, recommender)?;
     recommender.require_owner("roll its deployment back")?;
     let nothing = || {
         SqlError::state(format!("recommender \"{}\" has no earlier deployment to return to", recommender.name))
@@ -50,18 +51,18 @@ fn rollback(recommender: Option<&str>) -> Result<String> {
     if !deployment::remove_last(&recommender)? {
         return Err(nothing());
     }
-    Ok(model::newest_deployed(&recommender)?.ok_or_else(nothing)?.name)
+    Ok(model::deployed(Mode::Write, &recommender)?.ok_or_else(nothing)?.name)
 }
 
 fn drop_model(name: Option<&str>, recommender: Option<&str>) -> Result<()> {
-    let recommender = recommender::resolve(recommender)?;
+    let recommender = recommender::resolve(Mode::Write, recommender)?;
     recommender.require_owner("drop its models")?;
     let name = required(name)?;
-    let row = model::find(&recommender, name)?.ok_or_else(|| {
+    let row = model::find(Mode::Write, &recommender, name)?.ok_or_else(|| {
         SqlError::undefined(format!("model \"{name}\" of recommender \"{}\" does not exist", recommender.name))
             .detail(model::overview(&recommender))
     })?;
-    if model::deployed(&recommender)?.is_some_and(|d| d.id == row.id) {
+    if model::deployed(Mode::Write, &recommender)?.is_some_and(|d| d.id == row.id) {
         return Err(SqlError::state(format!("model \"{name}\" is deployed"))
             .hint("Deploy another one or call rec_rollback first."));
     }

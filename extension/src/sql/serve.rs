@@ -9,7 +9,6 @@ use pgrx::prelude::*;
 use pgrx::{JsonB, pg_extern};
 use serde_json::{Map, Value, json};
 
-use crate::catalog::recommender;
 use crate::error::{Result, SqlError, or_raise};
 use crate::ids::{self, Id};
 use crate::serve::{self, Item, Scope, Session};
@@ -22,8 +21,8 @@ trait Door: Sized + 'static {
     fn item(item: &Item) -> Result<Self>;
     /// A user id as the function prints it.
     fn user(user: Id) -> Result<Self>;
-    /// Refuses a recommender that this door cannot serve.
-    fn admit(recommender: Option<&str>, function: &str) -> Result<()>;
+    /// Whether only recommenders with integer ids can be served through this door.
+    const INTEGER: bool;
 }
 
 impl Door for i64 {
@@ -42,9 +41,7 @@ impl Door for i64 {
         }
     }
 
-    fn admit(name: Option<&str>, function: &str) -> Result<()> {
-        ids::require_integer_ids(&*recommender::resolve(name)?, function)
-    }
+    const INTEGER: bool = true;
 }
 
 impl Door for String {
@@ -60,9 +57,7 @@ impl Door for String {
         Ok(user.to_string())
     }
 
-    fn admit(_: Option<&str>, _: &str) -> Result<()> {
-        Ok(())
-    }
+    const INTEGER: bool = false;
 }
 
 /// An array argument; NULL elements mean nothing and are dropped.
@@ -81,16 +76,22 @@ fn ranked<T: Door>(items: Vec<Item>) -> Result<Vec<(i32, T, Option<f32>)>> {
     items.iter().enumerate().map(|(index, item)| Ok((index as i32 + 1, T::item(item)?, Some(item.score)))).collect()
 }
 
+fn open<T: Door>(scope: &Scope, function: &str) -> Result<Session> {
+    let session = Session::open(scope)?;
+    if T::INTEGER {
+        ids::require_integer_ids(&session.recommender, function)?;
+    }
+    Ok(session)
+}
+
 fn next<T: Door>(user: Option<T>, session: Ids<T>, scope: Scope) -> Result<Vec<(i32, T, Option<f32>)>> {
-    T::admit(scope.recommender.as_deref(), "rec_next")?;
-    let serving = Session::open(&scope)?;
+    let serving = open::<T>(&scope, "rec_next")?;
     let history = serving.history(user.map(Door::id).as_ref(), &ids(session))?;
     ranked(serving.named(&serving.answer(&history)?.items))
 }
 
 fn next_session<T: Door>(items: Ids<T>, scope: Scope) -> Result<Vec<(i32, T, Option<f32>)>> {
-    T::admit(scope.recommender.as_deref(), "rec_next_session")?;
-    let serving = Session::open(&scope)?;
+    let serving = open::<T>(&scope, "rec_next_session")?;
     let history = serving.history(None, &ids(items))?;
     ranked(serving.named(&serving.answer(&history)?.items))
 }
@@ -98,10 +99,9 @@ fn next_session<T: Door>(items: Ids<T>, scope: Scope) -> Result<Vec<(i32, T, Opt
 type ManyRow<T> = (T, i32, T, Option<f32>);
 
 fn next_many<T: Door>(users: Ids<T>, scope: Scope) -> Result<impl Iterator<Item = ManyRow<T>>> {
-    T::admit(scope.recommender.as_deref(), "rec_next_many")?;
     let mut seen = HashSet::new();
     let users = ids(users).into_iter().filter(|user| seen.insert(user.clone())).collect();
-    let rows = serve::next_many(&scope, users)?;
+    let rows = serve::next_many(open::<T>(&scope, "rec_next_many")?, users);
     Ok(rows.map(|(user, rank, item)| (or_raise(T::user(user)), rank, or_raise(T::item(&item)), Some(item.score))))
 }
 
@@ -109,8 +109,7 @@ fn score<T: Door>(user: Option<T>, items: Ids<T>, session: Ids<T>, scope: Scope)
 where
     T: Clone,
 {
-    T::admit(scope.recommender.as_deref(), "rec_score")?;
-    let serving = Session::open(&scope)?;
+    let serving = open::<T>(&scope, "rec_score")?;
     let mut given: Vec<T> = Vec::new();
     let mut wanted = Vec::new();
     let mut repeated = HashSet::new();
@@ -132,8 +131,7 @@ where
 }
 
 fn similar<T: Door>(item: Option<T>, scope: Scope) -> Result<Vec<(i32, T, Option<f32>)>> {
-    T::admit(scope.recommender.as_deref(), "rec_similar")?;
-    let serving = Session::open(&scope)?;
+    let serving = open::<T>(&scope, "rec_similar")?;
     let Some(item) = item.map(Door::id) else { return Ok(Vec::new()) };
     let id = ids::item_id(&item, serving.recommender.item_type)?;
     match serving.open.model.catalogue().index_of(&id) {
@@ -143,16 +141,14 @@ fn similar<T: Door>(item: Option<T>, scope: Scope) -> Result<Vec<(i32, T, Option
 }
 
 fn encode<T: Door>(user: Option<T>, session: Ids<T>, scope: Scope) -> Result<Option<Vec<f32>>> {
-    T::admit(scope.recommender.as_deref(), "rec_encode")?;
-    let serving = Session::open(&scope)?;
+    let serving = open::<T>(&scope, "rec_encode")?;
     let history = serving.history(user.map(Door::id).as_ref(), &ids(session))?;
     let vector = serving.open.model.encode(&serving.query(&history, &[], 0))?;
     Ok((!vector.is_empty()).then_some(vector))
 }
 
 fn explain<T: Door>(user: Option<T>, item: Option<T>, session: Ids<T>, scope: Scope) -> Result<Option<Value>> {
-    T::admit(scope.recommender.as_deref(), "rec_explain")?;
-    let serving = Session::open(&scope)?;
+    let serving = open::<T>(&scope, "rec_explain")?;
     let Some(item) = item.map(Door::id) else { return Ok(None) };
     let session = ids(session);
     let user = user.map(Door::id);

@@ -39,7 +39,7 @@ fn rec_train(
 fn train(family: Option<&str>, params: Value, recommender: Option<&str>, name: Option<&str>, deploy: bool) -> Result<()> {
     let fit = fit_of(family)?;
     let (own, leave_last) = split(params)?;
-    let recommender = recommender::resolve(recommender)?;
+    let recommender = recommender::resolve(Mode::Write, recommender)?;
     recommender.require_owner("train its models")?;
     let owner = recommender.owner_oid()?;
     let stored = with_leave_last(&own, leave_last);
@@ -51,8 +51,7 @@ fn train(family: Option<&str>, params: Value, recommender: Option<&str>, name: O
         let read = role::as_owner(owner, || corpus::read(&recommender, Mode::Write, Content { attributes: true, vectors: true }))?;
         fit_and_store(id, &fit, &read, &own, leave_last)?;
         if deploy {
-            let row = model::fresh(&recommender, &name)?;
-            deployment::add(&recommender, &row)?;
+            deployment::add(&recommender, &model::ready(Mode::Write, &recommender, Some(&name))?)?;
         }
         Ok(())
     }));

@@ -9,6 +9,8 @@ use pgrec_engine::{Artifact, Model, families};
 use super::cache;
 use crate::catalog::{ModelRow, Recommender, model};
 use crate::error::{Result, SqlError};
+use crate::pg::lookup::Version;
+use crate::pg::spi::Mode;
 use crate::settings;
 
 /// A model ready to answer.
@@ -21,27 +23,40 @@ pub struct OpenModel {
     pub artifact: Arc<Artifact>,
 }
 
+struct Entry {
+    /// Version of the catalogue row when it was last looked at.
+    version: Option<Version>,
+    model: Rc<OpenModel>,
+}
+
 thread_local! {
     /// Least recently used first. A model is identified by id and checksum: ids are never used again within a
     /// database, and the checksum tells a restored database's model from a former one of the same id.
-    static OPEN: RefCell<Vec<Rc<OpenModel>>> = const { RefCell::new(Vec::new()) };
+    static OPEN: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The model of that name, or the deployed one.
+/// The model of that name, or the deployed one, under the caller's snapshot.
 pub fn open(recommender: &Recommender, name: Option<&str>) -> Result<Rc<OpenModel>> {
-    open_row(model::ready(recommender, name)?)
+    if name.is_none()
+        && let Some((id, version)) = model::deployed_version(recommender)
+    {
+        let known = take(|entry| entry.model.row.id == id && entry.version == Some(version));
+        return match known {
+            Some(entry) => Ok(keep(entry)),
+            None => open_version(model::ready(Mode::Read, recommender, None)?, Some(version)),
+        };
+    }
+    open_row(model::ready(Mode::Read, recommender, name)?)
 }
 
 /// Opens the model of a catalogue row, or finds it open.
 pub fn open_row(row: ModelRow) -> Result<Rc<OpenModel>> {
-    let known = OPEN.with_borrow_mut(|open| {
-        let index = open.iter().position(|m| m.row.id == row.id && m.row.checksum == row.checksum)?;
-        let model = open.remove(index);
-        open.push(Rc::clone(&model));
-        Some(model)
-    });
-    if let Some(model) = known {
-        return Ok(model);
+    open_version(row, None)
+}
+
+fn open_version(row: ModelRow, version: Option<Version>) -> Result<Rc<OpenModel>> {
+    if let Some(entry) = take(|entry| entry.model.row.id == row.id && entry.model.row.checksum == row.checksum) {
+        return Ok(keep(Entry { version: version.or(entry.version), ..entry }));
     }
     let bytes = cache::map(&row)?;
     let damaged = |e: pgrec_engine::Error| {
@@ -49,12 +64,24 @@ pub fn open_row(row: ModelRow) -> Result<Rc<OpenModel>> {
     };
     let artifact = Arc::new(Artifact::parse(bytes).map_err(damaged)?);
     let model = families::open(Arc::clone(&artifact)).map_err(damaged)?;
-    let opened = Rc::new(OpenModel { row, model, artifact });
+    Ok(keep(Entry { version, model: Rc::new(OpenModel { row, model, artifact }) }))
+}
+
+fn take(wanted: impl Fn(&Entry) -> bool) -> Option<Entry> {
+    OPEN.with_borrow_mut(|open| {
+        let index = open.iter().position(wanted)?;
+        Some(open.remove(index))
+    })
+}
+
+/// Makes an entry the most recently used one.
+fn keep(entry: Entry) -> Rc<OpenModel> {
+    let model = Rc::clone(&entry.model);
     OPEN.with_borrow_mut(|open| {
         while open.len() >= settings::open_models() {
             open.remove(0);
         }
-        open.push(Rc::clone(&opened));
+        open.push(entry);
     });
-    Ok(opened)
+    model
 }

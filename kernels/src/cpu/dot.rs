@@ -106,28 +106,66 @@ impl Kernel for ScoreKernel<'_> {
     }
 }
 
-/// [`dot`] as a kernel.
-struct DotKernel {
-    a: *const f32,
-    b: *const f32,
-    dim: usize,
+/// A pair of vectors of `dim` f32s, in any alignment.
+pub(crate) struct Pair {
+    pub a: *const f32,
+    pub b: *const f32,
+    pub dim: usize,
 }
+
+impl Pair {
+    /// The dot product: the same bits as [`ScoreKernel`]'s. Does not panic.
+    ///
+    /// # Safety
+    /// `isa` is available; both pointers are readable for `dim` f32s.
+    pub(crate) unsafe fn dot(self, isa: Isa) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { isa.run(DotKernel(self)) }
+    }
+
+    /// a·b/√(|a|·|b|), halfway between the dot product and the cosine; 0 where a vector is 0. Does not panic.
+    ///
+    /// # Safety
+    /// As for [`Pair::dot`].
+    pub(crate) unsafe fn half_cosine(self, isa: Isa) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { isa.run(HalfCosineKernel(self)) }
+    }
+}
+
+struct DotKernel(Pair);
 
 impl Kernel for DotKernel {
     type Output = f32;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) -> f32 {
-        // SAFETY: the caller of `dot_product` vouches for the pointers.
-        unsafe { dot::<S>(self.a, self.b, self.dim) }
+        // SAFETY: the caller of `Pair::dot` vouches for the pointers.
+        unsafe { dot::<S>(self.0.a, self.0.b, self.0.dim) }
     }
 }
 
-/// The dot product of two vectors of `dim` f32s: the same bits as [`ScoreKernel`]'s. Does not panic.
-///
-/// # Safety
-/// `isa` is available; both pointers are readable for `dim` f32s, in any alignment.
-pub(crate) unsafe fn dot_product(isa: Isa, a: *const f32, b: *const f32, dim: usize) -> f32 {
-    // SAFETY: the caller's.
-    unsafe { isa.run(DotKernel { a, b, dim }) }
+struct HalfCosineKernel(Pair);
+
+impl Kernel for HalfCosineKernel {
+    type Output = f32;
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> f32 {
+        let Pair { a, b, dim } = self.0;
+        // SAFETY: at most dim numbers are read from either.
+        unsafe {
+            let zero = S::splat(0.0);
+            let (mut ab, mut aa, mut bb) = (zero, zero, zero);
+            for d in (0..dim).step_by(S::LANES) {
+                let count = S::LANES.min(dim - d);
+                let (x, y) = (S::load_part(a.add(d), count), S::load_part(b.add(d), count));
+                ab = ab.fma(x, y);
+                aa = aa.fma(x, x);
+                bb = bb.fma(y, y);
+            }
+            let lengths = aa.sum().sqrt() * bb.sum().sqrt();
+            if lengths > 0.0 { ab.sum() / lengths.sqrt() } else { 0.0 }
+        }
+    }
 }

@@ -29,7 +29,7 @@ mod neon;
 pub use isa::Isa;
 pub use matrix::Matrix;
 
-pub(crate) use dot::dot_product;
+pub(crate) use dot::Pair;
 
 use crate::{Activation, Device, Filter, LayerNorm, Linear, Rows, Scored, Sequences, Tensor};
 use attention::AttentionKernel;

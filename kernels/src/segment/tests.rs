@@ -47,19 +47,20 @@ fn recall(segment: &Segment, vectors: &[f32], queries: &[f32], k: usize, allowed
 }
 
 #[test]
-fn recall_of_inner_products_is_at_least_99_percent_at_the_defaults() {
+fn most_of_the_largest_inner_products_are_found_at_the_defaults() {
     let mut random = Random::new();
     let centres = random.normals(CENTRES * 32);
     let vectors = around(&mut random, &centres, 5000, 32);
     let queries = around(&mut random, &centres, 200, 32);
     let segment = open(&vectors, 32);
     assert_eq!((segment.len(), segment.dim()), (5000, 32));
+    // The defaults' .99 is measured on 100,000 vectors (`examples/segment.rs`); a few hundred queries scatter.
     for k in [10, 100] {
         let recall = recall(&segment, &vectors, &queries, k, |_| true);
-        println!("RECALL {k} {recall}"); assert!(recall >= 0.5, "recall at {k} is {recall}");
+        assert!(recall >= 0.98, "recall at {k} is {recall}");
     }
     let filtered = recall(&segment, &vectors, &queries, 10, |item| item % 3 == 0);
-    assert!(filtered >= 0.99, "recall of a third is {filtered}");
+    assert!(filtered >= 0.98, "recall of a third is {filtered}");
 }
 
 #[test]
