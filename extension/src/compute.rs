@@ -25,7 +25,9 @@ fn pool() -> Result<&'static ThreadPool> {
         .num_threads(settings::threads())
         .thread_name(|n| format!("pgrec {n}"))
         .build()
-        .map_err(|e| SqlError::new(pgrx::PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, format!("cannot start threads: {e}")))?;
+        .map_err(|e| {
+            SqlError::new(pgrx::PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, format!("cannot start threads: {e}"))
+        })?;
     Ok(POOL.get_or_init(|| pool))
 }
 
@@ -52,7 +54,10 @@ pub fn run<T: Send>(what: &str, work: impl FnOnce(&Control) -> pgrec_engine::Res
     match outcome {
         Some(Ok(result)) => Ok(result?),
         Some(Err(panic)) => std::panic::resume_unwind(panic),
-        None => Err(SqlError::new(pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a computing thread ended without a result")),
+        None => Err(SqlError::new(
+            pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            "a computing thread ended without a result",
+        )),
     }
 }
 

@@ -1,12 +1,12 @@
 //! Everything of a recommender, streamed by cursor into the engine's corpus.
 
-use pgrec_engine::corpus::{CorpusBuilder, ItemKey};
-use pgrec_engine::catalogue::IdKind;
 use pgrec_engine::Corpus;
+use pgrec_engine::catalogue::IdKind;
+use pgrec_engine::corpus::{CorpusBuilder, ItemKey};
 use serde_json::{Value, json};
 
-use crate::catalog::recommender::{Recommender, quoted};
 use crate::catalog::IdType;
+use crate::catalog::recommender::{Recommender, quoted};
 use crate::error::{Result, SqlError};
 use crate::history::{item_expression, item_of};
 use crate::pg::spi::{self, Mode, Row};

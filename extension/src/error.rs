@@ -95,7 +95,9 @@ impl From<pgrec_engine::Error> for SqlError {
         use pgrec_engine::Error;
         let message = e.to_string();
         match e {
-            Error::Cancelled => Self::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "canceling statement due to user request"),
+            Error::Cancelled => {
+                Self::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "canceling statement due to user request")
+            }
             Error::Parameter(_) => Self::parameter(message),
             Error::Malformed(_) => Self::new(PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION, message),
             Error::Data(_) => Self::state(message),

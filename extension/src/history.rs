@@ -2,8 +2,8 @@
 
 use pgrec_engine::{Catalogue, ItemId};
 
-use crate::catalog::recommender::{Recommender, quoted};
 use crate::catalog::IdType;
+use crate::catalog::recommender::{Recommender, quoted};
 use crate::error::Result;
 use crate::ids::Id;
 use crate::pg::spi::{self, Arg, Mode, Row};
@@ -110,7 +110,8 @@ pub fn read_many(recommender: &Recommender, users: &[Id], limit: usize, catalogu
 /// ORDER BY of a history's query: latest event first, as the covering index has it. Events of equal order
 /// come in no defined order; the catalogue's order columns should make them unique.
 pub fn latest_first(recommender: &Recommender) -> String {
-    let columns: Vec<String> = recommender.interactions.order.iter().map(|c| format!("{} DESC NULLS LAST", quoted(c))).collect();
+    let columns: Vec<String> =
+        recommender.interactions.order.iter().map(|c| format!("{} DESC NULLS LAST", quoted(c))).collect();
     columns.join(", ")
 }
 

@@ -73,7 +73,9 @@ pub fn known_in_order(ids: &[Id], kind: IdType, catalogue: &Catalogue) -> Result
 pub fn as_int(id: &ItemId) -> Result<i64> {
     match id {
         ItemId::Int(id) => Ok(*id),
-        ItemId::Uuid(_) | ItemId::Text(_) => Err(SqlError::corrupted("a model's item ids have another type than its recommender's")),
+        ItemId::Uuid(_) | ItemId::Text(_) => {
+            Err(SqlError::corrupted("a model's item ids have another type than its recommender's"))
+        }
     }
 }
 

@@ -195,8 +195,7 @@ impl Session {
             history::read_many(&self.recommender, users, self.events(), self.open.model.catalogue())?
         };
         let excluded: Vec<Vec<u32>> = histories.iter().map(|h| self.excluded(h)).collect();
-        let queries: Vec<Query<'_>> =
-            histories.iter().zip(&excluded).map(|(h, e)| self.query(h, e, self.k)).collect();
+        let queries: Vec<Query<'_>> = histories.iter().zip(&excluded).map(|(h, e)| self.query(h, e, self.k)).collect();
         let model = &*self.open.model;
         let mut answers = compute::run("rec_next_many", |control| serve::recommend(model, &queries, control))?;
         if self.recommender.items.is_some() {

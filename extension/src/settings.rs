@@ -5,7 +5,7 @@ use std::ffi::CString;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 static RECOMMENDER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
-static EXACT_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(100_000);
+static EXACT_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(200_000);
 static HISTORY_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static OPEN_MODELS: GucSetting<i32> = GucSetting::<i32>::new(16);

@@ -92,7 +92,8 @@ impl Catalogue {
             let bucket = buckets.of(ids.key(index))?;
             Some((table[bucket] as usize..table[bucket + 1] as usize).contains(&index))
         };
-        let complete = table.len() == buckets.table_len(len) && table.is_sorted() && table.last() == Some(&(len as u32));
+        let complete =
+            table.len() == buckets.table_len(len) && table.is_sorted() && table.last() == Some(&(len as u32));
         if !complete || !(0..len).all(|index| holds(index) == Some(true)) {
             return Err(malformed("the lookup table does not match the ids"));
         }

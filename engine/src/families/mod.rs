@@ -64,8 +64,7 @@ pub fn find(name: &str) -> Option<&'static Family> {
 
 /// Opens an artifact with the family its header names.
 pub fn open(artifact: Arc<Artifact>) -> Result<Box<dyn Model>> {
-    let family = find(&artifact.header().family).ok_or_else(|| {
-        crate::Error::Malformed(format!("unknown family \"{}\"", artifact.header().family))
-    })?;
+    let family = find(&artifact.header().family)
+        .ok_or_else(|| crate::Error::Malformed(format!("unknown family \"{}\"", artifact.header().family)))?;
     (family.open)(artifact)
 }

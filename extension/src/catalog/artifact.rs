@@ -40,8 +40,10 @@ pub fn read(model: i64, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()>
                 let crc: i64 = row.need(1)?;
                 let data: Vec<u8> = row.need(2)?;
                 if chunk != expected || i64::from(crc32c::crc32c(&data)) != crc {
-                    return Err(SqlError::corrupted(format!("artifact of model {model} is damaged at chunk {expected}"))
-                        .hint("Restore rec.artifact from a backup, or train the model again."));
+                    return Err(SqlError::corrupted(format!(
+                        "artifact of model {model} is damaged at chunk {expected}"
+                    ))
+                    .hint("Restore rec.artifact from a backup, or train the model again."));
                 }
                 expected += 1;
                 each(&data)

@@ -146,16 +146,26 @@ fn nothing_deployed(recommender: &Recommender) -> SqlError {
     let name = recommender.name.replace('\'', "''");
     SqlError::state(format!("recommender \"{}\" has no deployed model", recommender.name))
         .detail(overview(recommender))
-        .hint(format!("CALL rec_train('graph', recommender => '{name}'); then SELECT rec_deploy('…', recommender => '{name}');"))
+        .hint(format!(
+            "CALL rec_train('graph', recommender => '{name}'); then SELECT rec_deploy('…', recommender => '{name}');"
+        ))
 }
 
 /// Creates a model's row. The name is the one given, or family_N.
-pub fn create(recommender: &Recommender, name: Option<&str>, family: &str, params: &Value, state: &str) -> Result<(i64, String)> {
+pub fn create(
+    recommender: &Recommender,
+    name: Option<&str>,
+    family: &str,
+    params: &Value,
+    state: &str,
+) -> Result<(i64, String)> {
     let name = match name {
         Some("") => return Err(SqlError::parameter("a model needs a name that is not empty")),
         Some(name) if families::find(name).is_some() => {
-            return Err(SqlError::parameter(format!("a model cannot be called \"{name}\": that is the name of a family"))
-                .hint("rec_evaluate takes a model or a family; choose a name that tells them apart."));
+            return Err(SqlError::parameter(format!(
+                "a model cannot be called \"{name}\": that is the name of a family"
+            ))
+            .hint("rec_evaluate takes a model or a family; choose a name that tells them apart."));
         }
         Some(name) => name.to_owned(),
         None => next_name(recommender, family)?,
@@ -165,7 +175,13 @@ pub fn create(recommender: &Recommender, name: Option<&str>, family: &str, param
             Mode::Write,
             "INSERT INTO rec.model (recommender_id, name, family, params, state) VALUES ($1, $2, $3, $4::jsonb, $5) \
              ON CONFLICT (recommender_id, name) DO NOTHING RETURNING model_id",
-            &[Arg::Int8(recommender.id), Arg::Text(&name), Arg::Text(family), Arg::Text(&params.to_string()), Arg::Text(state)],
+            &[
+                Arg::Int8(recommender.id),
+                Arg::Text(&name),
+                Arg::Text(family),
+                Arg::Text(&params.to_string()),
+                Arg::Text(state),
+            ],
             |row| row.need::<i64>(0),
         )
     })?;

@@ -108,7 +108,8 @@ impl Recommender {
     fn from_row(row: &Row) -> Result<Self> {
         let id_type = |index: usize| -> Result<IdType> {
             let name: String = row.need(index)?;
-            IdType::from_column_type(&name).ok_or_else(|| SqlError::corrupted(format!("rec.recommender: id type {name}")))
+            IdType::from_column_type(&name)
+                .ok_or_else(|| SqlError::corrupted(format!("rec.recommender: id type {name}")))
         };
         let items = match row.get::<Oid>(10) {
             Some(oid) => {
@@ -158,19 +159,23 @@ impl Recommender {
         if relation::may_select(self.interactions.relation) {
             return Ok(());
         }
-        Err(SqlError::privilege(format!("permission denied for interactions of recommender \"{}\"", self.name))
-            .hint(format!(
+        Err(SqlError::privilege(format!("permission denied for interactions of recommender \"{}\"", self.name)).hint(
+            format!(
                 "GRANT SELECT ON {} TO {};",
                 relation::qualified_name(self.interactions.relation).unwrap_or_default(),
                 quoted(&role::current_name())
-            )))
+            ),
+        ))
     }
 
     /// The role that owns the recommender.
     pub fn owner_oid(&self) -> Result<Oid> {
         role::find(&self.owner).ok_or_else(|| {
-            SqlError::undefined(format!("role \"{}\", the owner of recommender \"{}\", does not exist", self.owner, self.name))
-                .hint(format!("A superuser can run: UPDATE rec.recommender SET owner = … WHERE name = '{}';", self.name))
+            SqlError::undefined(format!(
+                "role \"{}\", the owner of recommender \"{}\", does not exist",
+                self.owner, self.name
+            ))
+            .hint(format!("A superuser can run: UPDATE rec.recommender SET owner = … WHERE name = '{}';", self.name))
         })
     }
 
@@ -239,7 +244,9 @@ fn only(mode: Mode) -> Result<Rc<Recommender>> {
         [only] => find(mode, only)?.ok_or_else(|| unknown(only)),
         several => Err(SqlError::undefined("which recommender?")
             .detail(format!("There are several: {}.", several.join(", ")))
-            .hint("Name one with recommender => '…', SET rec.recommender = '…', or put its schema first in search_path.")),
+            .hint(
+                "Name one with recommender => '…', SET rec.recommender = '…', or put its schema first in search_path.",
+            )),
     }
 }
 

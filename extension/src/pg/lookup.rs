@@ -76,7 +76,13 @@ pub fn first<T>(table: &CStr, index: &CStr, column: i16, key: Key<'_>, read: imp
             Key::Text(value) => (pg_sys::F_TEXTEQ.into(), value.into_datum()?),
         };
         let mut scan_key = pg_sys::ScanKeyData::default();
-        pg_sys::ScanKeyInit(&mut scan_key, column, pg_sys::BTEqualStrategyNumber as u16, operator.to_u32().into(), datum);
+        pg_sys::ScanKeyInit(
+            &mut scan_key,
+            column,
+            pg_sys::BTEqualStrategyNumber as u16,
+            operator.to_u32().into(),
+            datum,
+        );
         scan_key.sk_collation = pg_sys::DEFAULT_COLLATION_OID;
         let scan = pg_sys::systable_beginscan_ordered(heap, sorted, pg_sys::GetActiveSnapshot(), 1, &mut scan_key);
         let tuple = pg_sys::systable_getnext_ordered(scan, pg_sys::ScanDirection::ForwardScanDirection);

@@ -38,8 +38,8 @@ pub fn in_subtransaction<T>(work: impl FnOnce() -> Result<T> + std::panic::Unwin
         state
     };
     let outcome = pgrx::PgTryBuilder::new(|| work().map_err(Failure::Own))
-        .catch_others(|error| Err(Failure::Caught(error)))
-        .catch_rust_panic(|error| Err(Failure::Caught(error)))
+        .catch_others(|error| Err(Failure::Caught(Box::new(error))))
+        .catch_rust_panic(|error| Err(Failure::Caught(Box::new(error))))
         .execute();
     // SAFETY: as above; the subtransaction is the innermost one, since every nested one has ended.
     unsafe {
@@ -52,13 +52,13 @@ pub fn in_subtransaction<T>(work: impl FnOnce() -> Result<T> + std::panic::Unwin
     }
     outcome.map_err(|failure| match failure {
         Failure::Own(error) => error,
-        Failure::Caught(error) => describe(error),
+        Failure::Caught(error) => describe(*error),
     })
 }
 
 enum Failure {
     Own(SqlError),
-    Caught(CaughtError),
+    Caught(Box<CaughtError>),
 }
 
 fn describe(error: CaughtError) -> SqlError {

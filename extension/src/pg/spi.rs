@@ -123,14 +123,14 @@ pub fn each(mode: Mode, sql: &str, args: &[Arg<'_>], mut each: impl FnMut(&Row) 
     let _connection = Connection::open(false);
     let plan = plan(sql, args)?;
     let mut receiver = Receiver::new(&mut each);
-    let mut options = pg_sys::SPIExecuteOptions {
+    let options = pg_sys::SPIExecuteOptions {
         params: parameters(args),
         read_only: mode == Mode::Read,
         dest: receiver.as_dest(),
         ..Default::default()
     };
     // SAFETY: the plan was prepared for exactly these argument types; parameters and receiver outlive the call.
-    let code = unsafe { pg_sys::SPI_execute_plan_extended(plan, &mut options) };
+    let code = unsafe { pg_sys::SPI_execute_plan_extended(plan, &options) };
     receiver.outcome()?;
     if code < 0 {
         return Err(SqlError::corrupted(format!("an internal query failed: code {code}")));

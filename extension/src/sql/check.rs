@@ -23,7 +23,10 @@ struct Finding {
 #[pg_extern(sql = false)]
 fn rec_check(
     recommender: Option<String>,
-) -> TableIterator<'static, (name!(subject, String), name!(severity, String), name!(finding, String), name!(remedy, String))> {
+) -> TableIterator<
+    'static,
+    (name!(subject, String), name!(severity, String), name!(finding, String), name!(remedy, String)),
+> {
     let findings = or_raise(check(recommender.as_deref()));
     TableIterator::new(findings.into_iter().map(|f| (f.subject, f.severity.to_owned(), f.finding, f.remedy)))
 }
@@ -102,8 +105,14 @@ fn models(recommender: &Recommender, findings: &mut Vec<Finding>) -> Result<()> 
          FROM rec.models WHERE recommender = $1 ORDER BY name",
         &[Arg::Text(&recommender.name)],
         |row| {
-            Ok((row.need::<String>(0)?, row.need::<String>(1)?, row.need::<String>(2)?, row.need::<bool>(3)?,
-                row.get::<f64>(4), row.need::<String>(5)?))
+            Ok((
+                row.need::<String>(0)?,
+                row.need::<String>(1)?,
+                row.need::<String>(2)?,
+                row.need::<bool>(3)?,
+                row.get::<f64>(4),
+                row.need::<String>(5)?,
+            ))
         },
     )?;
     let quoted = literal(&recommender.name);
@@ -128,7 +137,9 @@ fn models(recommender: &Recommender, findings: &mut Vec<Finding>) -> Result<()> 
             findings.push(Finding {
                 subject,
                 severity: "notice",
-                finding: format!("it was trained on {trained_on:.0} interactions, and there are about {estimated:.0} now"),
+                finding: format!(
+                    "it was trained on {trained_on:.0} interactions, and there are about {estimated:.0} now"
+                ),
                 remedy: format!("CALL rec_train('{family}', recommender => '{quoted}', deploy => true);"),
             });
         }

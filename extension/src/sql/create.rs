@@ -112,7 +112,8 @@ fn check_name(name: &str) -> Result<()> {
         return Err(SqlError::parameter(format!("\"{name}\" is reserved"))
             .hint("Choose another name: the recommender gets a schema of that name."));
     }
-    let taken = spi::first(Mode::Write, "SELECT 1 FROM rec.recommender WHERE name = $1", &[Arg::Text(name)], |_| Ok(()))?;
+    let taken =
+        spi::first(Mode::Write, "SELECT 1 FROM rec.recommender WHERE name = $1", &[Arg::Text(name)], |_| Ok(()))?;
     if taken.is_some() {
         return Err(SqlError::new(
             pgrx::PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
@@ -134,7 +135,9 @@ fn make_schema(name: &str) -> Result<()> {
         spi::run(&format!(
             "CREATE SCHEMA {0}; COMMENT ON SCHEMA {0} IS {1}",
             quoted(name),
-            pgrx::spi::quote_literal(format!("Recommender {name}: its typed functions and, where it made them, its tables."))
+            pgrx::spi::quote_literal(format!(
+                "Recommender {name}: its typed functions and, where it made them, its tables."
+            ))
         ))?;
     }
     Ok(())
@@ -142,8 +145,10 @@ fn make_schema(name: &str) -> Result<()> {
 
 fn id_type(oid: Option<Oid>, what: &str) -> Result<IdType> {
     let Some(oid) = oid else { return Ok(IdType::Bigint) };
-    let name = spi::first(Mode::Write, "SELECT pg_catalog.format_type($1, NULL)", &[Arg::Oid(oid)], |row| row.need::<String>(0))?
-        .unwrap_or_default();
+    let name = spi::first(Mode::Write, "SELECT pg_catalog.format_type($1, NULL)", &[Arg::Oid(oid)], |row| {
+        row.need::<String>(0)
+    })?
+    .unwrap_or_default();
     IdType::from_column_type(&name).ok_or_else(|| {
         SqlError::parameter(format!("{what} cannot be {name}")).hint("Ids are integer, bigint, uuid or text.")
     })
@@ -187,7 +192,8 @@ fn create_tables(request: &Request) -> Result<Binding> {
     }
     spi::run(&ddl)?;
     let made = |table: &str| {
-        existing(&request.name, table)?.ok_or_else(|| SqlError::corrupted(format!("table {schema}.{table} was not created")))
+        existing(&request.name, table)?
+            .ok_or_else(|| SqlError::corrupted(format!("table {schema}.{table} was not created")))
     };
     Ok(Binding {
         user_type: users,
@@ -273,7 +279,13 @@ impl Relation {
         })
     }
 
-    fn require(&self, column: Option<&String>, argument: &str, allowed: &dyn Fn(&str) -> bool, wanted: &str) -> Result<()> {
+    fn require(
+        &self,
+        column: Option<&String>,
+        argument: &str,
+        allowed: &dyn Fn(&str) -> bool,
+        wanted: &str,
+    ) -> Result<()> {
         let Some(column) = column else { return Ok(()) };
         let kind = self.column_type(column, argument)?;
         if allowed(kind) {
@@ -365,11 +377,16 @@ fn bind_items(request: &Request, items: Oid, item_type: IdType) -> Result<()> {
 
 /// Asks the planner, which also sees through views: is there an index for one user's events?
 pub fn uses_index(relation: &str, user_column: &str) -> Result<bool> {
-    let former = spi::first(Mode::Write, "SELECT pg_catalog.current_setting('enable_seqscan')", &[], |row| row.need::<String>(0))?;
+    let former = spi::first(Mode::Write, "SELECT pg_catalog.current_setting('enable_seqscan')", &[], |row| {
+        row.need::<String>(0)
+    })?;
     spi::run("SELECT pg_catalog.set_config('enable_seqscan', 'off', true)")?;
     let plan = spi::query(
         Mode::Write,
-        &format!("EXPLAIN (COSTS OFF) SELECT * FROM {relation} WHERE {0} = (SELECT {0} FROM {relation} LIMIT 1)", quoted(user_column)),
+        &format!(
+            "EXPLAIN (COSTS OFF) SELECT * FROM {relation} WHERE {0} = (SELECT {0} FROM {relation} LIMIT 1)",
+            quoted(user_column)
+        ),
         &[],
         |row| row.need::<String>(0),
     )?;
@@ -385,7 +402,11 @@ pub fn uses_index(relation: &str, user_column: &str) -> Result<bool> {
 /// The statement that makes the covering index of a bound table.
 pub fn index_statement(relation: &str, user_column: &str, item_column: &str, order: &[String]) -> String {
     let keys: Vec<String> = order.iter().map(|c| format!("{} DESC NULLS LAST", quoted(c))).collect();
-    let include = if order.iter().any(|c| c == item_column) { String::new() } else { format!(" INCLUDE ({})", quoted(item_column)) };
+    let include = if order.iter().any(|c| c == item_column) {
+        String::new()
+    } else {
+        format!(" INCLUDE ({})", quoted(item_column))
+    };
     format!("CREATE INDEX CONCURRENTLY ON {relation} ({}, {}){include};", quoted(user_column), keys.join(", "))
 }
 
@@ -401,9 +422,8 @@ fn warn_without_index(relation: &str, user_column: &str, item_column: &str, orde
 
 fn insert(request: &Request, binding: &Binding) -> Result<()> {
     let owner = role::current_name();
-    let optional = |value: &Option<String>| -> String {
-        value.as_deref().map_or_else(|| "NULL".into(), pgrx::spi::quote_literal)
-    };
+    let optional =
+        |value: &Option<String>| -> String { value.as_deref().map_or_else(|| "NULL".into(), pgrx::spi::quote_literal) };
     let relation = |oid: Option<Oid>| oid.map_or_else(|| "NULL".into(), |oid| format!("{}::regclass", oid.to_u32()));
     let item_id = binding.items.map(|_| request.item_id_column.clone());
     let sql = format!(
@@ -433,7 +453,9 @@ fn insert(request: &Request, binding: &Binding) -> Result<()> {
 }
 
 fn drop(name: Option<&str>, tables: bool) -> Result<()> {
-    let Some(name) = name else { return Err(SqlError::parameter("which recommender?").hint("SELECT rec_drop('…');")) };
+    let Some(name) = name else {
+        return Err(SqlError::parameter("which recommender?").hint("SELECT rec_drop('…');"));
+    };
     let recommender = recommender::resolve(Mode::Write, Some(name))?;
     recommender.require_owner("drop it")?;
     typed::drop(name)?;

@@ -109,9 +109,12 @@ fn request(
     })?;
     let mut ks = Vec::new();
     for k in k.unwrap_or_else(|| vec![Some(10)]).into_iter().flatten() {
-        ks.push(usize::try_from(k).ok().filter(|k| *k > 0).ok_or_else(|| {
-            SqlError::parameter(format!("k must be positive, and is {k}"))
-        })?);
+        ks.push(
+            usize::try_from(k)
+                .ok()
+                .filter(|k| *k > 0)
+                .ok_or_else(|| SqlError::parameter(format!("k must be positive, and is {k}")))?,
+        );
     }
     if ks.is_empty() {
         return Err(SqlError::parameter("k must name at least one list length").hint("For example k => '{5,10}'."));
@@ -179,7 +182,10 @@ fn measure(model: &dyn Model, corpus: &Corpus, request: &Request) -> Result<Repo
         pgrx::notice!("{} users have too few events to be measured", report.skipped);
     }
     if report.unknown_targets > 0 {
-        pgrx::notice!("{} targets are items that the model does not know; they count as misses", report.unknown_targets);
+        pgrx::notice!(
+            "{} targets are items that the model does not know; they count as misses",
+            report.unknown_targets
+        );
     }
     Ok(report)
 }
@@ -194,13 +200,18 @@ fn require_unseen(row: &model::ModelRow, protocol: Protocol) -> Result<()> {
             Ok(())
         }
         Cut::LeaveLast(n) if n >= unseen(protocol) => Ok(()),
-        Cut::LeaveLast(n) => Err(SqlError::state(format!("model \"{}\" has seen what it would be asked for", row.name))
-            .detail(format!(
-                "It was trained on all but the last {n} events of every user; protocol {} needs {} unseen.",
-                protocol.name(),
-                unseen(protocol)
-            ))
-            .hint(format!("CALL rec_train('{}', '{{\"leave_last\": 2}}'); makes a model that can be measured.", row.family))),
+        Cut::LeaveLast(n) => {
+            Err(SqlError::state(format!("model \"{}\" has seen what it would be asked for", row.name))
+                .detail(format!(
+                    "It was trained on all but the last {n} events of every user; protocol {} needs {} unseen.",
+                    protocol.name(),
+                    unseen(protocol)
+                ))
+                .hint(format!(
+                    "CALL rec_train('{}', '{{\"leave_last\": 2}}'); makes a model that can be measured.",
+                    row.family
+                )))
+        }
     }
 }
 
@@ -212,8 +223,7 @@ fn run_audit(recommender: Option<&str>) -> Result<Vec<audit::AuditRow>> {
 }
 
 fn one_metric(name: &str, recommended: &[Option<String>], relevant: &[Option<String>], k: i32) -> Result<f64> {
-    let metric = Metric::find(name)
-        .ok_or_else(|| SqlError::parameter(format!("metric \"{name}\" does not exist")))?;
+    let metric = Metric::find(name).ok_or_else(|| SqlError::parameter(format!("metric \"{name}\" does not exist")))?;
     let k = usize::try_from(k)
         .ok()
         .filter(|k| *k > 0)

@@ -30,7 +30,9 @@ fn rec_drop_model(model: Option<String>, recommender: Option<String>) {
 }
 
 fn required(model: Option<&str>) -> Result<&str> {
-    model.ok_or_else(|| SqlError::parameter("which model?").hint("SELECT recommender, name, state FROM rec.models; lists them."))
+    model.ok_or_else(|| {
+        SqlError::parameter("which model?").hint("SELECT recommender, name, state FROM rec.models; lists them.")
+    })
 }
 
 fn deploy(name: Option<&str>, recommender: Option<&str>) -> Result<String> {

@@ -71,7 +71,6 @@ fn optional_ids<T: Door>(array: Ids<T>) -> Option<Vec<Id>> {
     array.map(|elements| ids(Some(elements)))
 }
 
-
 fn ranked<T: Door>(items: Vec<Item>) -> Result<Vec<(i32, T, Option<f32>)>> {
     items.iter().enumerate().map(|(index, item)| Ok((index as i32 + 1, T::item(item)?, Some(item.score)))).collect()
 }
@@ -105,10 +104,12 @@ fn next_many<T: Door>(users: Ids<T>, scope: Scope) -> Result<impl Iterator<Item 
     Ok(rows.map(|(user, rank, item)| (or_raise(T::user(user)), rank, or_raise(T::item(&item)), Some(item.score))))
 }
 
-fn score<T: Door>(user: Option<T>, items: Ids<T>, session: Ids<T>, scope: Scope) -> Result<Vec<(i32, T, Option<f32>)>>
-where
-    T: Clone,
-{
+fn score<T: Door + Clone>(
+    user: Option<T>,
+    items: Ids<T>,
+    session: Ids<T>,
+    scope: Scope,
+) -> Result<Vec<(i32, T, Option<f32>)>> {
     let serving = open::<T>(&scope, "rec_score")?;
     let mut given: Vec<T> = Vec::new();
     let mut wanted = Vec::new();
@@ -143,8 +144,10 @@ fn similar<T: Door>(item: Option<T>, scope: Scope) -> Result<Vec<(i32, T, Option
 fn encode<T: Door>(user: Option<T>, session: Ids<T>, scope: Scope) -> Result<Option<Vec<f32>>> {
     let serving = open::<T>(&scope, "rec_encode")?;
     let history = serving.history(user.map(Door::id).as_ref(), &ids(session))?;
-    let vector = serving.open.model.encode(&serving.query(&history, &[], 0))?;
-    Ok((!vector.is_empty()).then_some(vector))
+    if history.items.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(serving.open.model.encode(&serving.query(&history, &[], 0))?))
 }
 
 fn explain<T: Door>(user: Option<T>, item: Option<T>, session: Ids<T>, scope: Scope) -> Result<Option<Value>> {
@@ -177,14 +180,20 @@ fn explain<T: Door>(user: Option<T>, item: Option<T>, session: Ids<T>, scope: Sc
         let query = serving.query(&history, &[], 10);
         fields.insert("score".into(), json!(serving.score(&history, &[item])?.first().copied().flatten()));
         fields.insert("rank".into(), json!(answer.items.iter().position(|s| s.item == index).map(|p| p + 1)));
-        let mut reasons = serving.open.model.explain(&query, index)?;
-        name_items(&mut reasons, &|index| ids::as_text(&catalogue.id(index)), catalogue.len());
-        fields.insert("reasons".into(), reasons);
+        if !history.items.is_empty() {
+            let mut reasons = serving.open.model.explain(&query, index)?;
+            name_items(&mut reasons, &|index| ids::as_text(&catalogue.id(index)), catalogue.len());
+            fields.insert("reasons".into(), reasons);
+        }
     }
     Ok(Some(explained))
 }
 
-fn answered_by(source: &pgrec_engine::serve::Source, stored: &crate::history::History, all: &crate::history::History) -> &'static str {
+fn answered_by(
+    source: &pgrec_engine::serve::Source,
+    stored: &crate::history::History,
+    all: &crate::history::History,
+) -> &'static str {
     use pgrec_engine::serve::Source;
     match source {
         Source::Model if stored.items.is_empty() && !all.items.is_empty() => "session",
@@ -207,7 +216,12 @@ fn name_items(value: &mut Value, name: &dyn Fn(u32) -> String, items: usize) {
     }
 }
 
-fn rename_fields(fields: &mut Map<String, Value>, rename: &dyn Fn(&mut Value), name: &dyn Fn(u32) -> String, items: usize) {
+fn rename_fields(
+    fields: &mut Map<String, Value>,
+    rename: &dyn Fn(&mut Value),
+    name: &dyn Fn(u32) -> String,
+    items: usize,
+) {
     for (key, value) in fields.iter_mut() {
         match (key.as_str(), &mut *value) {
             ("item", single) => rename(single),

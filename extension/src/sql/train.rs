@@ -36,7 +36,13 @@ fn rec_train(
     or_raise(train(family.as_deref(), params, recommender.as_deref(), model.as_deref(), deploy.unwrap_or(false)));
 }
 
-fn train(family: Option<&str>, params: Value, recommender: Option<&str>, name: Option<&str>, deploy: bool) -> Result<()> {
+fn train(
+    family: Option<&str>,
+    params: Value,
+    recommender: Option<&str>,
+    name: Option<&str>,
+    deploy: bool,
+) -> Result<()> {
     let fit = fit_of(family)?;
     let (own, leave_last) = split(params)?;
     let recommender = recommender::resolve(Mode::Write, recommender)?;
@@ -48,7 +54,9 @@ fn train(family: Option<&str>, params: Value, recommender: Option<&str>, name: O
     model::lock_training(id)?;
     spi::commit();
     let outcome = procedure::in_subtransaction(std::panic::AssertUnwindSafe(|| {
-        let read = role::as_owner(owner, || corpus::read(&recommender, Mode::Write, Content { attributes: true, vectors: true }))?;
+        let read = role::as_owner(owner, || {
+            corpus::read(&recommender, Mode::Write, Content { attributes: true, vectors: true })
+        })?;
         fit_and_store(id, &fit, &read, &own, leave_last)?;
         if deploy {
             deployment::add(&recommender, &model::ready(Mode::Write, &recommender, Some(&name))?)?;
@@ -62,7 +70,11 @@ fn train(family: Option<&str>, params: Value, recommender: Option<&str>, name: O
     model::unlock_training(id)?;
     spi::commit();
     outcome?;
-    pgrx::notice!("model \"{name}\" of recommender \"{}\" is ready{}", recommender.name, if deploy { " and deployed" } else { "" });
+    pgrx::notice!(
+        "model \"{name}\" of recommender \"{}\" is ready{}",
+        recommender.name,
+        if deploy { " and deployed" } else { "" }
+    );
     Ok(())
 }
 
@@ -157,12 +169,13 @@ fn fit_and_store(id: i64, family: &Trainable, read: &Read, own: &Value, leave_la
 fn validate(bytes: Vec<u8>, corpus: &Corpus) -> Result<Value> {
     let model = families::open(Arc::new(Artifact::from_vec(bytes)?))?;
     let spec = Spec { protocol: Protocol::Validation, ..Spec::default() };
-    let report = match compute::run("rec_train: validating", |control| evaluate::evaluate(&*model, corpus, &spec, control)) {
-        Ok(report) => report,
-        // Histories too short for the protocol are no reason to refuse the model.
-        Err(error) if error.is_state() => return Ok(json!({})),
-        Err(error) => return Err(error),
-    };
+    let report =
+        match compute::run("rec_train: validating", |control| evaluate::evaluate(&*model, corpus, &spec, control)) {
+            Ok(report) => report,
+            // Histories too short for the protocol are no reason to refuse the model.
+            Err(error) if error.is_state() => return Ok(json!({})),
+            Err(error) => return Err(error),
+        };
     let figures: Map<String, Value> = report
         .rows
         .iter()

@@ -25,9 +25,8 @@ pub fn map(model: &ModelRow) -> Result<Bytes> {
         return Ok(bytes);
     }
     materialise(model, &path)?;
-    map_existing(&path, model)?.ok_or_else(|| {
-        SqlError::corrupted(format!("cache file {} vanished while it was opened", path.display()))
-    })
+    map_existing(&path, model)?
+        .ok_or_else(|| SqlError::corrupted(format!("cache file {} vanished while it was opened", path.display())))
 }
 
 fn path(model: &ModelRow) -> PathBuf {
@@ -95,13 +94,17 @@ pub fn orphans() -> Result<Vec<PathBuf>> {
         Err(_) => return Ok(Vec::new()),
     };
     let models: std::collections::HashSet<(i64, i64)> =
-        spi::query(Mode::Read, "SELECT model_id, coalesce(checksum, 0) FROM rec.model", &[], |row| Ok((row.need(0)?, row.need(1)?)))?
-            .into_iter()
-            .collect();
+        spi::query(Mode::Read, "SELECT model_id, coalesce(checksum, 0) FROM rec.model", &[], |row| {
+            Ok((row.need(0)?, row.need(1)?))
+        })?
+        .into_iter()
+        .collect();
     let databases: std::collections::HashSet<u32> =
-        spi::query(Mode::Read, "SELECT oid::bigint FROM pg_catalog.pg_database", &[], |row| Ok(row.need::<i64>(0)? as u32))?
-            .into_iter()
-            .collect();
+        spi::query(Mode::Read, "SELECT oid::bigint FROM pg_catalog.pg_database", &[], |row| {
+            Ok(row.need::<i64>(0)? as u32)
+        })?
+        .into_iter()
+        .collect();
     let own = database();
     let mut found = Vec::new();
     for entry in entries.flatten() {

@@ -100,19 +100,25 @@ impl Encoder {
         let norm_before = |x: &D::Matrix, norm| (form != Block::PostLn).then(|| dev.layer_norm(x, norm));
         let norm_after = |x: D::Matrix, norm| if form == Block::PostLn { dev.layer_norm(&x, norm) } else { x };
 
-        let remembered = if form == Block::PreLn { norm_before(&x, &weights.attention_norm) } else { None };
-        let remembered = remembered.as_ref().unwrap_or(&x);
-        let k = dev.linear(remembered, &weights.key, Activation::Identity);
-        let v = dev.linear(remembered, &weights.value, Activation::Identity);
-
-        let x = if rows == Rows::Last { dev.last_rows(&x, batch) } else { x };
-        let n = norm_before(&x, &weights.attention_norm);
-        let q = dev.linear(n.as_ref().unwrap_or(&x), &weights.query, Activation::Identity);
-        let mut y = dev.attention(&q, &k, &v, self.config.heads, batch, rows);
+        let normed = if form == Block::PreLn { norm_before(&x, &weights.attention_norm) } else { None };
+        let remembered = normed.as_ref().unwrap_or(&x);
+        let last = (rows == Rows::Last).then(|| dev.last_rows(&x, batch));
+        let asked = last.as_ref().unwrap_or(&x);
+        let n = norm_before(asked, &weights.attention_norm);
+        let q = dev.linear(n.as_ref().unwrap_or(asked), &weights.query, Activation::Identity);
+        let heads = self.config.heads;
+        let mut y = match rows {
+            Rows::Last => dev.last_attention(&q, remembered, &weights.key, &weights.value, heads, batch),
+            Rows::All => {
+                let k = dev.linear(remembered, &weights.key, Activation::Identity);
+                let v = dev.linear(remembered, &weights.value, Activation::Identity);
+                dev.attention(&q, &k, &v, heads, batch, rows)
+            }
+        };
         if let Some(output) = &weights.output {
             y = dev.linear(&y, output, Activation::Identity);
         }
-        dev.add(&mut y, residual(form, &n, &x));
+        dev.add(&mut y, residual(form, &n, asked));
         let y = norm_after(y, &weights.attention_norm);
 
         let m = norm_before(&y, &weights.ffn_norm);
