@@ -145,8 +145,8 @@ impl Cluster {
 pub(super) fn forget_environment(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        // PGREC_… is ours and is read by children too.
-        if text.starts_with("PG") && !text.starts_with("PGREC_") {
+        // PGREC_… is ours and is read by children too. With RUST_BACKTRACE a server puts a stack into every DETAIL.
+        if text == "RUST_BACKTRACE" || (text.starts_with("PG") && !text.starts_with("PGREC_")) {
             command.env_remove(&name);
         }
     }
