@@ -63,10 +63,16 @@ pub fn read(recommender: &Recommender, user: &Id, limit: usize, catalogue: &Cata
         latest_first(recommender),
     );
     let mut history = History::default();
-    spi::each(Mode::Read, &sql, &[user_argument(user)], |row| {
-        history.push(known(row, 0, recommender.item_type, catalogue));
-        Ok(())
-    })?;
+    if recommender.item_type.is_integer() {
+        for id in spi::bigints(Mode::Read, &sql, &[user_argument(user)])? {
+            history.push(id.and_then(|id| catalogue.index_of_int(id)));
+        }
+    } else {
+        spi::each(Mode::Read, &sql, &[user_argument(user)], |row| {
+            history.push(known(row, 0, recommender.item_type, catalogue));
+            Ok(())
+        })?;
+    }
     history.items.reverse();
     Ok(history)
 }

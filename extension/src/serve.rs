@@ -163,19 +163,19 @@ impl Session {
         let column = quoted(&bound.id);
         let expression = history::item_expression(&bound.id, kind);
         let mut found = Vec::with_capacity(wanted.len());
-        let mut each = |row: &spi::Row| {
-            found.extend(history::item_of(row, 0, kind).and_then(|id| catalogue.index_of(&id)));
-            Ok(())
-        };
         if kind.is_integer() {
             let ids = wanted.iter().map(ids::as_int).collect::<Result<Vec<i64>>>()?;
             let sql = format!("SELECT {expression} FROM {name} WHERE {column} = ANY ($1)");
-            spi::each(Mode::Read, &sql, &[Arg::Int8s(&ids)], &mut each)?;
+            let alive = spi::bigints(Mode::Read, &sql, &[Arg::Int8s(&ids)])?;
+            found.extend(alive.into_iter().flatten().filter_map(|id| catalogue.index_of_int(id)));
         } else {
             let ids: Vec<String> = wanted.iter().map(ids::as_text).collect();
             let cast = if kind == crate::catalog::IdType::Uuid { "::uuid[]" } else { "" };
             let sql = format!("SELECT {expression} FROM {name} WHERE {column} = ANY ($1{cast})");
-            spi::each(Mode::Read, &sql, &[Arg::Texts(&ids)], &mut each)?;
+            spi::each(Mode::Read, &sql, &[Arg::Texts(&ids)], |row| {
+                found.extend(history::item_of(row, 0, kind).and_then(|id| catalogue.index_of(&id)));
+                Ok(())
+            })?;
         }
         found.sort_unstable();
         Ok(found)

@@ -92,6 +92,66 @@ unsafe extern "C-unwind" fn receive(slot: *mut pg_sys::TupleTableSlot, receiver:
     }
 }
 
+/// A receiver that only collects a bigint column: the hot path of every history. A row costs a few nanoseconds,
+/// against some fifty for the guard, the context and the closure of [`Receiver`].
+#[repr(C)]
+pub struct Collector {
+    base: pg_sys::DestReceiver,
+    values: Vec<Option<i64>>,
+}
+
+impl Collector {
+    /// A receiver for one execution of a statement whose first column is a bigint.
+    pub fn new() -> Self {
+        let base = pg_sys::DestReceiver {
+            receiveSlot: Some(collect),
+            rStartup: Some(startup),
+            rShutdown: Some(nothing),
+            rDestroy: Some(nothing),
+            mydest: pg_sys::CommandDest::DestTuplestore,
+        };
+        Self { base, values: Vec::new() }
+    }
+
+    /// What Postgres is given. The receiver must not move while the statement runs.
+    pub fn as_dest(&mut self) -> *mut pg_sys::DestReceiver {
+        std::ptr::from_mut(self).cast()
+    }
+
+    /// The column.
+    pub fn into_values(self) -> Vec<Option<i64>> {
+        self.values
+    }
+}
+
+/// Nothing in here can panic or raise, so it needs no guard: a projected slot has its values at hand, and where it
+/// has not, the value is taken as Postgres takes it, in a guarded function.
+unsafe extern "C-unwind" fn collect(slot: *mut pg_sys::TupleTableSlot, receiver: *mut pg_sys::DestReceiver) -> bool {
+    // SAFETY: the executor passes back the pointer of `as_dest` and a valid slot; with one value at hand, the first
+    // entries of both arrays are set, and the datum of a bigint is the number itself.
+    unsafe {
+        if (*slot).tts_nvalid < 1 {
+            return deform_and_collect(slot, receiver);
+        }
+        let null = *(*slot).tts_isnull;
+        let value = (*(*slot).tts_values).value() as i64;
+        (*receiver.cast::<Collector>()).values.push((!null).then_some(value));
+    }
+    true
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn deform_and_collect(
+    slot: *mut pg_sys::TupleTableSlot,
+    receiver: *mut pg_sys::DestReceiver,
+) -> bool {
+    // SAFETY: as in `collect`, whose condition holds after the call.
+    unsafe {
+        pg_sys::slot_getsomeattrs_int(slot, 1);
+        collect(slot, receiver)
+    }
+}
+
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn startup(
     _receiver: *mut pg_sys::DestReceiver,

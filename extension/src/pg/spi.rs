@@ -11,8 +11,8 @@ use std::ffi::CString;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{self, Oid};
 
-use super::receiver::Receiver;
 pub use super::receiver::Row;
+use super::receiver::{Collector, Receiver};
 use crate::error::{Result, SqlError};
 
 /// Whether a statement runs under the caller's snapshot and may not write, or under a new one.
@@ -121,17 +121,31 @@ fn plan(sql: &str, args: &[Arg<'_>]) -> Result<pg_sys::SPIPlanPtr> {
 /// not grow with the rows. `sql` is the plan's key: put values into `args`, never into the text.
 pub fn each(mode: Mode, sql: &str, args: &[Arg<'_>], mut each: impl FnMut(&Row) -> Result<()>) -> Result<u64> {
     let _connection = Connection::open(false);
-    let plan = plan(sql, args)?;
     let mut receiver = Receiver::new(&mut each);
+    let outcome = execute_into(mode, sql, args, receiver.as_dest());
+    receiver.outcome()?;
+    outcome
+}
+
+/// The first column, a bigint, of every row of a statement.
+pub fn bigints(mode: Mode, sql: &str, args: &[Arg<'_>]) -> Result<Vec<Option<i64>>> {
+    let _connection = Connection::open(false);
+    let mut collector = Collector::new();
+    execute_into(mode, sql, args, collector.as_dest())?;
+    Ok(collector.into_values())
+}
+
+/// Runs a statement in the open connection; `dest` belongs to the caller and outlives the call.
+fn execute_into(mode: Mode, sql: &str, args: &[Arg<'_>], dest: *mut pg_sys::DestReceiver) -> Result<u64> {
+    let plan = plan(sql, args)?;
     let options = pg_sys::SPIExecuteOptions {
         params: parameters(args),
         read_only: mode == Mode::Read,
-        dest: receiver.as_dest(),
+        dest,
         ..Default::default()
     };
     // SAFETY: the plan was prepared for exactly these argument types; parameters and receiver outlive the call.
     let code = unsafe { pg_sys::SPI_execute_plan_extended(plan, &options) };
-    receiver.outcome()?;
     if code < 0 {
         return Err(SqlError::corrupted(format!("an internal query failed: code {code}")));
     }

@@ -67,8 +67,17 @@ fn ids<T: Door>(array: Ids<T>) -> Vec<Id> {
     array.into_iter().flatten().flatten().map(Door::id).collect()
 }
 
-fn optional_ids<T: Door>(array: Ids<T>) -> Option<Vec<Id>> {
-    array.map(|elements| ids(Some(elements)))
+/// The arguments that all lists share.
+fn list_scope<T: Door>(
+    k: Option<i32>,
+    candidates: Ids<T>,
+    exclude: Ids<T>,
+    exclude_seen: bool,
+    model: Option<String>,
+    recommender: Option<String>,
+) -> Scope {
+    let candidates = candidates.map(|elements| ids(Some(elements)));
+    Scope { recommender, model, k, candidates, exclude: ids(exclude), exclude_seen }
 }
 
 fn ranked<T: Door>(items: Vec<Item>) -> Result<Vec<(i32, T, Option<f32>)>> {
@@ -246,14 +255,7 @@ macro_rules! doors {
             model: Option<String>,
             recommender: Option<String>,
         ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>))> {
-            let scope = Scope {
-                recommender,
-                model,
-                k,
-                candidates: optional_ids(candidates),
-                exclude: ids(exclude),
-                exclude_seen: exclude_seen.unwrap_or(true),
-            };
+            let scope = list_scope(k, candidates, exclude, exclude_seen.unwrap_or(true), model, recommender);
             TableIterator::new(or_raise(next(user_id, session, scope)))
         }
 
@@ -271,14 +273,7 @@ macro_rules! doors {
             'static,
             (name!(user_id, $id), name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>)),
         > {
-            let scope = Scope {
-                recommender,
-                model,
-                k,
-                candidates: optional_ids(candidates),
-                exclude: ids(exclude),
-                exclude_seen: exclude_seen.unwrap_or(true),
-            };
+            let scope = list_scope(k, candidates, exclude, exclude_seen.unwrap_or(true), model, recommender);
             TableIterator::new(or_raise(next_many(user_ids, scope)))
         }
 
@@ -293,14 +288,7 @@ macro_rules! doors {
             model: Option<String>,
             recommender: Option<String>,
         ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>))> {
-            let scope = Scope {
-                recommender,
-                model,
-                k,
-                candidates: optional_ids(candidates),
-                exclude: ids(exclude),
-                exclude_seen: exclude_seen.unwrap_or(true),
-            };
+            let scope = list_scope(k, candidates, exclude, exclude_seen.unwrap_or(true), model, recommender);
             TableIterator::new(or_raise(next_session(item_ids, scope)))
         }
 
@@ -325,14 +313,7 @@ macro_rules! doors {
             model: Option<String>,
             recommender: Option<String>,
         ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>))> {
-            let scope = Scope {
-                recommender,
-                model,
-                k,
-                candidates: optional_ids(candidates),
-                exclude: ids(exclude),
-                exclude_seen: false,
-            };
+            let scope = list_scope(k, candidates, exclude, false, model, recommender);
             TableIterator::new(or_raise(similar(item_id, scope)))
         }
 

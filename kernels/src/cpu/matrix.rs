@@ -1,9 +1,23 @@
 //! Row-major matrices in host memory.
 
+use std::cell::RefCell;
+
 /// One cache line of numbers. Vector loads that stay within a line are twice as fast as those that do not.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
+
+/// Lines that one thread keeps for its next matrices: the working set of a history of some 1,000 events.
+const KEPT_LINES: usize = 4 << 20 >> 6;
+
+/// Buffers that one thread keeps.
+const KEPT_BUFFERS: usize = 16;
+
+thread_local! {
+    /// Buffers of dropped matrices. The matrices of one history together exceed what the allocator keeps: without
+    /// this, every call gives its memory back to the system and faults it in again, a sixth of the whole call.
+    static KEPT: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Uninitialised numbers at the beginning of a cache line. Kernels write them before they read them.
 pub(super) struct Scratch {
@@ -12,11 +26,35 @@ pub(super) struct Scratch {
 
 impl Scratch {
     pub(super) fn new(len: usize) -> Self {
-        Self { lines: Vec::with_capacity(len.div_ceil(16)) }
+        let wanted = len.div_ceil(16);
+        let kept = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            let fits = kept.iter().enumerate().filter(|(_, lines)| lines.capacity() >= wanted);
+            let best = fits.min_by_key(|(_, lines)| lines.capacity())?.0;
+            Some(kept.swap_remove(best))
+        });
+        Self { lines: kept.ok().flatten().unwrap_or_else(|| Vec::with_capacity(wanted)) }
     }
 
     pub(super) fn as_mut_ptr(&mut self) -> *mut f32 {
         self.lines.as_mut_ptr().cast()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let lines = std::mem::take(&mut self.lines);
+        if lines.capacity() == 0 {
+            return;
+        }
+        // While a thread ends its list may be gone already; then the buffer is freed like any other.
+        let _ = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            let held: usize = kept.iter().map(Vec::capacity).sum();
+            if kept.len() < KEPT_BUFFERS && held + lines.capacity() <= KEPT_LINES {
+                kept.push(lines);
+            }
+        });
     }
 }
 
