@@ -46,15 +46,14 @@ END $$
 
 
 def run(connection, users, times):
-    """`times` are those of the client, if they have been measured: milliseconds of every case."""
+    """`times` are the client's milliseconds of every case."""
     heading(f"Where the time goes: medians of {len(users):,} calls inside the server")
     took = {name: per_call(connection, call, users) for name, (call, _) in CASES.items()}
     # Without the recommender's schema on the search path, it has to be found among all.
     took["unnamed"] = per_call(connection, CASES["full"][0], users, "SET search_path = public, pg_temp")
     for name, (_, what) in (CASES | {"unnamed": ("", "all, with no shop on the search path")}).items():
-        print(f"  {name:12} {took[name]:7.0f} µs  {what}")
-        result(f"inside.{name}", took[name], "µs")
-    parts(took, 1e3 * median(times["ours"]), 1e3 * median(times["bare"]))
+        result(f"inside.{name}", took[name], "µs", f"{name}: {what}")
+    parts(took, {name: 1e3 * median(values) for name, values in times.items()})
 
 
 def per_call(connection, call, users, settings=""):
@@ -64,30 +63,25 @@ def per_call(connection, call, users, settings=""):
     return median(times)
 
 
-def parts(took, ours, bare):
-    """The median call of the client in parts, from differences of the above."""
-    loop = took["loop"]
-    alive = took["alive_sql"] - loop
+def parts(took, client):
+    """The client's median call in parts, from differences of the above."""
+    history = took["history"] - took["open"]
+    alive = took["alive_sql"] - took["loop"]
     compute = took["full"] - took["history"] - alive
-    forward = took["encode"] - took["open"] - (took["history"] - took["open"]) * window_share(took)
+    # A forward pass reads the history too, but only within the window.
+    forward = took["encode"] - took["open"] - min(history, history - took["full"] + took["window"])
     split = {
-        "round trip": bare,
-        "open: names, rights, deployment": took["open"] - loop,
-        "history: read and translated": took["history"] - took["open"],
+        "round trip": client["bare"],
+        "a parameter in, ten rows out": client["rows"] - client["bare"],
+        "recommender, rights, deployment": took["open"] - took["loop"],
+        "history read and translated": history,
         "forward pass": forward,
-        "scoring every item": compute - forward,
-        "alive: items that still exist": alive,
-        "rows to the client, the rest": ours - bare - (took["full"] - loop),
+        "scoring of every item": compute - forward,
+        "which items still exist": alive,
     }
-    heading(f"The client's median of {ours:.0f} µs in parts")
+    split["the rest: cold caches, page faults, scheduling"] = client["ours"] - sum(split.values())
+    heading(f"The client's median of {client['ours']:.0f} µs in parts")
     for what, value in split.items():
-        print(f"  {value:7.0f} µs  {100 * value / ours:4.0f} %  {what}")
-    floor = bare + took["history_sql"] - loop + compute
-    print(f"  {floor:7.0f} µs  the floor: round trip, the history's statement, forward and scoring")
-    result("inside.floor", floor, "µs")
-
-
-def window_share(took):
-    """How much of the history's time is left when only the window is read."""
-    whole = took["history"] - took["open"]
-    return 1 - min(max(took["full"] - took["window"], 0) / whole, 1) if whole > 0 else 1
+        print(f"  {value:9.0f} µs  {100 * value / client['ours']:4.0f} %  {what}")
+    floor = client["rows"] + took["history_sql"] - took["loop"] + compute
+    result("inside.floor", floor, "µs", "the floor: round trip with rows, history's statement, forward, scoring")

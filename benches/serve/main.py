@@ -11,7 +11,7 @@ import connections
 import latency
 import sasrec
 import throughput
-from report import heading
+from report import heading, print_results
 
 SEED = 7
 THREADS = (1, 2)
@@ -38,6 +38,7 @@ def main():
     throughput.pgbench(given.pgbench, given.conninfo, everybody, seconds)
     connections.memory(given.conninfo, users)
     connections.first_calls(given.conninfo, users)
+    print_results()
 
 
 def column(connection, query):
@@ -55,7 +56,11 @@ def deploy(connection, checkpoint, items):
 
 
 def usual_stack(connection, checkpoint, items):
-    """The peers, each in the forms it can take; none without PyTorch. The last form of `peer` is for batches."""
+    """The peers, each in the forms it can take; none without PyTorch.
+
+    `peer` pads every history to the window, as the published PyTorch port of SASRec does when it serves. `unpadded`
+    is the same model without padding, `tuned` one written by hand without modules or mask.
+    """
     try:
         import torch
 
@@ -70,7 +75,8 @@ def usual_stack(connection, checkpoint, items):
         return [peer.Peer(connection, model, table, items, padded, t) for padded in padding for t in THREADS]
 
     return {
-        "peer": forms(peer.SasRec(checkpoint), (False, True)),
+        "peer": forms(peer.SasRec(checkpoint), (True,)),
+        "unpadded": forms(peer.SasRec(checkpoint), (False,)),
         "tuned": forms(peer.Tuned(checkpoint), (False,)),
     }
 
