@@ -111,14 +111,39 @@ COMMENT ON COLUMN rec.deployment.model_id IS 'The model that serves.';
 COMMENT ON COLUMN rec.deployment.deployed_at IS 'When.';
 COMMENT ON COLUMN rec.deployment.deployed_by IS 'By whom.';
 
-CREATE TABLE rec.progress (
+CREATE TABLE rec.training (
     model_id   bigint PRIMARY KEY REFERENCES rec.model ON DELETE CASCADE,
     pid        integer NOT NULL,
     phase      text NOT NULL,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-COMMENT ON TABLE rec.progress IS 'Trainings under way, one row each, like pg_stat_progress_*.';
+COMMENT ON TABLE rec.training IS 'What trainings write about themselves; a crash leaves rows behind. Look at the view rec.progress.';
+COMMENT ON COLUMN rec.training.model_id IS 'The model in training.';
+COMMENT ON COLUMN rec.training.pid IS 'Process that trains it.';
+COMMENT ON COLUMN rec.training.phase IS 'What it does.';
+COMMENT ON COLUMN rec.training.started_at IS 'When the training began.';
+COMMENT ON COLUMN rec.training.updated_at IS 'When the phase began.';
+
+-- Whoever trains holds an advisory lock (0x70677263, model_id). Locks are not visible on a standby.
+CREATE FUNCTION rec.is_trained_now(model_id bigint) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+RETURN EXISTS (
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = 1885827683 AND objid::bigint = (model_id & 2147483647) AND objsubid = 2
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database()));
+COMMENT ON FUNCTION rec.is_trained_now(bigint) IS 'Whether a session is training this model; derived, not stored.';
+
+CREATE VIEW rec.progress AS
+SELECT r.name AS recommender, m.name AS model, m.family, t.model_id, t.pid, t.phase, t.started_at, t.updated_at
+FROM rec.training t
+JOIN rec.model m USING (model_id)
+JOIN rec.recommender r USING (recommender_id)
+WHERE rec.is_trained_now(t.model_id);
+COMMENT ON VIEW rec.progress IS 'Trainings under way, one row each, like pg_stat_progress_*. Empty on a standby.';
+COMMENT ON COLUMN rec.progress.recommender IS 'Name of the recommender.';
+COMMENT ON COLUMN rec.progress.model IS 'Name of the model.';
+COMMENT ON COLUMN rec.progress.family IS 'Its family.';
 COMMENT ON COLUMN rec.progress.model_id IS 'The model in training.';
 COMMENT ON COLUMN rec.progress.pid IS 'Process that trains it.';
 COMMENT ON COLUMN rec.progress.phase IS 'reading, fitting or storing.';
@@ -144,11 +169,8 @@ FROM rec.model m
 JOIN rec.recommender r USING (recommender_id)
 LEFT JOIN LATERAL (SELECT model_id FROM rec.deployment WHERE recommender_id = m.recommender_id
                    ORDER BY deployment_id DESC LIMIT 1) d ON true
--- Whoever trains holds an advisory lock (0x70677263, model_id); locks are not visible on a standby.
-CROSS JOIN LATERAL (SELECT m.state = 'training' AND NOT pg_is_in_recovery() AND NOT EXISTS (
-    SELECT FROM pg_locks
-    WHERE locktype = 'advisory' AND classid = 1885827683 AND objid::bigint = (m.model_id & 2147483647) AND objsubid = 2
-      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS abandoned) l;
+CROSS JOIN LATERAL (SELECT m.state = 'training' AND NOT pg_is_in_recovery() AND NOT rec.is_trained_now(m.model_id)
+                    AS abandoned) l;
 COMMENT ON VIEW rec.models IS 'All models with their present state: what a crash left in training is shown as failed.';
 COMMENT ON COLUMN rec.models.recommender IS 'Name of the recommender.';
 COMMENT ON COLUMN rec.models.name IS 'Name of the model.';
@@ -165,7 +187,7 @@ COMMENT ON COLUMN rec.models.metrics IS 'What was measured of it.';
 COMMENT ON COLUMN rec.models.created_at IS 'When its training or import began.';
 COMMENT ON COLUMN rec.models.finished_at IS 'When it became ready or failed.';
 
-GRANT SELECT ON rec.recommender, rec.model, rec.deployment, rec.progress, rec.models TO PUBLIC;
+GRANT SELECT ON rec.recommender, rec.model, rec.deployment, rec.training, rec.progress, rec.models TO PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('rec.recommender', '');
 SELECT pg_catalog.pg_extension_config_dump('rec.recommender_recommender_id_seq', '');

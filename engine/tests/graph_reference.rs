@@ -27,7 +27,7 @@ fn check(name: &str, edges: usize, expected: [(f64, f64); 3]) {
     let train = corpus.without_last(2);
     let models = [
         ("popularity", json!({})),
-        ("graph", json!({ "variant": "tgh1" })),
+        ("graph", json!({ "variant": "tgh1", "similarity": "attributes" })),
         ("graph", json!({ "variant": "tgh2", "similarity": "attributes" })),
     ];
     for ((family, params), (ndcg, hr)) in models.into_iter().zip(expected) {

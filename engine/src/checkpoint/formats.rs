@@ -45,14 +45,17 @@ impl Format {
     pub(super) fn recognise(source: &Source<'_>) -> Result<Self> {
         [Self::Bert, Self::Port].into_iter().find(|format| source.has(format.items())).ok_or_else(|| {
             let names = source.names();
-            let some: Vec<&str> = names.iter().take(4).copied().collect();
+            let mut some = names.iter().take(4).copied().collect::<Vec<_>>().join(", ");
+            if names.is_empty() {
+                some.push_str("none");
+            } else if names.len() > 4 {
+                some.push_str(", …");
+            }
             Error::Malformed(format!(
                 "no SASRec checkpoint: its item table should be named \"{}\" or \"{}\", or it should be an export of \
-                 pgrec; it has {} tensors ({} …)",
+                 pgrec; its tensors are {some}",
                 Self::Bert.items(),
                 Self::Port.items(),
-                names.len(),
-                some.join(", ")
             ))
         })
     }

@@ -53,18 +53,34 @@ impl Corpus {
         counts
     }
 
-    /// The same corpus without the last `n` events of every user: the training part of leave-one-out is
-    /// `without_last(2)`. The catalogue stays whole.
-    pub fn without_last(&self, n: usize) -> Self {
-        let mut cut = Self {
+    /// The same catalogue with at most `most` of the users, evenly spaced.
+    pub fn sample(&self, most: usize) -> Self {
+        let step = self.users().div_ceil(most.max(1)).max(1);
+        let mut part = self.catalogue_only();
+        for user in (0..self.users()).step_by(step) {
+            part.events.extend_from_slice(self.history(user));
+            part.times.extend_from_slice(self.history_times(user));
+            part.offsets.push(part.events.len());
+        }
+        part
+    }
+
+    fn catalogue_only(&self) -> Self {
+        Self {
             items: self.items.clone(),
+            offsets: vec![0],
             attribute_offsets: self.attribute_offsets.clone(),
             attributes: self.attributes.clone(),
             vectors: self.vectors.clone(),
             vector_dim: self.vector_dim,
             ..Self::default()
-        };
-        cut.offsets.push(0);
+        }
+    }
+
+    /// The same corpus without the last `n` events of every user: the training part of leave-one-out is
+    /// `without_last(2)`. The catalogue stays whole.
+    pub fn without_last(&self, n: usize) -> Self {
+        let mut cut = self.catalogue_only();
         for user in 0..self.users() {
             let start = self.offsets[user];
             let end = self.offsets[user + 1].saturating_sub(n).max(start);

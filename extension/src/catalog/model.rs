@@ -151,6 +151,9 @@ fn nothing_deployed(recommender: &Recommender) -> SqlError {
         ))
 }
 
+/// How often a generated name is tried again when another session was faster.
+const NAME_ATTEMPTS: usize = 100;
+
 /// Creates a model's row. The name is the one given, or family_N.
 pub fn create(
     recommender: &Recommender,
@@ -159,7 +162,7 @@ pub fn create(
     params: &Value,
     state: &str,
 ) -> Result<(i64, String)> {
-    let name = match name {
+    let given = match name {
         Some("") => return Err(SqlError::parameter("a model needs a name that is not empty")),
         Some(name) if families::find(name).is_some() => {
             return Err(SqlError::parameter(format!(
@@ -167,32 +170,39 @@ pub fn create(
             ))
             .hint("rec_evaluate takes a model or a family; choose a name that tells them apart."));
         }
-        Some(name) => name.to_owned(),
-        None => next_name(recommender, family)?,
+        given => given,
     };
-    let id = role::as_catalog(|| {
+    for _ in 0..given.map_or(NAME_ATTEMPTS, |_| 1) {
+        let name = given.map_or_else(|| next_name(recommender, family), |name| Ok(name.to_owned()))?;
+        if let Some(id) = insert(recommender, &name, family, params, state)? {
+            return Ok((id, name));
+        }
+    }
+    let name = given.unwrap_or(family);
+    Err(SqlError::new(
+        pgrx::PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+        format!("model \"{name}\" of recommender \"{}\" already exists", recommender.name),
+    )
+    .hint("Choose another name, or drop it with rec_drop_model."))
+}
+
+/// The new row's id, or None when the name is taken.
+fn insert(recommender: &Recommender, name: &str, family: &str, params: &Value, state: &str) -> Result<Option<i64>> {
+    role::as_catalog(|| {
         spi::first(
             Mode::Write,
             "INSERT INTO rec.model (recommender_id, name, family, params, state) VALUES ($1, $2, $3, $4::jsonb, $5) \
              ON CONFLICT (recommender_id, name) DO NOTHING RETURNING model_id",
             &[
                 Arg::Int8(recommender.id),
-                Arg::Text(&name),
+                Arg::Text(name),
                 Arg::Text(family),
                 Arg::Text(&params.to_string()),
                 Arg::Text(state),
             ],
             |row| row.need::<i64>(0),
         )
-    })?;
-    let id = id.ok_or_else(|| {
-        SqlError::new(
-            pgrx::PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
-            format!("model \"{name}\" of recommender \"{}\" already exists", recommender.name),
-        )
-        .hint("Choose another name, or drop it with rec_drop_model.")
-    })?;
-    Ok((id, name))
+    })
 }
 
 fn next_name(recommender: &Recommender, family: &str) -> Result<String> {
@@ -275,7 +285,7 @@ pub fn unlock_training(id: i64) -> Result<()> {
     Ok(())
 }
 
-/// The view `rec.models` computes the same key.
+/// The function `rec.is_trained_now` computes the same key.
 fn training_key(id: i64) -> (i32, i32) {
     (TRAINING_LOCK, (id & 0x7fff_ffff) as i32)
 }

@@ -159,13 +159,9 @@ impl Recommender {
         if relation::may_select(self.interactions.relation) {
             return Ok(());
         }
-        Err(SqlError::privilege(format!("permission denied for interactions of recommender \"{}\"", self.name)).hint(
-            format!(
-                "GRANT SELECT ON {} TO {};",
-                relation::qualified_name(self.interactions.relation).unwrap_or_default(),
-                quoted(&role::current_name())
-            ),
-        ))
+        let relation = self.interactions_name()?;
+        Err(SqlError::privilege(format!("permission denied for interactions of recommender \"{}\"", self.name))
+            .hint(format!("GRANT SELECT ON {relation} TO {};", quoted(&role::current_name()))))
     }
 
     /// The role that owns the recommender.

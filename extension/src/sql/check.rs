@@ -3,7 +3,7 @@
 use pgrx::pg_extern;
 use pgrx::prelude::*;
 
-use super::create::{index_statement, uses_index};
+use super::create::{index_remedy, uses_index};
 use crate::catalog::recommender::{self, Recommender};
 use crate::error::{Result, or_raise};
 use crate::pg::spi::{self, Arg, Mode};
@@ -85,7 +85,13 @@ fn relations(recommender: &Recommender, findings: &mut Vec<Finding>) -> Result<(
             subject,
             severity: "warning",
             finding: format!("no index finds one user's events in {relation}: every call reads all of it"),
-            remedy: index_statement(&relation, &interactions.user, &interactions.item, &interactions.order),
+            remedy: index_remedy(
+                interactions.relation,
+                &relation,
+                &interactions.user,
+                &interactions.item,
+                &interactions.order,
+            )?,
         });
     }
     Ok(())
@@ -148,7 +154,7 @@ fn models(recommender: &Recommender, findings: &mut Vec<Finding>) -> Result<()> 
 }
 
 fn files(findings: &mut Vec<Finding>) -> Result<()> {
-    let orphans = cache::orphans()?;
+    let orphans = cache::orphans(Mode::Write)?;
     if let Some(first) = orphans.first() {
         findings.push(Finding {
             subject: "model cache".into(),

@@ -132,6 +132,18 @@ fn make_schema(name: &str) -> Result<()> {
         |_| Ok(()),
     )?;
     if exists.is_none() {
+        let may = spi::first(
+            Mode::Write,
+            "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'), \
+             pg_catalog.quote_ident(pg_catalog.current_database())",
+            &[],
+            |row| Ok((row.need::<bool>(0)?, row.need::<String>(1)?)),
+        )?;
+        if let Some((false, database)) = may {
+            return Err(SqlError::privilege(format!("permission denied to create schema {}", quoted(name)))
+                .detail("A recommender's typed functions, and the tables made for it, are in a schema of its name.")
+                .hint(format!("GRANT CREATE ON DATABASE {database} TO {};", quoted(&role::current_name()))));
+        }
         spi::run(&format!(
             "CREATE SCHEMA {0}; COMMENT ON SCHEMA {0} IS {1}",
             quoted(name),
@@ -230,13 +242,7 @@ struct Relation {
 impl Relation {
     fn open(oid: Oid) -> Result<Self> {
         let name = relation::qualified_name(oid).ok_or_else(|| SqlError::undefined("the relation does not exist"))?;
-        let kind = spi::first(
-            Mode::Write,
-            "SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = $1",
-            &[Arg::Oid(oid)],
-            |row| row.need::<String>(0),
-        )?;
-        if !matches!(kind.as_deref(), Some("r" | "p" | "v" | "m" | "f")) {
+        if !matches!(kind(oid)?.as_deref(), Some("r" | "p" | "v" | "m" | "f")) {
             return Err(SqlError::new(
                 pgrx::PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
                 format!("{name} is not a table or view"),
@@ -339,7 +345,12 @@ fn bind(request: &Request, interactions: Oid) -> Result<Binding> {
     if let Some(items) = request.items {
         bind_items(request, items, item_type)?;
     }
-    warn_without_index(&events.name, &request.user_column, &request.item_column, &order)?;
+    if !uses_index(&events.name, &request.user_column)? {
+        SqlError::state(format!("no index finds one user's events in {}", events.name))
+            .detail("Every call reads the whole relation until there is one.")
+            .hint(index_remedy(interactions, &events.name, &request.user_column, &request.item_column, &order)?)
+            .warn();
+    }
     Ok(Binding {
         user_type,
         item_type,
@@ -399,8 +410,34 @@ pub fn uses_index(relation: &str, user_column: &str) -> Result<bool> {
     Ok(plan.iter().any(|line| line.contains("Index Cond")))
 }
 
-/// The statement that makes the covering index of a bound table.
-pub fn index_statement(relation: &str, user_column: &str, item_column: &str, order: &[String]) -> String {
+/// What to do where no index finds one user's events.
+pub fn index_remedy(
+    relation: Oid,
+    name: &str,
+    user_column: &str,
+    item_column: &str,
+    order: &[String],
+) -> Result<String> {
+    if kind(relation)?.as_deref() == Some("v") {
+        return Ok(format!(
+            "Give the table behind the view an index that begins with what the view shows as {}, then {}.",
+            quoted(user_column),
+            order.iter().map(|c| quoted(c)).collect::<Vec<_>>().join(", ")
+        ));
+    }
+    Ok(index_statement(name, user_column, item_column, order))
+}
+
+fn kind(relation: Oid) -> Result<Option<String>> {
+    spi::first(
+        Mode::Write,
+        "SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = $1",
+        &[Arg::Oid(relation)],
+        |row| row.need::<String>(0),
+    )
+}
+
+fn index_statement(relation: &str, user_column: &str, item_column: &str, order: &[String]) -> String {
     let keys: Vec<String> = order.iter().map(|c| format!("{} DESC NULLS LAST", quoted(c))).collect();
     let include = if order.iter().any(|c| c == item_column) {
         String::new()
@@ -408,16 +445,6 @@ pub fn index_statement(relation: &str, user_column: &str, item_column: &str, ord
         format!(" INCLUDE ({})", quoted(item_column))
     };
     format!("CREATE INDEX CONCURRENTLY ON {relation} ({}, {}){include};", quoted(user_column), keys.join(", "))
-}
-
-fn warn_without_index(relation: &str, user_column: &str, item_column: &str, order: &[String]) -> Result<()> {
-    if !uses_index(relation, user_column)? {
-        SqlError::state(format!("no index finds one user's events in {relation}"))
-            .detail("Every call reads the whole relation until there is one.")
-            .hint(index_statement(relation, user_column, item_column, order))
-            .warn();
-    }
-    Ok(())
 }
 
 fn insert(request: &Request, binding: &Binding) -> Result<()> {
@@ -465,7 +492,7 @@ fn drop(name: Option<&str>, tables: bool) -> Result<()> {
     if tables {
         drop_tables(name, &recommender)?;
     }
-    cache::remove_orphans()?;
+    cache::remove_orphans(Mode::Write)?;
     Ok(())
 }
 

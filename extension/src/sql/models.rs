@@ -69,6 +69,6 @@ fn drop_model(name: Option<&str>, recommender: Option<&str>) -> Result<()> {
             .hint("Deploy another one or call rec_rollback first."));
     }
     model::remove(row.id)?;
-    cache::remove_orphans()?;
+    cache::remove_orphans(Mode::Write)?;
     Ok(())
 }

@@ -153,10 +153,10 @@ fn similar<T: Door>(item: Option<T>, scope: Scope) -> Result<Vec<(i32, T, Option
 fn encode<T: Door>(user: Option<T>, session: Ids<T>, scope: Scope) -> Result<Option<Vec<f32>>> {
     let serving = open::<T>(&scope, "rec_encode")?;
     let history = serving.history(user.map(Door::id).as_ref(), &ids(session))?;
-    if history.items.is_empty() {
-        return Ok(None);
+    match serving.open.model.encode(&serving.query(&history, &[], 0)) {
+        Err(pgrec_engine::Error::Data(_)) if history.items.is_empty() => Ok(None),
+        other => Ok(Some(other?)),
     }
-    Ok(Some(serving.open.model.encode(&serving.query(&history, &[], 0))?))
 }
 
 fn explain<T: Door>(user: Option<T>, item: Option<T>, session: Ids<T>, scope: Scope) -> Result<Option<Value>> {

@@ -53,16 +53,8 @@ fn train(
     progress::set(id, "reading")?;
     model::lock_training(id)?;
     spi::commit();
-    let outcome = procedure::in_subtransaction(std::panic::AssertUnwindSafe(|| {
-        let read = role::as_owner(owner, || {
-            corpus::read(&recommender, Mode::Write, Content { attributes: true, vectors: true })
-        })?;
-        fit_and_store(id, &fit, &read, &own, leave_last)?;
-        if deploy {
-            deployment::add(&recommender, &model::ready(Mode::Write, &recommender, Some(&name))?)?;
-        }
-        Ok(())
-    }));
+    let job = Job { id, family: fit, own, leave_last };
+    let outcome = job.run(&recommender, owner, deploy.then_some(&name));
     if let Err(error) = &outcome {
         model::fail(id, error.message())?;
     }
@@ -138,31 +130,77 @@ fn with_leave_last(own: &Value, leave_last: u32) -> Value {
     all
 }
 
-fn fit_and_store(id: i64, family: &Trainable, read: &Read, own: &Value, leave_last: u32) -> Result<()> {
-    let cut_corpus;
-    let corpus = if leave_last > 0 {
-        cut_corpus = read.corpus.without_last(leave_last as usize);
-        &cut_corpus
-    } else {
-        &read.corpus
-    };
-    let bytes = family.fit(corpus, own)?;
-    let checksum = artifact::store(id, &bytes)?;
-    let mut cut = Cut::LeaveLast(leave_last).to_json();
-    if let (Value::Object(cut), Value::Object(facts)) = (&mut cut, &read.fingerprint) {
-        cut.extend(facts.clone());
+/// One training, its model's row in place.
+struct Job {
+    id: i64,
+    family: Trainable,
+    own: Value,
+    leave_last: u32,
+}
+
+/// What fitting makes.
+struct Fitted {
+    bytes: Vec<u8>,
+    items: usize,
+    metrics: Value,
+}
+
+impl Job {
+    /// Reads, fits and stores, with a commit in between: no snapshot and no lock is held while it fits.
+    fn run(&self, recommender: &Recommender, owner: pg_sys::Oid, deploy: Option<&String>) -> Result<()> {
+        let read = guarded(|| {
+            role::as_owner(owner, || {
+                corpus::read(recommender, Mode::Write, Content { attributes: true, vectors: true })
+            })
+        })?;
+        self.enter("fitting")?;
+        let fitted = guarded(|| self.fit(&read.corpus))?;
+        self.enter("storing")?;
+        guarded(|| {
+            self.store(&fitted, &read.fingerprint)?;
+            match deploy {
+                Some(name) => deployment::add(recommender, &model::ready(Mode::Write, recommender, Some(name))?),
+                None => Ok(()),
+            }
+        })
     }
-    let size = bytes.len();
-    let metrics = if leave_last >= VALIDATED { validate(bytes, &read.corpus)? } else { json!({}) };
-    let facts = model::Facts {
-        params: &with_leave_last(own, leave_last),
-        cut: &cut,
-        metrics: &metrics,
-        items: corpus.items.len(),
-        bytes: size,
-        checksum,
-    };
-    model::finish(id, &facts)
+
+    fn enter(&self, phase: &str) -> Result<()> {
+        progress::set(self.id, phase)?;
+        spi::commit();
+        Ok(())
+    }
+
+    fn fit(&self, whole: &Corpus) -> Result<Fitted> {
+        if self.leave_last == 0 {
+            let bytes = self.family.fit(whole, &self.own)?;
+            return Ok(Fitted { bytes, items: whole.items.len(), metrics: json!({}) });
+        }
+        let bytes = self.family.fit(&whole.without_last(self.leave_last as usize), &self.own)?;
+        let metrics = if self.leave_last >= VALIDATED { validate(bytes.clone(), whole)? } else { json!({}) };
+        Ok(Fitted { bytes, items: whole.items.len(), metrics })
+    }
+
+    fn store(&self, fitted: &Fitted, fingerprint: &Value) -> Result<()> {
+        let checksum = artifact::store(self.id, &fitted.bytes)?;
+        let mut cut = Cut::LeaveLast(self.leave_last).to_json();
+        if let (Value::Object(cut), Value::Object(facts)) = (&mut cut, fingerprint) {
+            cut.extend(facts.clone());
+        }
+        let facts = model::Facts {
+            params: &with_leave_last(&self.own, self.leave_last),
+            cut: &cut,
+            metrics: &fitted.metrics,
+            items: fitted.items,
+            bytes: fitted.bytes.len(),
+            checksum,
+        };
+        model::finish(self.id, &facts)
+    }
+}
+
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    procedure::in_subtransaction(std::panic::AssertUnwindSafe(work))
 }
 
 /// Measures a model on the validation events that it has not seen, for the catalogue.

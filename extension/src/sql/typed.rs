@@ -105,13 +105,13 @@ static FUNCTIONS: &[Function] = &[
 /// Creates the typed functions of a recommender in its schema, owned by the caller.
 ///
 /// Integer ids are taken as bigint, to which integers widen, so that these functions and the public ones do not
-/// compete for an untyped literal. For uuid ids there is a second form that takes text: an untyped literal or
-/// driver parameter resolves to it.
+/// compete for an untyped literal. For a uuid there is a second form that takes text, to which an untyped literal or
+/// driver parameter resolves, as text is preferred; of arrays none is, so there is one form of them.
 pub fn create(recommender: &str, users: IdType, items: IdType) -> Result<()> {
     let schemas = Schemas::find()?;
     for function in FUNCTIONS {
         spi::run(&function.sql(&schemas, recommender, users, items, false))?;
-        if (users == IdType::Uuid || items == IdType::Uuid) && function.accepts_ids(users, items) {
+        if function.requires_uuid(users, items) {
             spi::run(&function.sql(&schemas, recommender, users, items, true))?;
         }
     }
@@ -176,7 +176,7 @@ impl Kind {
     fn declared(self, users: IdType, items: IdType, as_text: bool) -> String {
         let Kind::Plain(name) = self else {
             let name = match self.id_type(users, items) {
-                Some(IdType::Uuid) if !as_text => "uuid",
+                Some(IdType::Uuid) if self.is_array() || !as_text => "uuid",
                 Some(IdType::Uuid | IdType::Text) => "text",
                 _ => "bigint",
             };
@@ -187,8 +187,9 @@ impl Kind {
 }
 
 impl Function {
-    fn accepts_ids(&self, users: IdType, items: IdType) -> bool {
-        self.arguments.iter().any(|a| a.default.is_none() && a.kind.id_type(users, items) == Some(IdType::Uuid))
+    fn requires_uuid(&self, users: IdType, items: IdType) -> bool {
+        let single = |a: &Argument| a.default.is_none() && !a.kind.is_array();
+        self.arguments.iter().any(|a| single(a) && a.kind.id_type(users, items) == Some(IdType::Uuid))
     }
 
     fn sql(&self, schemas: &Schemas, recommender: &str, users: IdType, items: IdType, as_text: bool) -> String {

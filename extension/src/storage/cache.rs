@@ -21,12 +21,11 @@ const FOLDER: &str = "pgsql_tmp_pgrec";
 /// The bytes of a model's artifact, mapped from its cache file, which is made first where it is missing.
 pub fn map(model: &ModelRow) -> Result<Bytes> {
     let path = path(model);
-    if let Some(bytes) = map_existing(&path, model)? {
-        return Ok(bytes);
-    }
-    materialise(model, &path)?;
-    map_existing(&path, model)?
-        .ok_or_else(|| SqlError::corrupted(format!("cache file {} vanished while it was opened", path.display())))
+    let file = match open_existing(&path, model)? {
+        Some(file) => file,
+        None => materialise(model, &path)?,
+    };
+    mapping::map(&file).map_err(|e| file_error("map", &path, &e))
 }
 
 fn path(model: &ModelRow) -> PathBuf {
@@ -38,35 +37,40 @@ fn database() -> u32 {
     unsafe { pg_sys::MyDatabaseId }.to_u32()
 }
 
-fn map_existing(path: &Path, model: &ModelRow) -> Result<Option<Bytes>> {
+fn open_existing(path: &Path, model: &ModelRow) -> Result<Option<File>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(file_error("open", path, &e)),
     };
     let size = file.metadata().map_err(|e| file_error("examine", path, &e))?.len();
-    if size != model.bytes as u64 {
-        return Ok(None);
-    }
-    mapping::map(&file).map(Some).map_err(|e| file_error("map", path, &e))
+    Ok((size == model.bytes as u64).then_some(file))
 }
 
-fn materialise(model: &ModelRow, path: &Path) -> Result<()> {
+/// Gives the file that was written, not one opened by name again: another session, whose snapshot does not have the
+/// model yet, may take the name for an orphan's at any moment.
+fn materialise(model: &ModelRow, path: &Path) -> Result<File> {
     fs::create_dir_all(FOLDER).map_err(|e| file_error("create", Path::new(FOLDER), &e))?;
-    remove_orphans()?;
+    remove_orphans(Mode::Read)?;
     let temporary = path.with_extension(format!("tmp{}", std::process::id()));
     let written = write(model, &temporary);
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
-    written?;
+    let file = written?;
     fs::rename(&temporary, path).map_err(|e| file_error("rename", path, &e))?;
     sync_folder();
-    Ok(())
+    Ok(file)
 }
 
-fn write(model: &ModelRow, path: &Path) -> Result<()> {
-    let mut file = File::create(path).map_err(|e| file_error("create", path, &e))?;
+fn write(model: &ModelRow, path: &Path) -> Result<File> {
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .map_err(|e| file_error("create", path, &e))?;
     let mut crc = 0;
     artifact::read(model.id, |chunk| {
         crc = crc32c::crc32c_append(crc, chunk);
@@ -77,7 +81,8 @@ fn write(model: &ModelRow, path: &Path) -> Result<()> {
             .detail(format!("Its checksum is {crc:08x}, the catalogue says {:08x}.", model.checksum))
             .hint("Restore rec.artifact from a backup, or train or import the model again."));
     }
-    file.sync_all().map_err(|e| file_error("flush", path, &e))
+    file.sync_all().map_err(|e| file_error("flush", path, &e))?;
+    Ok(file)
 }
 
 fn sync_folder() {
@@ -88,23 +93,21 @@ fn sync_folder() {
 }
 
 /// Cache files whose model or database is gone, and temporary ones whose writer is.
-pub fn orphans() -> Result<Vec<PathBuf>> {
+pub fn orphans(mode: Mode) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(FOLDER) {
         Ok(entries) => entries,
         Err(_) => return Ok(Vec::new()),
     };
     let models: std::collections::HashSet<(i64, i64)> =
-        spi::query(Mode::Read, "SELECT model_id, coalesce(checksum, 0) FROM rec.model", &[], |row| {
+        spi::query(mode, "SELECT model_id, coalesce(checksum, 0) FROM rec.model", &[], |row| {
             Ok((row.need(0)?, row.need(1)?))
         })?
         .into_iter()
         .collect();
     let databases: std::collections::HashSet<u32> =
-        spi::query(Mode::Read, "SELECT oid::bigint FROM pg_catalog.pg_database", &[], |row| {
-            Ok(row.need::<i64>(0)? as u32)
-        })?
-        .into_iter()
-        .collect();
+        spi::query(mode, "SELECT oid::bigint FROM pg_catalog.pg_database", &[], |row| Ok(row.need::<i64>(0)? as u32))?
+            .into_iter()
+            .collect();
     let own = database();
     let mut found = Vec::new();
     for entry in entries.flatten() {
@@ -123,8 +126,8 @@ pub fn orphans() -> Result<Vec<PathBuf>> {
 }
 
 /// Removes what [`orphans`] finds. A file that another session's uncommitted model needs is only made again.
-pub fn remove_orphans() -> Result<usize> {
-    Ok(orphans()?.into_iter().filter(|path| fs::remove_file(path).is_ok()).count())
+pub fn remove_orphans(mode: Mode) -> Result<usize> {
+    Ok(orphans(mode)?.into_iter().filter(|path| fs::remove_file(path).is_ok()).count())
 }
 
 struct Name {

@@ -32,7 +32,7 @@ struct Scratch {
     scored: Vec<Scored>,
 }
 
-/// Rings 1 and 2 of every item, at most `keep` of each.
+/// Rings 1 and 2 of every item that is `wanted`, at most `keep` of each; the others get empty ones.
 ///
 /// Ring 1 are the targets of the item's edges, scored cos + ½·log1p(count)/max over the row of log1p(count).
 /// Ring 2 are the targets of their edges that are neither in ring 1 nor the item, scored by the cosine. Where
@@ -42,6 +42,7 @@ pub(super) fn build(
     edges: EdgesView<'_>,
     features: FeaturesView<'_>,
     keep: usize,
+    wanted: &(dyn Fn(u32) -> bool + Sync),
     control: &Control,
 ) -> Result<(Lists, Lists)> {
     const SLICE: usize = 64;
@@ -54,9 +55,15 @@ pub(super) fn build(
         .map_init(scratch, |scratch, &start| {
             let (mut one, mut two) = (Lists::new(), Lists::new());
             for anchor in start..n.min(start + SLICE) {
-                scratch.ring_one(edges, features, anchor as u32);
+                scratch.scored.clear();
+                if wanted(anchor as u32) {
+                    scratch.ring_one(edges, features, anchor as u32);
+                }
                 one.push(&mut scratch.scored, keep);
-                scratch.ring_two(edges, features, anchor as u32);
+                scratch.scored.clear();
+                if wanted(anchor as u32) {
+                    scratch.ring_two(edges, features, anchor as u32);
+                }
                 two.push(&mut scratch.scored, keep);
                 control.advance(1)?;
             }

@@ -57,7 +57,7 @@ fn rings_are_those_of_the_definition() {
     let control = Control::default();
     let edges = Edges::count(&corpus, &control).unwrap();
     let features = Features::attributes(&corpus).unwrap();
-    let (one, two) = rings::build(edges.view(), features.view(), 6, &control).unwrap();
+    let (one, two) = rings::build(edges.view(), features.view(), 6, &|_| true, &control).unwrap();
     for anchor in 0..corpus.items.len() {
         for (lists, expected) in [&one, &two].into_iter().zip(rings_by_definition(&corpus, anchor as u32)) {
             let range = lists.offsets[anchor] as usize..lists.offsets[anchor + 1] as usize;
