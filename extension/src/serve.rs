@@ -103,11 +103,7 @@ impl Session {
             return self.exclude.clone();
         }
         let mut all = history.seen();
-        if !self.exclude.is_empty() {
-            all.extend_from_slice(&self.exclude);
-            all.sort_unstable();
-            all.dedup();
-        }
+        add_sorted(&mut all, &self.exclude);
         all
     }
 
@@ -124,32 +120,60 @@ impl Session {
 
     /// The best items for one history, only such as exist in the bound items relation.
     pub fn answer(&self, history: &History) -> Result<Answer> {
-        let exclude = self.excluded(history);
-        self.existing(|k| {
-            let query = self.query(history, &exclude, k);
-            let mut answers = serve::recommend(&*self.open.model, &[query], &Control::default())?;
-            answers.pop().ok_or_else(|| SqlError::corrupted("the engine gave no answer"))
-        })
+        let model = &*self.open.model;
+        let mut answers = self.existing(std::slice::from_ref(history), |queries| {
+            Ok(serve::recommend(model, queries, &Control::default())?)
+        })?;
+        answers.pop().ok_or_else(|| SqlError::corrupted("the engine gave no answer"))
     }
 
-    /// Asks for a little more than k, drops what is not in the items relation (any more), and asks for more
-    /// until k are left or nothing more comes.
-    fn existing(&self, mut ask: impl FnMut(usize) -> Result<Answer>) -> Result<Answer> {
-        if self.recommender.items.is_none() || self.k == 0 {
-            return ask(self.k);
-        }
-        let mut wanted = self.k;
+    /// The lists of these histories by `ask`. Lists that hold what is not in the items relation (any more) are asked
+    /// for again as if it had been excluded, until none does.
+    fn existing(
+        &self,
+        histories: &[History],
+        mut ask: impl FnMut(&[Query<'_>]) -> Result<Vec<Answer>>,
+    ) -> Result<Vec<Answer>> {
+        let mut excluded: Vec<Vec<u32>> = histories.iter().map(|h| self.excluded(h)).collect();
+        let mut lists = |questions: &[usize], k: usize, excluded: &[Vec<u32>]| {
+            let queries: Vec<Query<'_>> =
+                questions.iter().map(|&q| self.query(&histories[q], &excluded[q], k)).collect();
+            ask(&queries)
+        };
+        let mut pending: Vec<usize> = (0..histories.len()).collect();
+        let mut answers = lists(&pending, self.k, &excluded)?;
+        let mut ahead = self.k;
         loop {
-            let mut answer = ask(wanted)?;
-            let complete = answer.items.len() < wanted;
-            let alive = self.alive(answer.items.iter().map(|s| s.item))?;
-            answer.items.retain(|s| alive.binary_search(&s.item).is_ok());
-            if answer.items.len() >= self.k || complete {
-                answer.items.truncate(self.k);
-                return Ok(answer);
+            let gone = self.gone(pending.iter().map(|&q| &answers[q]))?;
+            if gone.is_empty() {
+                return Ok(answers);
             }
-            wanted = wanted.saturating_mul(4);
+            pending.retain(|&q| answers[q].items.iter().any(|s| gone.binary_search(&s.item).is_ok()));
+            pending.iter().for_each(|&q| add_sorted(&mut excluded[q], &gone));
+            // Where much is gone, one look far ahead saves many at the next few.
+            ahead = ahead.saturating_mul(4);
+            let gone = self.gone(lists(&pending, ahead, &excluded)?.iter())?;
+            pending.iter().for_each(|&q| add_sorted(&mut excluded[q], &gone));
+            for (&question, answer) in pending.iter().zip(lists(&pending, self.k, &excluded)?) {
+                answers[question] = answer;
+            }
         }
+    }
+
+    /// Items of these lists that are not in the items relation, ascending.
+    fn gone<'a>(&self, answers: impl Iterator<Item = &'a Answer>) -> Result<Vec<u32>> {
+        if self.recommender.items.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut items: Vec<u32> = answers.flat_map(|a| a.items.iter().map(|s| s.item)).collect();
+        if items.is_empty() {
+            return Ok(items);
+        }
+        items.sort_unstable();
+        items.dedup();
+        let alive = self.alive(items.iter().copied())?;
+        items.retain(|item| alive.binary_search(item).is_err());
+        Ok(items)
     }
 
     /// Which of the items exist in the items relation, as the caller sees it; ascending.
@@ -194,23 +218,10 @@ impl Session {
         } else {
             history::read_many(&self.recommender, users, self.events(), self.open.model.catalogue())?
         };
-        let excluded: Vec<Vec<u32>> = histories.iter().map(|h| self.excluded(h)).collect();
-        let queries: Vec<Query<'_>> = histories.iter().zip(&excluded).map(|(h, e)| self.query(h, e, self.k)).collect();
         let model = &*self.open.model;
-        let mut answers = compute::run("rec_next_many", |control| serve::recommend(model, &queries, control))?;
-        if self.recommender.items.is_some() {
-            let mut all: Vec<u32> = answers.iter().flat_map(|a| a.items.iter().map(|s| s.item)).collect();
-            all.sort_unstable();
-            all.dedup();
-            let alive = self.alive(all.iter().copied())?;
-            if alive.len() < all.len() {
-                for (answer, history) in answers.iter_mut().zip(&histories) {
-                    if answer.items.iter().any(|s| alive.binary_search(&s.item).is_err()) {
-                        *answer = self.answer(history)?;
-                    }
-                }
-            }
-        }
+        let answers = self.existing(&histories, |queries| {
+            compute::run("rec_next_many", |control| serve::recommend(model, queries, control))
+        })?;
         Ok(answers.iter().map(|a| self.named(&a.items)).collect())
     }
 
@@ -239,12 +250,23 @@ impl Session {
 
     /// Items most like one item, only such as exist.
     pub fn similar(&self, item: u32) -> Result<Vec<Item>> {
-        let history = History::default();
-        let answer = self.existing(|k| {
-            let items = self.open.model.similar(item, &self.query(&history, &self.exclude, k))?;
-            Ok(Answer { from_model: items.len(), items, source: serve::Source::Model })
+        let answers = self.existing(&[History::default()], |queries| {
+            let listed = |query| {
+                let items = self.open.model.similar(item, query)?;
+                Ok(Answer { from_model: items.len(), items, source: serve::Source::Model })
+            };
+            queries.iter().map(listed).collect()
         })?;
-        Ok(self.named(&answer.items))
+        Ok(answers.iter().flat_map(|answer| self.named(&answer.items)).collect())
+    }
+}
+
+/// Adds items to an ascending list without repeats.
+fn add_sorted(list: &mut Vec<u32>, items: &[u32]) {
+    if !items.is_empty() {
+        list.extend_from_slice(items);
+        list.sort_unstable();
+        list.dedup();
     }
 }
 
