@@ -1,0 +1,192 @@
+//! A database with a small shop in it, and what a test asks of it.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use xtask::generate::Shop;
+use xtask::{Cluster, Dataset};
+
+use crate::checkpoint::Encoder;
+use crate::session::Session;
+
+/// Seconds to load and train, yet every user has a history and every item is touched.
+const SHOP: Shop = Shop { seed: 7, users: 300, items: 200, events: 6_000, clusters: 6, dimension: 8 };
+
+/// Calls of every serving function on every model, and the registry as it looks from outside.
+const ANSWERS: &str = include_str!("answers.sql");
+
+/// One row of a list.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ranked {
+    /// From 1.
+    pub rank: i32,
+    /// The item.
+    pub item: i64,
+    /// `NaN` where the function gives none.
+    pub score: f32,
+}
+
+/// A database of a running server.
+#[derive(Debug)]
+pub struct Database<'a> {
+    /// The server.
+    pub cluster: &'a Cluster,
+    /// The database's name.
+    pub name: String,
+}
+
+impl<'a> Database<'a> {
+    /// A database that is there already.
+    #[must_use]
+    pub fn of(cluster: &'a Cluster, name: &str) -> Self {
+        Self { cluster, name: name.to_owned() }
+    }
+
+    /// A new database with the extension.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn create(cluster: &'a Cluster, name: &str) -> Self {
+        let database = Self::of(cluster, name);
+        cluster.psql(&format!("CREATE DATABASE {name}")).unwrap();
+        database.run("CREATE EXTENSION pgrec CASCADE");
+        database
+    }
+
+    /// A new database that is a copy of another one, which nobody may be connected to.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn copy(cluster: &'a Cluster, template: &str, name: &str) -> Self {
+        cluster.psql(&format!("CREATE DATABASE {name} TEMPLATE {template}")).unwrap();
+        Self::of(cluster, name)
+    }
+
+    /// A new database with the generated shop, its recommender `shop` and the models `popular`, `tgh` (deployed)
+    /// and `encoder`, none of which has seen the last two events of any user.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn with_shop(cluster: &'a Cluster, name: &str) -> Self {
+        let database = Self::create(cluster, name);
+        let data = Dataset::generated(&SHOP);
+        database.run(&format!("SELECT rec_create('shop', dimension => {})", SHOP.dimension));
+        let fill = |table: &str, columns: Vec<&str>| format!("shop.{table} ({})", columns.join(", "));
+        cluster.copy_in(name, &fill("item", data.item_columns()), |rows| data.copy_items(rows)).unwrap();
+        let interactions = fill("interaction", data.interaction_columns());
+        cluster.copy_in(name, &interactions, |rows| data.copy_interactions(rows)).unwrap();
+        database.run(
+            "VACUUM ANALYZE shop.interaction, shop.item;
+             CALL rec_train('popularity', '{\"leave_last\": 2}', model => 'popular');
+             CALL rec_train('graph', '{\"leave_last\": 2}', model => 'tgh', deploy => true)",
+        );
+        database.run(&Encoder::new(11, SHOP.items).import_sql("encoder", 2));
+        database
+    }
+
+    /// Runs a script, each statement in its own transaction, and returns the rows, columns separated by `|`.
+    ///
+    /// # Panics
+    /// When a statement fails, with the server's message.
+    #[must_use = "what it prints is the answer"]
+    pub fn ask(&self, script: &str) -> String {
+        match self.cluster.psql_in(&self.name, script) {
+            Ok(text) => text,
+            Err(error) => panic!("{error:#}\nin: {}", script.chars().take(2_000).collect::<String>()),
+        }
+    }
+
+    /// Runs a script for its effect.
+    ///
+    /// # Panics
+    /// When a statement fails, with the server's message.
+    pub fn run(&self, script: &str) {
+        let _ = self.ask(script);
+    }
+
+    /// Runs a script that must fail, and returns the message.
+    ///
+    /// # Panics
+    /// When it succeeds.
+    #[must_use = "the message is the answer"]
+    pub fn fails(&self, script: &str) -> String {
+        match self.cluster.psql_in(&self.name, script) {
+            Ok(text) => panic!("this should fail, and prints {text}:\n{script}"),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    /// The rows of a query that gives rank, item and score.
+    ///
+    /// # Panics
+    /// When it fails, or gives something else.
+    #[must_use]
+    pub fn list(&self, query: &str) -> Vec<Ranked> {
+        self.ask(query).lines().map(ranked).collect()
+    }
+
+    /// The items of [`Database::list`].
+    ///
+    /// # Panics
+    /// As it does.
+    #[must_use]
+    pub fn items(&self, query: &str) -> Vec<i64> {
+        self.list(query).iter().map(|row| row.item).collect()
+    }
+
+    /// What every serving function answers with every model, and what the registry shows: text to compare.
+    ///
+    /// # Panics
+    /// When a call fails.
+    #[must_use]
+    pub fn answers(&self) -> String {
+        self.ask(ANSWERS)
+    }
+
+    /// Repeats a query until it prints `expected`.
+    ///
+    /// # Panics
+    /// When it still prints something else after twenty seconds.
+    pub fn wait_for(&self, query: &str, expected: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let printed = self.ask(query);
+            if printed == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{query}\nprints {printed} instead of {expected}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A connection.
+    ///
+    /// # Panics
+    /// When psql cannot be started.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        Session::open(self.cluster, &self.name)
+    }
+
+    /// A client program that connects to this database.
+    #[must_use]
+    pub fn client(&self, program: &str) -> Command {
+        self.cluster.client(program, &self.name)
+    }
+
+    /// A role's name that no other test uses; roles belong to the whole server.
+    #[must_use]
+    pub fn role(&self, name: &str) -> String {
+        format!("{}_{name}", self.name)
+    }
+}
+
+fn ranked(line: &str) -> Ranked {
+    let fields: Vec<&str> = line.split('|').collect();
+    let [rank, item, score] = fields[..] else { panic!("no row of a list: {line}") };
+    let score = if score.is_empty() { f32::NAN } else { score.parse().unwrap() };
+    Ranked { rank: rank.parse().unwrap(), item: item.parse().unwrap(), score }
+}
