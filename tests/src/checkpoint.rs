@@ -26,30 +26,26 @@ impl Encoder {
     #[must_use]
     pub fn new(seed: u64, items: usize) -> Self {
         let mut random = Random::new(seed);
-        let mut tensors = BTreeMap::new();
-        let mut put = |name: String, shape: &[usize], scale: f32, around: f32| {
-            let values = (0..shape.iter().product()).map(|_| around + scale * random.signed()).collect();
-            tensors.insert(name, (shape.to_vec(), values));
-        };
-        let norm = |put: &mut dyn FnMut(String, &[usize], f32, f32), layer: &str| {
-            put(format!("{layer}.weight"), &[DIM], 0.1, 1.0);
-            put(format!("{layer}.bias"), &[DIM], 0.1, 0.0);
-        };
-        put("item_embeddings.weight".into(), &[items + 2, DIM], 1.0, 0.0);
-        put("position_embeddings.weight".into(), &[WINDOW, DIM], 0.5, 0.0);
-        norm(&mut put, "LayerNorm");
+        let mut layers = vec![
+            ("item_embeddings.weight".to_owned(), vec![items + 2, DIM], 1.0, 0.0),
+            ("position_embeddings.weight".to_owned(), vec![WINDOW, DIM], 0.5, 0.0),
+        ];
+        layers.extend(norm("LayerNorm"));
         for block in 0..BLOCKS {
             let layer = format!("item_encoder.layer.{block}");
-            norm(&mut put, &format!("{layer}.attention.LayerNorm"));
-            norm(&mut put, &format!("{layer}.intermediate.LayerNorm"));
-            let linear = ["attention.query", "attention.key", "attention.value", "attention.dense"];
-            let linear = linear.iter().map(|&name| (name, DIM, DIM));
-            let feed_forward = [("intermediate.dense_1", DIM, INNER), ("intermediate.dense_2", INNER, DIM)];
-            for (name, inputs, outputs) in linear.chain(feed_forward) {
-                put(format!("{layer}.{name}.weight"), &[outputs, inputs], 0.4, 0.0);
-                put(format!("{layer}.{name}.bias"), &[outputs], 0.1, 0.0);
+            layers.extend(norm(&format!("{layer}.attention.LayerNorm")));
+            layers.extend(norm(&format!("{layer}.intermediate.LayerNorm")));
+            for name in ["query", "key", "value", "dense"] {
+                layers.extend(linear(&format!("{layer}.attention.{name}"), DIM, DIM));
             }
+            layers.extend(linear(&format!("{layer}.intermediate.dense_1"), DIM, INNER));
+            layers.extend(linear(&format!("{layer}.intermediate.dense_2"), INNER, DIM));
         }
+        let tensors = layers.into_iter().map(|(name, shape, scale, around)| {
+            let values = (0..shape.iter().product()).map(|_| around + scale * random.signed()).collect();
+            (name, (shape, values))
+        });
+        let tensors = tensors.collect();
         Self { items, tensors }
     }
 
@@ -76,6 +72,18 @@ impl Encoder {
             array(1..=self.items)
         )
     }
+}
+
+/// A tensor to be: name, shape, and how far its values are from a mean.
+type Layer = (String, Vec<usize>, f32, f32);
+
+fn norm(layer: &str) -> [Layer; 2] {
+    [(format!("{layer}.weight"), vec![DIM], 0.1, 1.0), (format!("{layer}.bias"), vec![DIM], 0.1, 0.0)]
+}
+
+/// Stored `[outputs, inputs]`, as PyTorch does.
+fn linear(layer: &str, inputs: usize, outputs: usize) -> [Layer; 2] {
+    [(format!("{layer}.weight"), vec![outputs, inputs], 0.4, 0.0), (format!("{layer}.bias"), vec![outputs], 0.1, 0.0)]
 }
 
 /// Bytes as an SQL literal.

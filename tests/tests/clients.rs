@@ -41,7 +41,8 @@ fn sqlx_declares_a_table_inserts_and_reads_recommendations_and_vectors() {
     connected(|mut db| async move {
         sqlx::raw_sql(
             "CREATE TABLE article (id bigint PRIMARY KEY, name text NOT NULL, embedding vector(3));
-             CREATE TABLE purchase (customer bigint NOT NULL, article bigint NOT NULL REFERENCES article, at timestamptz NOT NULL DEFAULT now());
+             CREATE TABLE purchase (customer bigint NOT NULL, article bigint NOT NULL REFERENCES article,
+             at timestamptz NOT NULL DEFAULT now());
              CREATE INDEX ON purchase (customer, at DESC) INCLUDE (article)",
         )
         .execute(&mut db)
@@ -60,7 +61,8 @@ fn sqlx_declares_a_table_inserts_and_reads_recommendations_and_vectors() {
         for customer in 1_i64..=30 {
             let bought: Vec<i64> = (0..5).map(|n| (customer + n * n) % 20 + 1).collect();
             let insert = sqlx::query(
-                "INSERT INTO purchase (customer, article, at) SELECT $1, a, now() + n * interval '1 minute' FROM unnest($2::bigint[]) WITH ORDINALITY u(a, n)",
+                "INSERT INTO purchase (customer, article, at) SELECT $1, a, now() + n * interval '1 minute'
+                    FROM unnest($2::bigint[]) WITH ORDINALITY u(a, n)",
             );
             insert.bind(customer).bind(&bought).execute(&mut db).await?;
         }
@@ -78,7 +80,7 @@ fn sqlx_declares_a_table_inserts_and_reads_recommendations_and_vectors() {
         let read: Vec<Article> =
             sqlx::query_as("SELECT id, name, embedding FROM article ORDER BY id").fetch_all(&mut db).await?;
         assert_eq!(read, articles);
-        // Parameters that know their types, as prepared statements and without being prepared, and a literal without one.
+        // Parameters that know their types, kept prepared or not, and a literal that has none.
         let list = "SELECT rank, item_id, score FROM sales.rec_next($1, $2)";
         let typed: Vec<Recommended> = sqlx::query_as(list).bind(3_i64).bind(5_i32).fetch_all(&mut db).await?;
         assert_eq!(typed.iter().map(|row| row.rank).collect::<Vec<i32>>(), [1, 2, 3, 4, 5]);
@@ -166,7 +168,8 @@ fn sqlx_passes_text_where_ids_are_uuids() {
         sqlx::raw_sql("SELECT rec_create('people', user_type => 'uuid', item_type => 'text')").execute(&mut db).await?;
         sqlx::raw_sql(
             "INSERT INTO people.item (item_id) SELECT 'i' || n FROM generate_series(1, 9) n;
-             INSERT INTO people.interaction (user_id, item_id) SELECT ('00000000-0000-4000-8000-00000000000' || u)::uuid, 'i' || n FROM generate_series(1, 5) u, generate_series(1, u) n",
+             INSERT INTO people.interaction (user_id, item_id) SELECT ('00000000-0000-4000-8000-00000000000'
+             || u)::uuid, 'i' || n FROM generate_series(1, 5) u, generate_series(1, u) n",
         )
         .execute(&mut db)
         .await?;

@@ -18,14 +18,18 @@ const CONTRADICTIONS: &str = "
     SELECT 'incomplete', m.name FROM rec.model m WHERE state = 'ready' AND bytes IS DISTINCT FROM
         (SELECT sum(octet_length(data)) FROM rec.artifact a WHERE a.model_id = m.model_id);
     SELECT 'gap', m.name FROM rec.model m WHERE state = 'ready' AND
-        (SELECT count(*) - 1 FROM rec.artifact a WHERE a.model_id = m.model_id) <> (SELECT max(chunk) FROM rec.artifact a WHERE a.model_id = m.model_id);
-    SELECT 'half-written', m.name FROM rec.model m WHERE state <> 'ready' AND EXISTS (SELECT FROM rec.artifact a WHERE a.model_id = m.model_id);
+        (SELECT count(*) - 1 FROM rec.artifact a WHERE a.model_id = m.model_id) <> (SELECT max(chunk)
+        FROM rec.artifact a WHERE a.model_id = m.model_id);
+    SELECT 'half-written', m.name FROM rec.model m WHERE state <> 'ready' AND EXISTS (SELECT FROM rec.artifact a
+    WHERE a.model_id = m.model_id);
     SELECT 'unfinished', m.name, state FROM rec.models m WHERE state = 'training';
-    SELECT 'deployed though not ready', m.name FROM rec.deployment d JOIN rec.model m USING (model_id) WHERE m.state <> 'ready';
+    SELECT 'deployed though not ready', m.name FROM rec.deployment d JOIN rec.model m USING (model_id)
+    WHERE m.state <> 'ready';
     SELECT 'imports are one transaction', m.name FROM rec.models m WHERE m.family = 'sasrec' AND state <> 'ready';";
 
 /// How every model that is ready answers: each must open, and open from a cache file.
-const ALL_OPEN: &str = "SELECT name, (SELECT count(*) FROM rec_next(3, 5, model => m.name, recommender => 'shop')) FROM rec.models m WHERE state = 'ready'";
+const ALL_OPEN: &str = "SELECT name, (SELECT count(*) FROM rec_next(3, 5, model => m.name, recommender => 'shop'))
+    FROM rec.models m WHERE state = 'ready'";
 
 fn options() -> Options {
     Options::new().durable().set("synchronous_commit", "on").set("checkpoint_timeout", "30s")
@@ -42,9 +46,18 @@ fn a_killed_server_comes_back_with_whole_models_that_answer_the_same() {
         for round in 0..ROUNDS {
             // Importing, training and deploying at once, each over and over until the lights go out.
             let scripts = [
-                (0..50).map(|n| format!("SELECT rec_import('large_{round}_{n}', file, ids, recommender => 'shop') FROM weights;\n")).collect::<String>(),
+                (0..50)
+                    .map(|n| {
+                        format!(
+                            "SELECT rec_import('large_{round}_{n}', file, ids, recommender => 'shop')
+                    FROM weights;\n"
+                        )
+                    })
+                    .collect::<String>(),
                 "CALL rec_train('graph', recommender => 'shop', deploy => true);\n".repeat(100),
-                "SELECT rec_deploy('popular', 'shop'); SELECT rec_deploy('encoder', 'shop'); SELECT rec_rollback('shop');\n".repeat(2_000),
+                "SELECT rec_deploy('popular', 'shop'); SELECT rec_deploy('encoder', 'shop');
+                    SELECT rec_rollback('shop');\n"
+                    .repeat(2_000),
             ];
             let mut sessions = [shop.session(), shop.session(), shop.session()];
             let writers: Vec<_> =
@@ -103,7 +116,10 @@ fn a_training_whose_server_was_killed_is_shown_as_failed() {
         assert_eq!(shop.ask("SELECT name FROM rec.models WHERE deployed"), "tgh");
         let message = shop.fails("SELECT rec_deploy('cut short', 'shop')");
         assert!(message.contains("not ready"), "{message}");
-        shop.run("SELECT rec_drop_model('cut short', 'shop'); CALL rec_train('graph', recommender => 'shop', model => 'cut short')");
+        shop.run(
+            "SELECT rec_drop_model('cut short', 'shop'); CALL rec_train('graph', recommender => 'shop',
+            model => 'cut short')",
+        );
     });
 }
 
@@ -126,7 +142,11 @@ fn a_training_whose_session_was_killed_is_shown_as_failed() {
         let mut holder = shop.session();
         holder.ask("BEGIN; LOCK TABLE shop.item IN ACCESS EXCLUSIVE MODE");
         trainer.send("CALL rec_train('graph', recommender => 'shop', model => 'cancelled')");
-        shop.wait_for("SELECT count(*) FROM rec.progress WHERE pid IN (SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock')", "1");
+        shop.wait_for(
+            "SELECT count(*) FROM rec.progress WHERE pid IN (SELECT pid FROM pg_stat_activity
+            WHERE wait_event_type = 'Lock')",
+            "1",
+        );
         shop.run(&format!("SELECT pg_cancel_backend({})", trainer.pid));
         assert_eq!(trainer.reply().error(), "57014");
         holder.ask("COMMIT");

@@ -11,7 +11,8 @@ const ADDITIONS: &str = "
     CREATE ROLE dump_reader;
     CREATE INDEX mine ON shop.interaction (item_id, user_id) WHERE weight > 1;
     ALTER TABLE shop.item ADD COLUMN in_stock boolean NOT NULL DEFAULT true;
-    CREATE FUNCTION shop.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.context = ''{\"touched\": true}''; RETURN NEW; END';
+    CREATE FUNCTION shop.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.context = ''{\"touched\": true}'';
+    RETURN NEW; END';
     CREATE TRIGGER touched BEFORE INSERT ON shop.interaction FOR EACH ROW EXECUTE FUNCTION shop.touch();
     ALTER TABLE shop.interaction ENABLE ROW LEVEL SECURITY;
     CREATE POLICY own_events ON shop.interaction TO dump_reader USING (user_id = 1);
@@ -83,7 +84,10 @@ fn models_and_the_users_own_additions_survive_dump_and_restore() {
 
 /// A restored database is one to work with: ids are new, what was deployed can be rolled back.
 fn goes_on(database: &Database<'_>) {
-    let known = database.ask("SELECT max(model_id), (SELECT max(deployment_id) FROM rec.deployment), (SELECT max(position) FROM shop.interaction) FROM rec.model");
+    let known = database.ask(
+        "SELECT max(model_id), (SELECT max(deployment_id)
+        FROM rec.deployment), (SELECT max(position) FROM shop.interaction) FROM rec.model",
+    );
     assert_eq!(database.ask("SELECT rec_rollback('shop')"), "tgh");
     database.run("CALL rec_train('graph', recommender => 'shop', deploy => true)");
     database.run("SELECT rec_create('another')");
@@ -94,7 +98,8 @@ fn goes_on(database: &Database<'_>) {
     // The deployment that was rolled back may have been the largest: its number is not used again either.
     assert_eq!(
         database.ask(&format!(
-            "SELECT (SELECT count(*) FROM rec.model WHERE model_id > {models}), (SELECT count(*) FROM rec.deployment WHERE deployment_id > {deployments}),
+            "SELECT (SELECT count(*) FROM rec.model WHERE model_id > {models}), (SELECT count(*) FROM rec.deployment
+                WHERE deployment_id > {deployments}),
              (SELECT max(position) > {positions} FROM shop.interaction)"
         )),
         "2|1|t"
@@ -110,7 +115,8 @@ fn dropping_the_extension_keeps_the_tables_and_their_rows() {
     each_server("drop", &Options::new(), |server| {
         let shop = server.shop();
         shop.run("CREATE INDEX mine ON shop.interaction (weight); ALTER TABLE shop.item ADD COLUMN in_stock boolean");
-        let rows = "SELECT (SELECT count(*) FROM shop.interaction), (SELECT count(*) FROM shop.item), (SELECT count(in_stock) FROM shop.item)";
+        let rows = "SELECT (SELECT count(*) FROM shop.interaction), (SELECT count(*)
+            FROM shop.item), (SELECT count(in_stock) FROM shop.item)";
         let before = shop.ask(rows);
         shop.run("SET client_min_messages = warning; DROP EXTENSION pgrec CASCADE");
         assert_eq!(shop.ask(rows), before);

@@ -105,7 +105,10 @@ fn a_training_seen_from_a_standby_is_not_called_failed() {
         let mut holder = shop.session();
         holder.ask("BEGIN; LOCK TABLE shop.item IN ROW EXCLUSIVE MODE");
         // The standby cannot see who holds which lock on the primary.
-        shop.run("INSERT INTO rec.model (recommender_id, name, family, state) SELECT recommender_id, 'at work', 'graph', 'training' FROM rec.recommender");
+        shop.run(
+            "INSERT INTO rec.model (recommender_id, name, family, state) SELECT recommender_id, 'at work',
+            'graph', 'training' FROM rec.recommender",
+        );
         standby.wait_for_replay(&server.cluster, PATIENCE).unwrap();
         let there = Database::of(&standby, "shop");
         assert_eq!(there.ask("SELECT state FROM rec.models WHERE name = 'at work'"), "training");

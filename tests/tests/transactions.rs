@@ -113,7 +113,10 @@ fn a_deployment_is_seen_when_it_commits_and_never_by_halves() {
         assert_eq!(other.ask(NEXT), tgh);
         mine.ask("SELECT rec_deploy('encoder')");
         assert_eq!((mine.ask(NEXT), other.ask(NEXT)), (encoder.clone(), tgh.clone()));
-        mine.ask("SELECT rec_deploy('popular'); INSERT INTO shop.interaction (user_id, item_id) SELECT 1, item_id FROM rec_next(1, 5)");
+        mine.ask(
+            "SELECT rec_deploy('popular'); INSERT INTO shop.interaction (user_id, item_id) SELECT 1, item_id
+            FROM rec_next(1, 5)",
+        );
         assert_eq!(other.ask(NEXT), tgh);
         other.ask("COMMIT");
         assert_eq!(other.ask(NEXT), mine.ask(NEXT));
@@ -129,7 +132,8 @@ fn two_rollbacks_at_once_take_back_two_deployments() {
         assert_eq!(one.ask("BEGIN; SELECT rec_rollback()"), "encoder");
         two.send("SELECT rec_rollback()");
         database.wait_for(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%rec_rollback%'",
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                AND query LIKE '%rec_rollback%'",
             "1",
         );
         one.ask("COMMIT");
@@ -195,7 +199,8 @@ fn row_level_security_decides_what_a_history_holds() {
         let (item, ..) = expectation(database);
         database.run(&touch(item));
         database.run(&format!(
-            "CREATE ROLE {role}; GRANT USAGE ON SCHEMA shop TO {role}; GRANT SELECT ON shop.interaction, shop.item TO {role};
+            "CREATE ROLE {role}; GRANT USAGE ON SCHEMA shop TO {role};
+                GRANT SELECT ON shop.interaction, shop.item TO {role};
              ALTER TABLE shop.interaction ENABLE ROW LEVEL SECURITY;
              CREATE POLICY hidden ON shop.interaction TO {role} USING (item_id <> {item} AND user_id <> 2)"
         ));
@@ -231,7 +236,8 @@ fn a_policy_on_items_decides_what_can_be_recommended() {
     each_database(|database| {
         let role = database.role("shopper");
         database.run(&format!(
-            "CREATE ROLE {role}; GRANT USAGE ON SCHEMA shop TO {role}; GRANT SELECT ON shop.interaction, shop.item TO {role};
+            "CREATE ROLE {role}; GRANT USAGE ON SCHEMA shop TO {role};
+                GRANT SELECT ON shop.interaction, shop.item TO {role};
              ALTER TABLE shop.item ENABLE ROW LEVEL SECURITY;
              CREATE POLICY odd ON shop.item TO {role} USING (item_id % 2 = 1)"
         ));
@@ -258,20 +264,32 @@ fn an_owner_without_login_or_superuser_trains_with_its_own_rights() {
         let (owner, member, reader) = (database.role("owner"), database.role("member"), database.role("reader"));
         database.run(&format!(
             "CREATE ROLE {owner} NOLOGIN; CREATE ROLE {member} IN ROLE {owner}; CREATE ROLE {reader};
-             GRANT CREATE ON DATABASE {} TO {owner}; CREATE TABLE public.secret (user_id bigint, item_id bigint, at timestamptz)",
+             GRANT CREATE ON DATABASE {} TO {owner}; CREATE TABLE public.secret (user_id bigint, item_id bigint,
+             at timestamptz)",
             database.name
         ));
         let mut session = as_role(database, &owner);
         session.ask("SELECT rec_create('own')");
-        session.ask("INSERT INTO own.item (item_id) SELECT generate_series(1, 5); INSERT INTO own.interaction (user_id, item_id) SELECT u, i FROM generate_series(1, 3) u, generate_series(1, u) i");
+        session.ask(
+            "INSERT INTO own.item (item_id) SELECT generate_series(1, 5);
+            INSERT INTO own.interaction (user_id, item_id) SELECT u, i
+            FROM generate_series(1, 3) u, generate_series(1, u) i",
+        );
         session.ask("CALL rec_train('popularity', recommender => 'own', model => 'counts', deploy => true)");
         assert_eq!(session.run("SELECT rec_create('spy', interactions => 'public.secret')").error(), "42501");
         assert_eq!(database.ask("SELECT owner FROM rec.recommender WHERE name = 'own'"), owner);
 
         // A member of the owning role may do what the role may; who may only read may only ask.
         let mut member_session = as_role(database, &member);
-        member_session.ask("CALL rec_train('popularity', recommender => 'own', model => 'second'); SELECT rec_deploy('second', 'own'); SELECT rec_rollback('own')");
-        session.ask(&format!("GRANT USAGE ON SCHEMA own TO {reader}; GRANT SELECT (user_id, item_id, at, position) ON own.interaction TO {reader}; GRANT SELECT ON own.item TO {reader}"));
+        member_session.ask(
+            "CALL rec_train('popularity', recommender => 'own', model => 'second');
+            SELECT rec_deploy('second', 'own'); SELECT rec_rollback('own')",
+        );
+        session.ask(&format!(
+            "GRANT USAGE ON SCHEMA own TO {reader}; GRANT
+            SELECT (user_id, item_id, at, position) ON own.interaction TO {reader};
+            GRANT SELECT ON own.item TO {reader}"
+        ));
         let mut reader_session = as_role(database, &reader);
         assert_eq!(reader_session.ask("SELECT item_id FROM own.rec_next(1, 1)"), "2");
         for statement in [
@@ -293,7 +311,10 @@ fn an_owner_without_login_or_superuser_trains_with_its_own_rights() {
         assert!(message.contains("permission denied"), "{message}");
         assert_eq!(database.ask("SELECT state FROM rec.models WHERE name = 'stolen'"), "failed");
         drop((session, member_session, reader_session));
-        database.run(&format!("SET client_min_messages = warning; SELECT rec_drop('own', true); DROP OWNED BY {owner}, {member}, {reader}; DROP ROLE {owner}, {member}, {reader}"));
+        database.run(&format!(
+            "SET client_min_messages = warning; SELECT rec_drop('own', true);
+            DROP OWNED BY {owner}, {member}, {reader}; DROP ROLE {owner}, {member}, {reader}"
+        ));
     });
 }
 
@@ -304,15 +325,18 @@ fn nothing_put_into_the_search_path_is_run_with_anybody_elses_rights() {
         // Operators and functions that look like the ones the extension's own statements use.
         database.run(&format!(
             "CREATE ROLE {role}; CREATE SCHEMA trap AUTHORIZATION {role}; GRANT USAGE ON SCHEMA shop TO {role};
-             GRANT SELECT ON shop.interaction, shop.item TO {role}; CREATE TABLE public.caught (who text); GRANT INSERT ON public.caught TO PUBLIC"
+             GRANT SELECT ON shop.interaction, shop.item TO {role}; CREATE TABLE public.caught (who text);
+             GRANT INSERT ON public.caught TO PUBLIC"
         ));
         let mut intruder = as_role(database, &role);
         intruder.ask(
             "CREATE FUNCTION trap.equal(bigint, bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
-                 IF current_user = 'postgres' THEN INSERT INTO public.caught VALUES (current_user); END IF; RETURN $1 OPERATOR(pg_catalog.=) $2; END $$;
+                 IF current_user = 'postgres' THEN INSERT INTO public.caught VALUES (current_user); END IF;
+                 RETURN $1 OPERATOR(pg_catalog.=) $2; END $$;
              CREATE OPERATOR trap.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = trap.equal);
              CREATE FUNCTION trap.equal(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
-                 IF current_user = 'postgres' THEN INSERT INTO public.caught VALUES (current_user); END IF; RETURN $1 OPERATOR(pg_catalog.=) $2; END $$;
+                 IF current_user = 'postgres' THEN INSERT INTO public.caught VALUES (current_user); END IF;
+                 RETURN $1 OPERATOR(pg_catalog.=) $2; END $$;
              CREATE OPERATOR trap.= (LEFTARG = text, RIGHTARG = text, FUNCTION = trap.equal);
              SET search_path = trap, pg_catalog, public",
         );

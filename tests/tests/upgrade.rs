@@ -1,0 +1,44 @@
+//! pg_upgrade from the oldest installation to the newest: the same answers, without training anything again.
+#![allow(clippy::unwrap_used)]
+
+use pgrec_tests::{Database, Server, installations};
+use xtask::suite::skip;
+use xtask::{Cluster, Options, Shutdown};
+
+#[test]
+fn models_answer_the_same_after_pg_upgrade() {
+    let installations = installations();
+    let [old, .., new] = &installations[..] else {
+        skip("pg_upgrade", "there is one version only");
+        return;
+    };
+    // Both sides must agree on checksums, whose default differs between versions.
+    let options = Options::new().checksums(false);
+    let server = Server::start(old, "old", &options);
+    let shop = server.shop();
+    shop.run(
+        "ALTER TABLE shop.item ADD COLUMN in_stock boolean DEFAULT true;
+        CREATE INDEX mine ON shop.interaction (weight)",
+    );
+    let answers = shop.answers();
+    server.cluster.stop(Shutdown::Fast).unwrap();
+
+    let upgraded = Cluster::init(new, &Cluster::fresh_dir(&server.home, "new").unwrap(), &options).unwrap();
+    let mut upgrade = upgraded.server_program("pg_upgrade");
+    upgrade.arg("--old-bindir").arg(&old.bin).arg("--new-bindir").arg(&new.bin);
+    upgrade.arg("--old-datadir").arg(server.cluster.data_dir()).arg("--new-datadir").arg(upgraded.data_dir());
+    upgrade.args(["--username", "postgres", "--no-sync"]);
+    let output = upgrade.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+
+    upgraded.start_server().unwrap();
+    let again = Database::of(&upgraded, "shop");
+    assert_eq!(again.answers(), answers);
+    assert_eq!(
+        again.ask("SELECT count(*) FILTER (WHERE in_stock), to_regclass('shop.mine') IS NOT NULL FROM shop.item"),
+        "200|t"
+    );
+    again.run("CALL rec_train('graph', recommender => 'shop', deploy => true)");
+    assert_eq!(again.ask("SELECT rec_rollback('shop')"), "tgh");
+    again.run("DROP EXTENSION pgrec CASCADE");
+}
