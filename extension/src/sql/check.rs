@@ -3,7 +3,7 @@
 use pgrx::pg_extern;
 use pgrx::prelude::*;
 
-use super::create::{index_remedy, uses_index};
+use super::bind::{index_remedy, uses_index};
 use crate::catalog::recommender::{self, Recommender};
 use crate::error::{Result, or_raise};
 use crate::pg::spi::{self, Arg, Mode};

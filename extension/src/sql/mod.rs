@@ -1,8 +1,10 @@
 //! The SQL functions, one file a group, in the order of the README's table.
 
+mod bind;
 mod check;
 mod checkpoint;
 mod create;
+mod drop;
 mod measure;
 mod models;
 mod serve;
