@@ -7,10 +7,8 @@
 use std::collections::HashSet;
 use std::hash::Hash;
 
-use serde::{Deserialize, Serialize};
-
 /// A metric of one ranked list, larger is better, in [0, 1].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Metric {
     /// Whether the first k hold a relevant item.
     Hr,
@@ -90,7 +88,7 @@ pub fn hits<T: Eq + Hash>(recommended: &[T], relevant: &[T], k: usize) -> (Vec<u
 }
 
 /// A mean under way, with what its confidence interval needs. Merging and pushing agree up to rounding.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Mean {
     users: u64,
     mean: f64,
@@ -142,39 +140,6 @@ pub struct Estimate {
     pub users: u64,
 }
 
-/// One metric at one cut-off, averaged over lists: the state of a SQL aggregate.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct MetricState {
-    metric: Metric,
-    k: usize,
-    mean: Mean,
-}
-
-impl MetricState {
-    /// No lists yet.
-    pub fn new(metric: Metric, k: usize) -> Self {
-        Self { metric, k, mean: Mean::default() }
-    }
-
-    /// Adds one list. A list for which nothing is relevant says nothing and is left out.
-    pub fn push<T: Eq + Hash>(&mut self, recommended: &[T], relevant: &[T]) {
-        let (places, relevant) = hits(recommended, relevant, self.k);
-        if relevant > 0 {
-            self.mean.push(self.metric.of(&places, relevant, self.k));
-        }
-    }
-
-    /// Adds the lists of another state of the same metric and cut-off.
-    pub fn merge(&mut self, other: &Self) {
-        self.mean.merge(&other.mean);
-    }
-
-    /// The mean, or `None` when no list counted.
-    pub fn finish(&self) -> Option<Estimate> {
-        self.mean.estimate()
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -210,12 +175,11 @@ mod tests {
             }
             near(metric.of(&[0], 1, 1), 1.0);
         }
-        let mut state = MetricState::new(Metric::Ndcg, 10);
-        assert_eq!(state.finish(), None);
-        state.push::<i64>(&[1], &[]);
-        assert_eq!(state.finish(), None);
-        state.push::<i64>(&[], &[1]);
-        assert_eq!(state.finish(), Some(Estimate { value: 0.0, low: None, high: None, users: 1 }));
+        let mut mean = Mean::default();
+        assert_eq!(mean.estimate(), None);
+        let (places, relevant) = hits::<i64>(&[], &[1], 10);
+        mean.push(Metric::Ndcg.of(&places, relevant, 10));
+        assert_eq!(mean.estimate(), Some(Estimate { value: 0.0, low: None, high: None, users: 1 }));
     }
 
     #[test]
