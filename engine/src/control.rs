@@ -1,6 +1,7 @@
 //! How a long computation is watched and stopped by the thread that waits for it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::{Error, Result};
 
@@ -10,6 +11,32 @@ pub struct Control {
     cancelled: AtomicBool,
     done: AtomicU64,
     total: AtomicU64,
+    training: Mutex<Option<TrainingProgress>>,
+}
+
+/// How far a training by gradients is.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TrainingProgress {
+    /// Epoch under way, from 1.
+    pub epoch: u32,
+    /// Epochs at most; early stopping may end before.
+    pub epochs: u32,
+    /// Steps of this epoch that are done.
+    pub step: u64,
+    /// Steps of an epoch.
+    pub steps: u64,
+    /// Mean loss of this epoch so far.
+    pub loss: Option<f64>,
+    /// Name of the validation metric.
+    pub metric: &'static str,
+    /// Its latest value.
+    pub validation: Option<f64>,
+    /// Its best value; the weights that gave it are kept.
+    pub best: Option<f64>,
+    /// Interactions trained on in a second, over the whole training.
+    pub events_per_second: f64,
+    /// Seconds that all epochs would still take.
+    pub seconds_left: Option<f64>,
 }
 
 impl Control {
@@ -38,5 +65,15 @@ impl Control {
     /// `(done, total)` of the present phase.
     pub fn progress(&self) -> (u64, u64) {
         (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+
+    /// Says how far a training by gradients is; to be called some times a second at most.
+    pub fn report(&self, progress: TrainingProgress) {
+        *self.training.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+    }
+
+    /// What was reported last; `None` for families that are not trained by gradients.
+    pub fn training(&self) -> Option<TrainingProgress> {
+        self.training.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -23,7 +23,7 @@ mod testing;
 
 pub use artifact::{Artifact, ArtifactBuilder};
 pub use catalogue::{Catalogue, ItemId, ItemIds};
-pub use control::Control;
+pub use control::{Control, TrainingProgress};
 pub use corpus::Corpus;
 pub use error::{Error, Result};
 pub use families::{Family, Model};

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::catalogue::IdKind;
 use crate::corpus::{CorpusBuilder, ItemKey};
+use crate::families::Training;
 use crate::random::SplitMix;
 use crate::{Artifact, Control, Corpus, Model, families};
 
@@ -59,9 +60,14 @@ pub(crate) fn random_corpus(seed: u64, users: usize, items: usize) -> Corpus {
     builder.finish()
 }
 
+/// The bytes of a model fitted on all of a corpus.
+pub(crate) fn try_fit(family: &str, corpus: &Corpus, params: &Value, control: &Control) -> crate::Result<Vec<u8>> {
+    let fit = families::find(family).unwrap().fit.unwrap();
+    fit(&Training::new(corpus, params, control))?.artifact.finish()
+}
+
 /// Fits, writes, and opens what was written, as the database does.
 pub(crate) fn fit(family: &str, corpus: &Corpus, params: Value) -> Box<dyn Model> {
-    let fit = families::find(family).unwrap().fit.unwrap();
-    let bytes = fit(corpus, &params, &Control::default()).unwrap().finish().unwrap();
+    let bytes = try_fit(family, corpus, &params, &Control::default()).unwrap();
     families::open(Arc::new(Artifact::from_vec(bytes).unwrap())).unwrap()
 }

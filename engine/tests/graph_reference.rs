@@ -11,6 +11,7 @@ mod support;
 use std::time::Instant;
 
 use pgrec_engine::evaluate::{Spec, evaluate};
+use pgrec_engine::families::Training;
 use pgrec_engine::{Control, Corpus, Model};
 use serde_json::json;
 
@@ -47,7 +48,8 @@ fn check(name: &str, edges: usize, expected: [(f64, f64); 3]) {
         );
     }
     let fit = pgrec_engine::families::find("graph").unwrap().fit.unwrap();
-    let bytes = fit(&train, &json!({}), &Control::default()).unwrap().finish().unwrap();
+    let (params, control) = (json!({}), Control::default());
+    let bytes = fit(&Training::new(&train, &params, &control)).unwrap().artifact.finish().unwrap();
     let artifact = pgrec_engine::Artifact::from_vec(bytes).unwrap();
     assert_eq!(artifact.u32s("edges.items").unwrap().len(), edges);
 }

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use pgrec_kernels::cpu::{Cpu, Isa, Matrix};
-use pgrec_kernels::{Activation, Device, Filter, LayerNorm, Linear, Rows, Sequences, Tensor};
+use pgrec_kernels::{Activation, Device, Filter, LayerNorm, Linear, Operators, Rows, Sequences, Tensor};
 
 /// Numbers of about unit size, the same in every run.
 fn numbers(count: usize, seed: u64) -> Vec<f32> {

@@ -48,21 +48,22 @@ pub enum Activation {
 }
 
 /// y = act(x·W + b). `weight` is `[inputs, outputs]`, row-major: the transpose of PyTorch's.
+/// `W` is what the operators take for weights: a [`Tensor`], or a parameter in training.
 #[derive(Debug, Clone)]
-pub struct Linear {
+pub struct Linear<W = Tensor> {
     /// `[inputs, outputs]`
-    pub weight: Tensor,
+    pub weight: W,
     /// `[outputs]`
-    pub bias: Option<Tensor>,
+    pub bias: Option<W>,
 }
 
 /// Layer normalisation over the columns: (x − mean)/√(var + eps)·weight + bias.
 #[derive(Debug, Clone)]
-pub struct LayerNorm {
+pub struct LayerNorm<W = Tensor> {
     /// `[dim]`; absent in affine-free norms.
-    pub weight: Option<Tensor>,
+    pub weight: Option<W>,
     /// `[dim]`
-    pub bias: Option<Tensor>,
+    pub bias: Option<W>,
     /// Added to the variance.
     pub eps: f32,
 }
@@ -85,21 +86,25 @@ pub struct Filter<'a> {
     pub candidates: Option<&'a [u32]>,
 }
 
-/// A place where models compute. Matrices live there; weights are [`Tensor`]s the device may keep resident.
-pub trait Device: Send + Sync {
-    /// A dense row-major matrix of f32 on this device.
-    type Matrix: Send;
+/// What a family's forward pass is written over. A device serves with it; a tape over a device trains with it, and
+/// a double-precision implementation checks both.
+pub trait Operators {
+    /// A dense row-major matrix.
+    type Matrix;
+    /// Weights of a model.
+    type Weight;
 
     /// `scale·items[id] + positions[pos]` for every event: `[events, dim]`. Indices must be in range.
-    fn embed(&self, items: &Tensor, positions: &Tensor, scale: f32, batch: &Sequences<'_>) -> Self::Matrix;
+    fn embed(&self, items: &Self::Weight, positions: &Self::Weight, scale: f32, batch: &Sequences<'_>) -> Self::Matrix;
     /// Row-wise layer normalisation.
-    fn layer_norm(&self, x: &Self::Matrix, norm: &LayerNorm) -> Self::Matrix;
+    fn layer_norm(&self, x: &Self::Matrix, norm: &LayerNorm<Self::Weight>) -> Self::Matrix;
     /// A linear layer with its activation fused.
-    fn linear(&self, x: &Self::Matrix, layer: &Linear, activation: Activation) -> Self::Matrix;
+    fn linear(&self, x: &Self::Matrix, layer: &Linear<Self::Weight>, activation: Activation) -> Self::Matrix;
     /// `x += y`
     fn add(&self, x: &mut Self::Matrix, y: &Self::Matrix);
     /// Causal softmax attention, softmax(q·kᵀ/√d_head)·v, within each history and head.
-    /// With [`Rows::Last`] `q` has one row a history and so has the result.
+    /// With [`Rows::Last`] `q` has one row a history and so has the result. In training some attention weights
+    /// fall away, see [`Operators::dropout`].
     fn attention(
         &self,
         q: &Self::Matrix,
@@ -109,19 +114,32 @@ pub trait Device: Send + Sync {
         batch: &Sequences<'_>,
         rows: Rows,
     ) -> Self::Matrix;
-    /// [`Device::attention`] of [`Rows::Last`] with k = `key`(x) and v = `value`(x), which a device need not
+    /// [`Operators::attention`] of [`Rows::Last`] with k = `key`(x) and v = `value`(x), which a device need not
     /// compute for every event.
     fn last_attention(
         &self,
         q: &Self::Matrix,
         x: &Self::Matrix,
-        key: &Linear,
-        value: &Linear,
+        key: &Linear<Self::Weight>,
+        value: &Linear<Self::Weight>,
         heads: usize,
         batch: &Sequences<'_>,
-    ) -> Self::Matrix;
+    ) -> Self::Matrix {
+        let k = self.linear(x, key, Activation::Identity);
+        let v = self.linear(x, value, Activation::Identity);
+        self.attention(q, &k, &v, heads, batch, Rows::Last)
+    }
     /// The last row of each history: `[histories, dim]`. Histories must not be empty.
     fn last_rows(&self, x: &Self::Matrix, batch: &Sequences<'_>) -> Self::Matrix;
+    /// In training some numbers become 0 and the others grow by as much; in serving nothing happens.
+    /// `x` has a row for every event.
+    fn dropout(&self, x: Self::Matrix, _batch: &Sequences<'_>) -> Self::Matrix {
+        x
+    }
+}
+
+/// A place where models compute. Matrices live there; weights are [`Tensor`]s the device may keep resident.
+pub trait Device: Operators<Matrix: Send + Sync, Weight = Tensor> + Send + Sync {
     /// The matrix as row-major numbers on the host.
     fn download(&self, x: &Self::Matrix) -> Vec<f32>;
     /// For each row of `queries` (`[n, dim]`, host) the `k` items with the largest dot product, best first,

@@ -1,15 +1,23 @@
 //! The serving runtime's operators.
 //!
-//! [`Device`] is the list of operators a model family is written over; [`cpu::Cpu`] implements it with
-//! SIMD chosen at run time. [`Segment`] is an immutable nearest-neighbour index over shared bytes.
+//! [`Operators`] is the list a model family is written over; [`cpu::Cpu`] implements it with SIMD chosen at run
+//! time. [`Backward`], [`Losses`] and [`Optimizers`] are what training needs beyond it. [`Segment`] is an immutable nearest-neighbour index over shared bytes.
 
+mod backward;
 pub mod cpu;
 mod device;
 mod error;
+mod gradient;
+mod loss;
+mod optimizer;
 mod segment;
 mod tensor;
 
-pub use device::{Activation, Device, Filter, LayerNorm, Linear, Rows, Scored, Sequences};
+pub use backward::{Backward, Noise};
+pub use device::{Activation, Device, Filter, LayerNorm, Linear, Operators, Rows, Scored, Sequences};
 pub use error::KernelError;
+pub use gradient::TableGradient;
+pub use loss::{Losses, Negatives};
+pub use optimizer::{AdaGrad, AdamW, Optimizers};
 pub use segment::{Segment, SegmentOptions};
 pub use tensor::{Bytes, Tensor};

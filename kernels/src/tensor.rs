@@ -1,4 +1,4 @@
-//! Read-only f32 tensors over shared bytes: a mapped artifact or an owned buffer.
+//! f32 tensors: views of shared bytes (a mapped artifact), or memory of their own.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,19 +8,44 @@ use crate::KernelError;
 /// Bytes shared by reference count.
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// An immutable row-major f32 tensor. Cloning shares the memory.
+/// A row-major f32 tensor. Cloning shares the memory; [`Tensor::to_mut`] copies what is shared.
 #[derive(Clone)]
 pub struct Tensor {
-    bytes: Bytes,
-    range: Range<usize>,
+    storage: Storage,
     shape: Vec<usize>,
 }
 
-struct Owned(Vec<f32>);
+#[derive(Clone)]
+enum Storage {
+    View(Bytes, Range<usize>),
+    Own(Arc<Aligned>),
+}
 
-impl AsRef<[u8]> for Owned {
-    fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.0)
+/// One cache line: vector loads that stay within a line are twice as fast as those that do not.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// Numbers that begin at a cache line.
+#[derive(Clone)]
+struct Aligned {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl Aligned {
+    fn new(values: &[f32]) -> Self {
+        let mut own = Self { lines: vec![Line([0.0; 16]); values.len().div_ceil(16)], len: values.len() };
+        own.as_mut_slice().copy_from_slice(values);
+        own
+    }
+
+    fn as_slice(&self) -> &[f32] {
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [f32] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
     }
 }
 
@@ -31,22 +56,37 @@ impl Tensor {
         let all = (*bytes).as_ref();
         let slice = all.get(range.clone()).ok_or_else(|| wrong(all.len()))?;
         let numbers = bytemuck::try_cast_slice::<u8, f32>(slice).map_err(|_| wrong(slice.len()))?;
-        let wanted = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-        if wanted != Some(numbers.len()) {
+        if product(&shape) != Some(numbers.len()) {
             return Err(wrong(slice.len()));
         }
-        Ok(Self { bytes, range, shape })
+        Ok(Self { storage: Storage::View(bytes, range), shape })
     }
 
-    /// Takes ownership of numbers in memory.
+    /// A copy of numbers in memory.
     pub fn from_vec(values: Vec<f32>, shape: Vec<usize>) -> Result<Self, KernelError> {
-        let range = 0..values.len() * size_of::<f32>();
-        Self::view(Arc::new(Owned(values)), range, shape)
+        if product(&shape) != Some(values.len()) {
+            return Err(KernelError::Shape { shape, bytes: size_of_val(&values[..]) });
+        }
+        Ok(Self { storage: Storage::Own(Arc::new(Aligned::new(&values))), shape })
     }
 
     /// All numbers, row-major.
     pub fn as_slice(&self) -> &[f32] {
-        bytemuck::cast_slice(&(*self.bytes).as_ref()[self.range.clone()])
+        match &self.storage {
+            Storage::View(bytes, range) => bytemuck::cast_slice(&(**bytes).as_ref()[range.clone()]),
+            Storage::Own(own) => own.as_slice(),
+        }
+    }
+
+    /// All numbers, to change. Memory that another tensor or file shares is copied first.
+    pub fn to_mut(&mut self) -> &mut [f32] {
+        if let Storage::View(..) = self.storage {
+            self.storage = Storage::Own(Arc::new(Aligned::new(self.as_slice())));
+        }
+        match &mut self.storage {
+            Storage::Own(own) => Arc::make_mut(own).as_mut_slice(),
+            Storage::View(..) => unreachable!("made its own above"),
+        }
     }
 
     /// The shape.
@@ -71,8 +111,34 @@ impl Tensor {
     }
 }
 
+fn product(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+}
+
 impl std::fmt::Debug for Tensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Tensor{:?}", self.shape)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clone_keeps_its_numbers_when_the_original_changes() {
+        let bytes: Bytes = Arc::new(bytemuck::cast_slice::<f32, u8>(&[1.0, 2.0, 3.0, 4.0]).to_vec());
+        let Ok(mut view) = Tensor::view(bytes, 0..16, vec![2, 2]) else { return };
+        let kept = view.clone();
+        view.to_mut()[0] = 9.0;
+        let again = view.clone();
+        view.to_mut()[1] = 8.0;
+        assert_eq!(
+            (kept.as_slice()[0], again.as_slice(), view.row(0)),
+            (1.0, &[9.0, 2.0, 3.0, 4.0][..], &[9.0, 8.0][..])
+        );
+        assert_eq!(view.as_slice().as_ptr() as usize % 64, 0);
+        assert!(Tensor::from_vec(vec![1.0], vec![2]).is_err());
     }
 }

@@ -51,8 +51,49 @@ pub struct Family {
     pub open: fn(Arc<Artifact>) -> Result<Box<dyn Model>>,
 }
 
-/// Fits a model on a corpus. `params` is a JSON object; unknown keys are an error that lists the known ones.
-pub type Fit = fn(&Corpus, params: &Value, &Control) -> Result<ArtifactBuilder>;
+/// What a family is fitted on.
+pub struct Training<'a> {
+    /// All histories.
+    pub corpus: &'a Corpus,
+    /// How many of the last events of every user must not be learnt from. From 2 on, the second-last of all is
+    /// what a family may validate by; below, it keeps events of some users back for that by itself.
+    pub leave_last: usize,
+    /// The family's own parameters, a JSON object; unknown keys are an error that lists the known ones.
+    pub params: &'a Value,
+    /// The same seed, data, parameters and number of threads give the same weights.
+    pub seed: u64,
+    /// The model to continue from, of the same family.
+    pub start: Option<Arc<Artifact>>,
+    /// Bytes that weights, gradients and optimiser may take, beside the corpus.
+    pub memory: usize,
+    /// Cancellation and progress.
+    pub control: &'a Control,
+}
+
+impl<'a> Training<'a> {
+    /// On all of a corpus, from scratch, with seed 0 and without a bound on memory.
+    pub fn new(corpus: &'a Corpus, params: &'a Value, control: &'a Control) -> Self {
+        Self { corpus, leave_last: 0, params, seed: 0, start: None, memory: usize::MAX, control }
+    }
+}
+
+/// What fitting gives.
+pub struct Fitted {
+    /// The model.
+    pub artifact: ArtifactBuilder,
+    /// One object an epoch: `epoch`, `loss`, `seconds`, and the validation metric under its name. Empty for
+    /// families without epochs.
+    pub curve: Vec<Value>,
+}
+
+impl From<ArtifactBuilder> for Fitted {
+    fn from(artifact: ArtifactBuilder) -> Self {
+        Self { artifact, curve: Vec::new() }
+    }
+}
+
+/// Fits a model.
+pub type Fit = fn(&Training<'_>) -> Result<Fitted>;
 
 /// All families, in the order in which they are shown.
 pub static FAMILIES: &[Family] = &[popularity::FAMILY, graph::FAMILY, sasrec::FAMILY];

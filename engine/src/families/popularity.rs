@@ -9,8 +9,8 @@ use pgrec_kernels::{Filter, Scored};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Family, Model, params};
-use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, Error, Query, Result};
+use super::{Family, Fitted, Model, Training, params};
+use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, Query, Result};
 
 const NAME: &str = "popularity";
 const SECONDS_A_DAY: f64 = 86_400.0;
@@ -37,7 +37,9 @@ fn quarter() -> Option<f64> {
     Some(90.0)
 }
 
-fn fit(corpus: &Corpus, params: &Value, control: &Control) -> Result<ArtifactBuilder> {
+fn fit(training: &Training<'_>) -> Result<Fitted> {
+    let (params, control) = (training.params, training.control);
+    let corpus = &training.corpus.without_last(training.leave_last);
     let Params { half_life } = params::read(NAME, params)?;
     if half_life.is_some_and(|days| !(days.is_finite() && days > 0.0)) {
         return Err(Error::Parameter("half_life is a number of days above 0, or null for plain counts".into()));
@@ -65,7 +67,7 @@ fn fit(corpus: &Corpus, params: &Value, control: &Control) -> Result<ArtifactBui
         control.advance((end - start) as u64)?;
     }
     let counts: Vec<f32> = sums.into_iter().map(|sum| sum as f32).collect();
-    Ok(ArtifactBuilder::new(NAME, &json!({ "half_life": half_life }), &corpus.items, &counts))
+    Ok(ArtifactBuilder::new(NAME, &json!({ "half_life": half_life }), &corpus.items, &counts).into())
 }
 
 fn open(artifact: Arc<Artifact>) -> Result<Box<dyn Model>> {
@@ -156,7 +158,7 @@ pub(crate) fn share(catalogue: &Catalogue, item: u32) -> f32 {
 mod tests {
     use super::*;
     use crate::catalogue::IdKind;
-    use crate::corpus::{CorpusBuilder, ItemKey};
+    use crate::corpus::{Corpus, CorpusBuilder, ItemKey};
     use crate::testing;
 
     fn timed(events: &[(i64, f64)]) -> Corpus {
@@ -184,11 +186,11 @@ mod tests {
         let model = testing::fit(NAME, &corpus, Value::Null);
         assert_eq!(model.catalogue().counts(), [2.0, 3.0, 1.0]);
         let control = Control::default();
-        let fit = |params: Value| fit(&corpus, &params, &control);
+        let fit = |params: Value| testing::try_fit(NAME, &corpus, &params, &control);
         assert!(matches!(fit(json!({ "half_life": 5 })), Err(Error::Data(_))));
         assert!(matches!(fit(json!({ "half_life": 0 })), Err(Error::Parameter(_))));
         assert!(matches!(fit(json!({ "halflife": 3 })), Err(Error::Parameter(why)) if why.contains("half_life")));
-        assert!(matches!(super::fit(&Corpus::default(), &json!({}), &control), Err(Error::Data(_))));
+        assert!(matches!(testing::try_fit(NAME, &Corpus::default(), &json!({}), &control), Err(Error::Data(_))));
     }
 
     #[test]

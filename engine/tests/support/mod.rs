@@ -7,6 +7,7 @@ use std::sync::Arc;
 use flate2::read::GzDecoder;
 use pgrec_engine::catalogue::IdKind;
 use pgrec_engine::corpus::{Corpus, CorpusBuilder, ItemKey};
+use pgrec_engine::families::Training;
 use pgrec_engine::{Artifact, Control, Model, families};
 use serde_json::Value;
 
@@ -59,6 +60,7 @@ pub fn corpus(folder: &Path, timed: bool) -> Corpus {
 /// Fits, writes, and opens what was written, as the database does.
 pub fn fit(family: &str, corpus: &Corpus, params: &Value) -> Box<dyn Model> {
     let fit = families::find(family).unwrap().fit.unwrap();
-    let bytes = fit(corpus, params, &Control::default()).unwrap().finish().unwrap();
+    let control = Control::default();
+    let bytes = fit(&Training::new(corpus, params, &control)).unwrap().artifact.finish().unwrap();
     families::open(Arc::new(Artifact::from_vec(bytes).unwrap())).unwrap()
 }

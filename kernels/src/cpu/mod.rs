@@ -31,7 +31,7 @@ pub use matrix::Matrix;
 
 pub(crate) use dot::Pair;
 
-use crate::{Activation, Device, Filter, LayerNorm, Linear, Rows, Scored, Sequences, Tensor};
+use crate::{Activation, Device, Filter, LayerNorm, Linear, Operators, Rows, Scored, Sequences, Tensor};
 use attention::AttentionKernel;
 use dot::ScoreKernel;
 use gemm::LinearKernel;
@@ -99,8 +99,9 @@ fn check_offsets(offsets: &[usize], rows: usize) {
     assert_eq!(offsets.last().copied().unwrap_or(0), rows, "offsets of a batch must end at its {rows} rows");
 }
 
-impl Device for Cpu {
+impl Operators for Cpu {
     type Matrix = Matrix;
+    type Weight = Tensor;
 
     fn embed(&self, items: &Tensor, positions: &Tensor, scale: f32, batch: &Sequences<'_>) -> Matrix {
         let (events, dim) = (batch.items.len(), items.cols());
@@ -230,7 +231,9 @@ impl Device for Cpu {
         // SAFETY: every row is copied.
         unsafe { Matrix::filled_by(batch.len(), dim, fill) }
     }
+}
 
+impl Device for Cpu {
     fn download(&self, x: &Matrix) -> Vec<f32> {
         x.as_slice().to_vec()
     }

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Family, Model, params};
+use super::{Family, Fitted, Model, Training, params};
 use crate::evaluate::{Spec, evaluate};
 use crate::{Artifact, ArtifactBuilder, Control, Corpus, Error, Result};
 
@@ -74,8 +74,10 @@ struct Config {
 }
 
 /// Counts the edges and orders the rings of every item. Costs one visit to every walk of two steps.
-fn fit(corpus: &Corpus, params: &Value, control: &Control) -> Result<ArtifactBuilder> {
-    let params: Params = params::read(NAME, params)?;
+fn fit(training: &Training<'_>) -> Result<Fitted> {
+    let control = training.control;
+    let corpus = &training.corpus.without_last(training.leave_last);
+    let params: Params = params::read(NAME, training.params)?;
     let budgets = params.budgets.unwrap_or_else(|| params.variant.default_budgets());
     let wanted = params.variant.default_budgets().len();
     if budgets.len() != wanted || budgets.iter().all(|&b| b == 0) {
@@ -93,7 +95,7 @@ fn fit(corpus: &Corpus, params: &Value, control: &Control) -> Result<ArtifactBui
         Similarity::Auto => best_similarity(corpus, &plan, control)?,
         given => given,
     };
-    plan.build(corpus, similarity, &|_| true, control)
+    Ok(plan.build(corpus, similarity, &|_| true, control)?.into())
 }
 
 /// What is built, but for the likeness.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgrec_kernels::{Filter, Scored};
+use serde_json::Value;
 
 use super::*;
 use crate::random::SplitMix;
@@ -182,7 +183,7 @@ fn the_same_corpus_gives_the_same_bytes_on_any_number_of_threads() {
     let corpus = testing::random_corpus(testing::fresh_seed(), 300, 200);
     let bytes = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| fit(&corpus, &json!({}), &Control::default()).unwrap().finish().unwrap())
+        pool.install(|| testing::try_fit(NAME, &corpus, &json!({}), &Control::default()).unwrap())
     };
     assert!(bytes(1) == bytes(3));
 }
@@ -190,7 +191,7 @@ fn the_same_corpus_gives_the_same_bytes_on_any_number_of_threads() {
 #[test]
 fn wrong_parameters_are_named() {
     let corpus = testing::corpus(&[&[1, 2]]);
-    let refused = |params: Value| match fit(&corpus, &params, &Control::default()) {
+    let refused = |params: Value| match testing::try_fit(NAME, &corpus, &params, &Control::default()) {
         Err(Error::Parameter(why)) | Err(Error::Data(why)) => why,
         other => panic!("{params}: {other:?}"),
     };
@@ -208,11 +209,11 @@ fn wrong_parameters_are_named() {
     ] {
         refused(params);
     }
-    let empty = fit(&testing::corpus(&[&[]]), &json!({}), &Control::default());
+    let empty = testing::try_fit(NAME, &testing::corpus(&[&[]]), &json!({}), &Control::default());
     assert!(matches!(empty, Err(Error::Data(_))));
     let control = Control::default();
     control.cancel();
-    assert!(matches!(fit(&corpus, &Value::Null, &control), Err(Error::Cancelled)));
+    assert!(matches!(testing::try_fit(NAME, &corpus, &Value::Null, &control), Err(Error::Cancelled)));
 }
 
 #[test]

@@ -1,33 +1,33 @@
 //! The forward pass: histories in, one vector a history out.
 
-use pgrec_kernels::{Activation, Device, LayerNorm, Linear, Rows, Sequences, Tensor};
+use pgrec_kernels::{Activation, LayerNorm, Linear, Operators, Rows, Sequences, Tensor};
 
 use super::config::{Block, Config, Positions};
 use crate::{Artifact, Error, Result};
 
-/// A model's weights, in the bytes of its artifact.
-pub(super) struct Encoder {
+/// A model's weights: tensors in the bytes of its artifact, or the parameters of a training.
+pub(super) struct Encoder<W> {
     pub(super) config: Config,
-    pub(super) items: Tensor,
-    positions: Tensor,
-    input_norm: Option<LayerNorm>,
-    blocks: Vec<BlockWeights>,
-    final_norm: Option<LayerNorm>,
+    pub(super) items: W,
+    positions: W,
+    input_norm: Option<LayerNorm<W>>,
+    blocks: Vec<BlockWeights<W>>,
+    final_norm: Option<LayerNorm<W>>,
 }
 
-struct BlockWeights {
-    attention_norm: LayerNorm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Option<Linear>,
-    ffn_norm: LayerNorm,
-    ffn_in: Linear,
-    ffn_out: Linear,
+struct BlockWeights<W> {
+    attention_norm: LayerNorm<W>,
+    query: Linear<W>,
+    key: Linear<W>,
+    value: Linear<W>,
+    output: Option<Linear<W>>,
+    ffn_norm: LayerNorm<W>,
+    ffn_in: Linear<W>,
+    ffn_out: Linear<W>,
 }
 
-impl Encoder {
-    /// Finds the weights and checks their shapes against the configuration.
+impl Encoder<Tensor> {
+    /// Finds the weights in an artifact and checks their shapes against the configuration.
     pub(super) fn open(artifact: &Artifact) -> Result<Self> {
         let config: Config = artifact.config()?;
         config.check()?;
@@ -36,48 +36,60 @@ impl Encoder {
                 artifact.tensor_of(&weight.name, &weight.shape)?;
             }
         }
-        let optional = |name: String| artifact.has(&name).then(|| artifact.tensor(&name)).transpose();
-        let norm = |name: &str| -> Result<LayerNorm> {
+        Self::new(config, |name| artifact.has(name).then(|| artifact.tensor(name)).transpose())
+    }
+}
+
+impl<W> Encoder<W> {
+    /// From weights by name; those that are not optional have to be there.
+    pub(super) fn new(config: Config, weight: impl Fn(&str) -> Result<Option<W>>) -> Result<Self> {
+        let needed =
+            |name: &str| weight(name)?.ok_or_else(|| Error::Malformed(format!("tensor \"{name}\" is missing")));
+        let norm = |name: &str| -> Result<LayerNorm<W>> {
             Ok(LayerNorm {
-                weight: optional(format!("{name}.weight"))?,
-                bias: optional(format!("{name}.bias"))?,
+                weight: weight(&format!("{name}.weight"))?,
+                bias: weight(&format!("{name}.bias"))?,
                 eps: config.norm_eps as f32,
             })
         };
-        let linear = |name: &str| -> Result<Linear> {
-            Ok(Linear { weight: artifact.tensor(&format!("{name}.weight"))?, bias: optional(format!("{name}.bias"))? })
+        let norm_or_none = |name: &str| -> Result<_> { Ok(Some(norm(name)?).filter(|norm| norm.weight.is_some())) };
+        let linear = |name: &str| -> Result<Linear<W>> {
+            Ok(Linear { weight: needed(&format!("{name}.weight"))?, bias: weight(&format!("{name}.bias"))? })
         };
         let blocks = (0..config.blocks).map(|block| {
             let at = |layer: &str| format!("blocks.{block}.{layer}");
+            let output = weight(&at("output.weight"))?;
             Ok(BlockWeights {
                 attention_norm: norm(&at("attention_norm"))?,
                 query: linear(&at("query"))?,
                 key: linear(&at("key"))?,
                 value: linear(&at("value"))?,
-                output: artifact.has(&at("output.weight")).then(|| linear(&at("output"))).transpose()?,
+                output: output.map(|_| linear(&at("output"))).transpose()?,
                 ffn_norm: norm(&at("ffn_norm"))?,
                 ffn_in: linear(&at("ffn_in"))?,
                 ffn_out: linear(&at("ffn_out"))?,
             })
         });
         Ok(Self {
-            items: artifact.tensor("items")?,
-            positions: artifact.tensor("positions")?,
-            input_norm: artifact.has("input_norm.weight").then(|| norm("input_norm")).transpose()?,
+            items: needed("items")?,
+            positions: needed("positions")?,
+            input_norm: norm_or_none("input_norm")?,
             blocks: blocks.collect::<Result<_>>()?,
-            final_norm: artifact.has("final_norm.weight").then(|| norm("final_norm")).transpose()?,
+            final_norm: norm_or_none("final_norm")?,
             config,
         })
     }
 
-    /// One vector a history, `[histories, dim]`. The score of an item is its dot product with the item's row.
-    pub(super) fn encode<D: Device>(&self, dev: &D, batch: &Sequences<'_>) -> D::Matrix {
+    /// One vector a history (or, of [`Rows::All`], one an event, of the history up to it), `[rows, dim]`. The score
+    /// of an item is its dot product with the item's row.
+    pub(super) fn encode<O: Operators<Weight = W>>(&self, dev: &O, batch: &Sequences<'_>, rows: Rows) -> O::Matrix {
         let mut x = dev.embed(&self.items, &self.positions, self.config.item_scale as f32, batch);
         if let Some(norm) = &self.input_norm {
             x = dev.layer_norm(&x, norm);
         }
+        x = dev.dropout(x, batch);
         for (depth, block) in self.blocks.iter().enumerate() {
-            let rows = if depth + 1 == self.blocks.len() { Rows::Last } else { Rows::All };
+            let rows = if depth + 1 == self.blocks.len() { rows } else { Rows::All };
             x = self.block(dev, x, block, batch, rows);
         }
         match &self.final_norm {
@@ -88,24 +100,25 @@ impl Encoder {
 
     /// One block in the form the configuration names ([`Block`] has the equations). Keys and values are needed
     /// of every event; everything else only of the rows that are asked for.
-    fn block<D: Device>(
+    fn block<O: Operators<Weight = W>>(
         &self,
-        dev: &D,
-        x: D::Matrix,
-        weights: &BlockWeights,
+        dev: &O,
+        x: O::Matrix,
+        weights: &BlockWeights<W>,
         batch: &Sequences<'_>,
         rows: Rows,
-    ) -> D::Matrix {
+    ) -> O::Matrix {
         let form = self.config.block;
-        let norm_before = |x: &D::Matrix, norm| (form != Block::PostLn).then(|| dev.layer_norm(x, norm));
-        let norm_after = |x: D::Matrix, norm| if form == Block::PostLn { dev.layer_norm(&x, norm) } else { x };
+        let norm_after = |x: O::Matrix, norm| if form == Block::PostLn { dev.layer_norm(&x, norm) } else { x };
 
-        let normed = if form == Block::PreLn { norm_before(&x, &weights.attention_norm) } else { None };
+        let normed = (form == Block::PreLn).then(|| dev.layer_norm(&x, &weights.attention_norm));
         let remembered = normed.as_ref().unwrap_or(&x);
         let last = (rows == Rows::Last).then(|| dev.last_rows(&x, batch));
         let asked = last.as_ref().unwrap_or(&x);
-        let n = norm_before(asked, &weights.attention_norm);
-        let q = dev.linear(n.as_ref().unwrap_or(asked), &weights.query, Activation::Identity);
+        let shared = normed.as_ref().filter(|_| rows == Rows::All);
+        let own = (form != Block::PostLn && shared.is_none()).then(|| dev.layer_norm(asked, &weights.attention_norm));
+        let n = own.as_ref().or(shared);
+        let q = dev.linear(n.unwrap_or(asked), &weights.query, Activation::Identity);
         let heads = self.config.heads;
         let mut y = match rows {
             Rows::Last => dev.last_attention(&q, remembered, &weights.key, &weights.value, heads, batch),
@@ -118,19 +131,24 @@ impl Encoder {
         if let Some(output) = &weights.output {
             y = dev.linear(&y, output, Activation::Identity);
         }
-        dev.add(&mut y, residual(form, &n, asked));
+        if form != Block::Original {
+            y = dev.dropout(y, batch);
+        }
+        dev.add(&mut y, residual(form, n, asked));
         let y = norm_after(y, &weights.attention_norm);
 
-        let m = norm_before(&y, &weights.ffn_norm);
+        let m = (form != Block::PostLn).then(|| dev.layer_norm(&y, &weights.ffn_norm));
         let hidden = dev.linear(m.as_ref().unwrap_or(&y), &weights.ffn_in, self.config.activation.into());
-        let mut z = dev.linear(&hidden, &weights.ffn_out, Activation::Identity);
-        dev.add(&mut z, residual(form, &m, &y));
+        let hidden = if form == Block::PostLn { hidden } else { dev.dropout(hidden, batch) };
+        let z = dev.linear(&hidden, &weights.ffn_out, Activation::Identity);
+        let mut z = dev.dropout(z, batch);
+        dev.add(&mut z, residual(form, m.as_ref(), &y));
         norm_after(z, &weights.ffn_norm)
     }
 }
 
 /// What a half of a block is added to: its normalised input in the original form, its input in the others.
-fn residual<'a, M>(form: Block, normed: &'a Option<M>, x: &'a M) -> &'a M {
+fn residual<'a, M>(form: Block, normed: Option<&'a M>, x: &'a M) -> &'a M {
     match normed {
         Some(normed) if form == Block::Original => normed,
         _ => x,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use pgrec_kernels::cpu::Cpu;
-use pgrec_kernels::{Device, Filter, Scored, Segment};
+use pgrec_kernels::{Device, Filter, Rows, Scored, Segment, Tensor};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ const ITEMS_A_NEIGHBOUR: usize = 500;
 /// An open model.
 pub(super) struct Sasrec {
     artifact: Arc<Artifact>,
-    encoder: Encoder,
+    encoder: Encoder<Tensor>,
     device: Cpu,
     segment: OnceLock<Segment>,
 }
@@ -50,7 +50,7 @@ impl Sasrec {
     /// The vectors of histories, `[histories, dim]`.
     fn vectors<'a>(&self, histories: impl Iterator<Item = &'a [u32]>) -> Result<Vec<f32>> {
         let batch = Batch::new(&self.encoder.config, self.items(), histories)?;
-        let encoded = self.encoder.encode(&self.device, &batch.sequences());
+        let encoded = self.encoder.encode(&self.device, &batch.sequences(), Rows::Last);
         Ok(self.device.download(&encoded))
     }
 
