@@ -22,6 +22,8 @@ pub struct Noise<'a> {
 pub trait Backward: Device {
     /// A matrix of zeros, for accumulating derivatives of a weight. Vectors are matrices of one row.
     fn zeros(&self, rows: usize, cols: usize) -> Self::Matrix;
+    /// The same numbers in a matrix of their own.
+    fn copy(&self, x: &Self::Matrix) -> Self::Matrix;
 
     /// An activation on its own: act(x). Backward needs what was activated, so a tape does not fuse it.
     fn activate(&self, x: &Self::Matrix, activation: Activation) -> Self::Matrix;
@@ -91,8 +93,6 @@ pub trait Backward: Device {
     /// Of [`crate::Operators::last_rows`]: `[events, dim]`, zero but for the last row of each history.
     fn last_rows_backward(&self, dy: &Self::Matrix, batch: &Sequences<'_>) -> Self::Matrix;
 
-    /// Rows divided by their length, or by 1e-6 where they are shorter.
-    fn l2_normalize(&self, x: &Self::Matrix) -> Self::Matrix;
-    /// Of [`Backward::l2_normalize`]: gives dx.
+    /// Of [`crate::Operators::l2_normalize`]: gives dx.
     fn l2_normalize_backward(&self, x: &Self::Matrix, dy: &Self::Matrix) -> Self::Matrix;
 }

@@ -131,6 +131,8 @@ pub trait Operators {
     }
     /// The last row of each history: `[histories, dim]`. Histories must not be empty.
     fn last_rows(&self, x: &Self::Matrix, batch: &Sequences<'_>) -> Self::Matrix;
+    /// Rows divided by their length, or by 1e-6 where they are shorter.
+    fn l2_normalize(&self, x: &Self::Matrix) -> Self::Matrix;
     /// In training some numbers become 0 and the others grow by as much; in serving nothing happens.
     /// `x` has a row for every event.
     fn dropout(&self, x: Self::Matrix, _batch: &Sequences<'_>) -> Self::Matrix {

@@ -37,6 +37,71 @@ pub(super) unsafe fn activate<S: Simd>(activation: Activation, at: *mut f32, row
     }
 }
 
+/// An element-wise function and its derivative.
+pub(super) trait Curve {
+    fn value<S: Simd>(x: S) -> S;
+    fn slope<S: Simd>(x: S) -> S;
+}
+
+pub(super) struct Identity;
+pub(super) struct Relu;
+pub(super) struct Gelu;
+pub(super) struct Silu;
+
+impl Curve for Identity {
+    #[inline(always)]
+    fn value<S: Simd>(x: S) -> S {
+        x
+    }
+    #[inline(always)]
+    fn slope<S: Simd>(x: S) -> S {
+        x.like(1.0)
+    }
+}
+
+impl Curve for Relu {
+    #[inline(always)]
+    fn value<S: Simd>(x: S) -> S {
+        x.like(0.0).max(x)
+    }
+    #[inline(always)]
+    fn slope<S: Simd>(x: S) -> S {
+        (x.like(0.0) - x).select_negative(x.like(1.0), x.like(0.0))
+    }
+}
+
+impl Curve for Gelu {
+    #[inline(always)]
+    fn value<S: Simd>(x: S) -> S {
+        gelu(x)
+    }
+    /// Φ(x) + x·φ(x)
+    #[inline(always)]
+    fn slope<S: Simd>(x: S) -> S {
+        const DENSITY: f32 = 0.398_942_3;
+        // Beyond 20 the density is clamped, and the product would grow with x.
+        let x = x.like(20.0).min(x.like(-20.0).max(x));
+        let Normal { cdf, e } = normal(x);
+        cdf.fma(x * e, x.like(DENSITY))
+    }
+}
+
+impl Curve for Silu {
+    #[inline(always)]
+    fn value<S: Simd>(x: S) -> S {
+        silu(x)
+    }
+    /// σ(x)·(1 + x·(1 − σ(x)))
+    #[inline(always)]
+    fn slope<S: Simd>(x: S) -> S {
+        let x = x.like(88.0).min(x.like(-88.0).max(x));
+        let one = x.like(1.0);
+        let e = (x.like(0.0) - x).exp();
+        let sigma = one / (one + e);
+        sigma.fma(sigma * (sigma * e), x)
+    }
+}
+
 /// x·σ(x)
 #[inline(always)]
 fn silu<S: Simd>(x: S) -> S {
@@ -45,12 +110,24 @@ fn silu<S: Simd>(x: S) -> S {
 }
 
 /// x·Φ(x), within 1e-6 of its own size wherever it is a normal number.
-///
+#[inline(always)]
+fn gelu<S: Simd>(x: S) -> S {
+    x * normal(x).cdf
+}
+
+/// The normal distribution at a number.
+struct Normal<S> {
+    /// Φ(x)
+    cdf: S,
+    /// e^(−x²/2)
+    e: S,
+}
+
 /// The normal distribution's upper tail at a = |x| is e^(−a²/2)·t·P(t) with t = 1/(1 + .27·a) and P the
 /// interpolation of erfcx at Chebyshev nodes for 0 ≤ a ≤ 20 (relative error 5e-8). a² is needed to twice the
 /// precision of f32, because the exponential turns its absolute error into a relative one.
 #[inline(always)]
-fn gelu<S: Simd>(x: S) -> S {
+fn normal<S: Simd>(x: S) -> Normal<S> {
     const P: [f32; 9] = [
         2.953_709_1e-2,
         -1.292_239_1e-1,
@@ -74,7 +151,7 @@ fn gelu<S: Simd>(x: S) -> S {
     let e = (square * x.like(-0.5)).exp();
     let e = e.fma(e * rest, x.like(-0.5));
     let tail = e * t * p;
-    x * x.select_negative(tail, x.like(1.0) - tail)
+    Normal { cdf: x.select_negative(tail, x.like(1.0) - tail), e }
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use super::dot::dots_strided;
 use super::gemm::{Left, Right, for_row_tiles, store_row, tile};
 use super::isa::Kernel;
 use super::matrix::Scratch;
+use super::noise::{Stream, growth};
 use super::simd::{MAX_LANES, Simd};
+use crate::Noise;
 
 /// softmax(q·kᵀ/√d_head)·v within each history and head.
 pub(super) struct AttentionKernel<'a> {
@@ -21,8 +23,48 @@ pub(super) struct AttentionKernel<'a> {
     pub offsets: &'a [usize],
     /// Only the last query row of each history.
     pub last: bool,
+    /// What training needs beyond the result; without `last`.
+    pub training: Option<Training<'a>>,
     /// As many numbers as `q`, not necessarily initialised.
     pub out: *mut f32,
+}
+
+/// What differs in training.
+#[derive(Clone, Copy)]
+pub(super) struct Training<'a> {
+    /// Dropout on the weights, after the softmax.
+    pub noise: Option<Noise<'a>>,
+    /// `[events, heads]`, not necessarily initialised: log Σ e^(score·scale).
+    pub lse: *mut f32,
+}
+
+/// [`Training`] of one head of one history.
+struct HeadTraining {
+    noise: Option<(HeadNoise, f32)>,
+    lse: *mut f32,
+    /// Numbers of `lse` from one row to the next.
+    stride: usize,
+}
+
+/// Which attention weights of a head fall away.
+#[derive(Clone, Copy)]
+pub(super) struct HeadNoise {
+    stream: Stream,
+    /// Rows of all heads before this one.
+    above: usize,
+    len: usize,
+}
+
+impl HeadNoise {
+    pub(super) fn new(noise: &Noise<'_>, history: usize, head: usize, len: usize) -> Self {
+        Self { stream: Stream::new(noise, history), above: head * len, len }
+    }
+
+    /// Those of `LANES` weights of query row `row`, from key `column` on, that stay.
+    #[inline(always)]
+    pub(super) fn survive<S: Simd>(&self, weights: S, row: usize, column: usize) -> S {
+        weights.survive(self.stream, ((self.above + row) * self.len + column) as u32)
+    }
 }
 
 /// One head of one history.
@@ -51,10 +93,11 @@ impl Kernel for AttentionKernel<'_> {
         let width = longest.next_multiple_of(2 * S::LANES);
         let mut scores = Scratch::new(if self.last { width } else { S::TILE_ROWS * width });
         let mut keys = Scratch::new(if self.last { 0 } else { dim * width });
+        let growth = self.training.and_then(|training| training.noise).as_ref().map_or(1.0, growth);
         for (history, bounds) in self.offsets.windows(2).enumerate() {
-            for head in 0..self.heads {
+            for index in 0..self.heads {
                 let row = if self.last { history } else { bounds[0] };
-                let column = head * dim;
+                let column = index * dim;
                 // SAFETY: the caller checked that the offsets are within the matrices.
                 unsafe {
                     let head = Head {
@@ -69,9 +112,14 @@ impl Kernel for AttentionKernel<'_> {
                     };
                     if self.last {
                         head.last_row::<S>(scores.as_mut_ptr());
-                    } else {
-                        head.all_rows::<S>(keys.as_mut_ptr(), scores.as_mut_ptr());
+                        continue;
                     }
+                    let training = self.training.map(|training| HeadTraining {
+                        noise: training.noise.map(|noise| (HeadNoise::new(&noise, history, index, head.len), growth)),
+                        lse: training.lse.add(bounds[0] * self.heads + index),
+                        stride: self.heads,
+                    });
+                    head.all_rows::<S>(keys.as_mut_ptr(), scores.as_mut_ptr(), training);
                 }
             }
         }
@@ -81,17 +129,17 @@ impl Kernel for AttentionKernel<'_> {
 impl Head {
     /// # Safety
     /// The pointers are those of a head of a history; `keys` holds `dim` and `scores` `TILE_ROWS` times the
-    /// length, rounded up to two vectors.
+    /// length, rounded up to two vectors; `lse` of the training is writable for every row.
     #[inline(always)]
-    unsafe fn all_rows<S: Simd>(&self, keys: *mut f32, scores: *mut f32) {
+    unsafe fn all_rows<S: Simd>(&self, keys: *mut f32, scores: *mut f32, training: Option<HeadTraining>) {
         let panel = 2 * S::LANES;
         let width = self.len.next_multiple_of(panel);
         // SAFETY: rows stay below `len`, columns of the scratch below `width`.
         unsafe {
-            self.transpose_keys::<S>(keys);
+            transpose_panels::<S>(self.k, self.stride, self.len, self.dim, keys);
             let zero = S::splat(0.0);
             for_row_tiles!(S, self.len, i, M => {
-                let queries = Left { at: self.q.add(i * self.stride), stride: self.stride };
+                let queries = Left { at: self.q.add(i * self.stride), stride: self.stride, step: 1 };
                 let known = i + M;
                 let mut j = 0;
                 while j < known {
@@ -114,14 +162,24 @@ impl Head {
                 let mut weights = [0f32; M];
                 for (r, weight) in weights.iter_mut().enumerate() {
                     let row = scores.add(r * width);
-                    *weight = softmax::<S>(row, i + r + 1, self.scale);
+                    let Softmax { largest, sum } = softmax::<S>(row, i + r + 1, self.scale);
+                    *weight = 1.0 / sum;
+                    if let Some(training) = &training {
+                        *training.lse.add((i + r) * training.stride) = largest * self.scale + sum.ln();
+                        if let Some((noise, growth)) = &training.noise {
+                            *weight *= growth;
+                            for j in (0..i + r + 1).step_by(S::LANES) {
+                                noise.survive(S::load(row.add(j)), i + r, j).store(row.add(j));
+                            }
+                        }
+                    }
                     let mut j = (i + r + 1).next_multiple_of(S::LANES);
                     while j < known {
                         zero.store(row.add(j));
                         j += S::LANES;
                     }
                 }
-                let left = Left { at: scores, stride: width };
+                let left = Left { at: scores, stride: width, step: 1 };
                 self.values::<S, M>(left, known, &weights, self.out.add(i * self.stride));
             });
         }
@@ -135,37 +193,8 @@ impl Head {
         // SAFETY: as above.
         unsafe {
             dots_strided::<S>(self.q, self.k, self.stride, self.len, self.dim, scores);
-            let weight = softmax::<S>(scores, self.len, self.scale);
-            self.values::<S, 1>(Left { at: scores, stride: 0 }, self.len, &[weight], self.out);
-        }
-    }
-
-    /// The keys as panels: key `j`'s number `d` goes to `keys[(j / panel·dim + d)·panel + j % panel]`.
-    #[inline(always)]
-    unsafe fn transpose_keys<S: Simd>(&self, keys: *mut f32) {
-        let panel = 2 * S::LANES;
-        let mut j = 0;
-        while j < self.len.next_multiple_of(panel) {
-            let mut rows = [self.k; MAX_LANES];
-            for (l, row) in rows.iter_mut().enumerate().take(S::LANES) {
-                // Keys past the end repeat the last one; their scores are never read.
-                // SAFETY: the index is below `len`.
-                *row = unsafe { self.k.add((j + l).min(self.len - 1) * self.stride) };
-            }
-            let mut d = 0;
-            while d < self.dim {
-                let count = S::LANES.min(self.dim - d);
-                // SAFETY: rows are readable for `dim` numbers; the panel of j holds dim·panel numbers.
-                unsafe {
-                    let columns = S::load_columns(&rows, d, count);
-                    let to = keys.add(j / panel * panel * self.dim + d * panel + j % panel);
-                    for (c, column) in columns.iter().enumerate().take(count) {
-                        column.store(to.add(c * panel));
-                    }
-                }
-                d += S::LANES;
-            }
-            j += S::LANES;
+            let weight = 1.0 / softmax::<S>(scores, self.len, self.scale).sum;
+            self.values::<S, 1>(Left { at: scores, stride: 0, step: 1 }, self.len, &[weight], self.out);
         }
     }
 
@@ -218,13 +247,52 @@ impl Head {
     }
 }
 
+/// Rows as panels of two vectors: row `j`'s number `d` goes to `to[(j / panel·dim + d)·panel + j % panel]`. Rows past
+/// the end of the last panel repeat the last row.
+///
+/// # Safety
+/// The processor has the instruction set of `S`; `from` is readable for `len` rows of `dim` numbers, `stride` apart,
+/// and `to` writable for `dim` times `len` rounded up to two vectors.
+#[inline(always)]
+pub(super) unsafe fn transpose_panels<S: Simd>(from: *const f32, stride: usize, len: usize, dim: usize, to: *mut f32) {
+    let panel = 2 * S::LANES;
+    let mut j = 0;
+    while j < len.next_multiple_of(panel) {
+        let mut rows = [from; MAX_LANES];
+        for (l, row) in rows.iter_mut().enumerate().take(S::LANES) {
+            // SAFETY: the index is below `len`.
+            *row = unsafe { from.add((j + l).min(len - 1) * stride) };
+        }
+        let mut d = 0;
+        while d < dim {
+            let count = S::LANES.min(dim - d);
+            // SAFETY: rows are readable for `dim` numbers; the panel of j holds dim·panel numbers.
+            unsafe {
+                let columns = S::load_columns(&rows, d, count);
+                let to = to.add(j / panel * panel * dim + d * panel + j % panel);
+                for (c, column) in columns.iter().enumerate().take(count) {
+                    column.store(to.add(c * panel));
+                }
+            }
+            d += S::LANES;
+        }
+        j += S::LANES;
+    }
+}
+
+/// What a softmax divides by, and what it subtracts from the scores.
+struct Softmax {
+    largest: f32,
+    sum: f32,
+}
+
 /// Replaces the first `count ≥ 1` scores by e^(scale·(score − largest)) and the rest of their last vector by
-/// zeros. Gives 1 over the sum.
+/// zeros.
 ///
 /// # Safety
 /// The processor has the instruction set of `S`; `row` holds `count` numbers, rounded up to whole vectors.
 #[inline(always)]
-unsafe fn softmax<S: Simd>(row: *mut f32, count: usize, scale: f32) -> f32 {
+unsafe fn softmax<S: Simd>(row: *mut f32, count: usize, scale: f32) -> Softmax {
     let whole = count / S::LANES * S::LANES;
     let rest = count - whole;
     // SAFETY: the caller's row.
@@ -237,7 +305,8 @@ unsafe fn softmax<S: Simd>(row: *mut f32, count: usize, scale: f32) -> f32 {
         if rest > 0 {
             largest = S::load(row.add(whole)).keep(rest, lowest).max(largest);
         }
-        let largest = S::splat(largest.largest());
+        let most = largest.largest();
+        let largest = S::splat(most);
         let scale = S::splat(scale);
         let mut sum = S::splat(0.0);
         for j in (0..whole).step_by(S::LANES) {
@@ -251,6 +320,6 @@ unsafe fn softmax<S: Simd>(row: *mut f32, count: usize, scale: f32) -> f32 {
             e.store(row.add(whole));
             sum = sum + e;
         }
-        1.0 / sum.sum()
+        Softmax { largest: most, sum: sum.sum() }
     }
 }

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
+use super::noise::{MULTIPLIERS, Stream};
 use super::simd::{MAX_LANES, Simd};
 
 /// 8 lanes.
@@ -181,6 +182,20 @@ impl Simd for Avx2 {
             let x = _mm_max_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
             let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
             _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)))
+        }
+    }
+    #[inline(always)]
+    fn survive(self, stream: Stream, first: u32) -> Self {
+        // SAFETY: as in `fma`.
+        unsafe {
+            let all = |x: u32| _mm256_set1_epi32(x as i32);
+            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let x = _mm256_xor_si256(_mm256_add_epi32(all(first), lanes), all(stream.seed[0]));
+            let x = _mm256_mullo_epi32(_mm256_xor_si256(x, _mm256_srli_epi32::<16>(x)), all(MULTIPLIERS[0]));
+            let x = _mm256_xor_si256(x, all(stream.seed[1]));
+            let x = _mm256_mullo_epi32(_mm256_xor_si256(x, _mm256_srli_epi32::<15>(x)), all(MULTIPLIERS[1]));
+            let falls = _mm256_cmpgt_epi32(_mm256_set1_epi32(stream.least), x);
+            Self(_mm256_andnot_ps(_mm256_castsi256_ps(falls), self.0))
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
+use super::noise::{MULTIPLIERS, Stream};
 use super::simd::{MAX_LANES, Simd};
 
 /// 16 lanes.
@@ -180,5 +181,19 @@ impl Simd for Avx512 {
     fn largest(self) -> f32 {
         // SAFETY: as in `fma`.
         unsafe { _mm512_reduce_max_ps(self.0) }
+    }
+    #[inline(always)]
+    fn survive(self, stream: Stream, first: u32) -> Self {
+        // SAFETY: as in `fma`.
+        unsafe {
+            let all = |x: u32| _mm512_set1_epi32(x as i32);
+            let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+            let x = _mm512_xor_si512(_mm512_add_epi32(all(first), lanes), all(stream.seed[0]));
+            let x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32::<16>(x)), all(MULTIPLIERS[0]));
+            let x = _mm512_xor_si512(x, all(stream.seed[1]));
+            let x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32::<15>(x)), all(MULTIPLIERS[1]));
+            let stays = _mm512_cmpge_epi32_mask(x, _mm512_set1_epi32(stream.least));
+            Self(_mm512_maskz_mov_ps(stays, self.0))
+        }
     }
 }

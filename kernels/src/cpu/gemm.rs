@@ -33,11 +33,13 @@ macro_rules! for_row_tiles {
 }
 pub(super) use for_row_tiles;
 
-/// A left operand: row-major, broadcast number by number.
+/// A left operand, broadcast number by number: number `p` of row `r` is at `r·stride + p·step`. Row-major with a step
+/// of 1; the transpose of a row-major matrix with a stride of 1.
 #[derive(Clone, Copy)]
 pub(super) struct Left {
     pub at: *const f32,
     pub stride: usize,
+    pub step: usize,
 }
 
 /// A right operand: row-major, read in vectors. With `last` lanes in the last vector of the tile.
@@ -48,7 +50,7 @@ pub(super) struct Right {
     pub last: usize,
 }
 
-/// `start + left·right` for `M` rows and `V` vectors of columns, over `inner` products.
+/// `start + left·right` for `M` rows and `V` vectors of columns, over `inner` products. Every row has the same start.
 /// `PART`: the last vector has only `right.last` lanes.
 ///
 /// # Safety
@@ -75,7 +77,7 @@ pub(super) unsafe fn tile<S: Simd, const M: usize, const V: usize, const PART: b
                 };
             }
             for r in 0..M {
-                let a = S::splat(*left.at.add(r * left.stride + p));
+                let a = S::splat(*left.at.add(r * left.stride + p * left.step));
                 for v in 0..V {
                     acc[r][v] = acc[r][v].fma(a, columns[v]);
                 }
@@ -91,7 +93,7 @@ pub(super) unsafe fn tile<S: Simd, const M: usize, const V: usize, const PART: b
 /// # Safety
 /// The processor has the instruction set of `S`; `from` is readable for that many numbers.
 #[inline(always)]
-unsafe fn load_row<S: Simd, const V: usize, const PART: bool>(from: *const f32, last: usize) -> [S; V] {
+pub(super) unsafe fn load_row<S: Simd, const V: usize, const PART: bool>(from: *const f32, last: usize) -> [S; V] {
     // SAFETY: within the numbers the caller vouches for.
     unsafe {
         let mut row = [S::splat(0.0); V];
@@ -114,6 +116,66 @@ pub(super) unsafe fn store_row<S: Simd, const V: usize, const PART: bool>(row: [
         unsafe {
             let at = to.add(v * S::LANES);
             if PART && v == V - 1 { x.store_part(at, last) } else { x.store(at) }
+        }
+    }
+}
+
+/// `to += left·right` for `M` rows of `cols` columns, the sum of the products being added as one number.
+///
+/// # Safety
+/// As for [`tile`]; `to` is readable and writable for `M` rows of `cols` numbers, `to_stride` apart.
+#[inline(always)]
+pub(super) unsafe fn add_rows<S: Simd, const M: usize>(
+    left: Left,
+    right: *const f32,
+    right_stride: usize,
+    inner: usize,
+    cols: usize,
+    to: *mut f32,
+    to_stride: usize,
+) {
+    // SAFETY: the panels below stay within the columns.
+    unsafe {
+        let panel = |j: usize, last| (Right { at: right.add(j), stride: right_stride, last }, to.add(j));
+        let mut j = 0;
+        while j + 2 * S::LANES <= cols {
+            let (right, to) = panel(j, S::LANES);
+            add_tile::<S, M, 2, false>(left, right, inner, to, to_stride);
+            j += 2 * S::LANES;
+        }
+        match cols - j {
+            0 => {}
+            rest if rest <= S::LANES => {
+                let (right, to) = panel(j, rest);
+                add_tile::<S, M, 1, true>(left, right, inner, to, to_stride);
+            }
+            rest => {
+                let (right, to) = panel(j, rest - S::LANES);
+                add_tile::<S, M, 2, true>(left, right, inner, to, to_stride);
+            }
+        }
+    }
+}
+
+/// One panel of [`add_rows`].
+#[inline(always)]
+unsafe fn add_tile<S: Simd, const M: usize, const V: usize, const PART: bool>(
+    left: Left,
+    right: Right,
+    inner: usize,
+    to: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let sums = tile::<S, M, V, PART>(left, right, inner, [S::splat(0.0); V]);
+        for (r, row) in sums.into_iter().enumerate() {
+            let to = to.add(r * stride);
+            let mut there = load_row::<S, V, PART>(to, right.last);
+            for (there, x) in there.iter_mut().zip(row) {
+                *there = *there + x;
+            }
+            store_row::<S, V, PART>(there, to, right.last);
         }
     }
 }
@@ -177,7 +239,7 @@ impl LinearKernel<'_> {
             let lowest = S::splat(if self.activation == Activation::Relu { 0.0 } else { f32::NEG_INFINITY });
             let right = Right { at: self.weight.as_ptr().add(j), stride: self.stride, last };
             for_row_tiles!(S, self.rows, i, M => {
-                let left = Left { at: self.x.as_ptr().add(i * self.inputs), stride: self.inputs };
+                let left = Left { at: self.x.as_ptr().add(i * self.inputs), stride: self.inputs, step: 1 };
                 let sums = tile::<S, M, V, PART>(left, right, self.inputs, start);
                 let out = self.out.add(i * self.stride + j);
                 for (r, row) in sums.into_iter().enumerate() {

@@ -1,22 +1,72 @@
 //! Row-major matrices in host memory.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// One cache line of numbers. Vector loads that stay within a line are twice as fast as those that do not.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
-/// Lines that one thread keeps for its next matrices: the working set of a history of some 1,000 events.
+/// Lines that a thread keeps for its next matrices, where it was not told otherwise: the working set of a history
+/// of some 1,000 events.
 const KEPT_LINES: usize = 4 << 20 >> 6;
 
-/// Buffers that one thread keeps.
-const KEPT_BUFFERS: usize = 16;
+/// Buffers that one thread keeps: more than a training step over a slice of a batch has at a time.
+const KEPT_BUFFERS: usize = 512;
 
 thread_local! {
     /// Buffers of dropped matrices. The matrices of one history together exceed what the allocator keeps: without
     /// this, every call gives its memory back to the system and faults it in again, a sixth of the whole call.
-    static KEPT: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Kept> = const { RefCell::new(Kept { buffers: Vec::new(), lines: 0 }) };
+    /// Lines that may be kept.
+    static LIMIT: Cell<usize> = const { Cell::new(KEPT_LINES) };
+}
+
+/// Lets the calling thread keep up to `bytes` of the memory of its dropped matrices for the next ones; 4 MB where it
+/// is not called. A thread that trains needs what it holds between the way forward and the way back: some 15 matrices
+/// a transformer block.
+pub fn keep_buffers(bytes: usize) {
+    LIMIT.set(bytes / size_of::<Line>());
+    // A thread that is ending keeps nothing anyway.
+    let _ = KEPT.try_with(|kept| kept.borrow_mut().shrink_to(LIMIT.get()));
+}
+
+/// Free buffers, the smallest first, and among equals the one dropped last first: it is the likeliest to be cached.
+struct Kept {
+    buffers: Vec<Vec<Line>>,
+    /// Of all buffers together.
+    lines: usize,
+}
+
+impl Kept {
+    /// The smallest buffer of at least so many lines.
+    fn take(&mut self, lines: usize) -> Option<Vec<Line>> {
+        let at = self.buffers.partition_point(|buffer| buffer.capacity() < lines);
+        let buffer = (at < self.buffers.len()).then(|| self.buffers.remove(at))?;
+        self.lines -= buffer.capacity();
+        Some(buffer)
+    }
+
+    /// Keeps a buffer, for which smaller ones go where there are too many.
+    fn give(&mut self, buffer: Vec<Line>, limit: usize) {
+        let lines = buffer.capacity();
+        if lines == 0 || lines > limit {
+            return;
+        }
+        self.shrink_to(limit - lines);
+        let at = self.buffers.partition_point(|buffer| buffer.capacity() < lines);
+        self.buffers.insert(at, buffer);
+        self.lines += lines;
+    }
+
+    fn shrink_to(&mut self, limit: usize) {
+        let mut gone = 0;
+        while self.lines > limit || self.buffers.len() - gone >= KEPT_BUFFERS {
+            self.lines -= self.buffers[gone].capacity();
+            gone += 1;
+        }
+        self.buffers.drain(..gone);
+    }
 }
 
 /// Uninitialised numbers at the beginning of a cache line. Kernels write them before they read them.
@@ -27,12 +77,7 @@ pub(super) struct Scratch {
 impl Scratch {
     pub(super) fn new(len: usize) -> Self {
         let wanted = len.div_ceil(16);
-        let kept = KEPT.try_with(|kept| {
-            let mut kept = kept.borrow_mut();
-            let fits = kept.iter().enumerate().filter(|(_, lines)| lines.capacity() >= wanted);
-            let best = fits.min_by_key(|(_, lines)| lines.capacity())?.0;
-            Some(kept.swap_remove(best))
-        });
+        let kept = KEPT.try_with(|kept| kept.borrow_mut().take(wanted));
         Self { lines: kept.ok().flatten().unwrap_or_else(|| Vec::with_capacity(wanted)) }
     }
 
@@ -44,17 +89,8 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let lines = std::mem::take(&mut self.lines);
-        if lines.capacity() == 0 {
-            return;
-        }
         // While a thread ends its list may be gone already; then the buffer is freed like any other.
-        let _ = KEPT.try_with(|kept| {
-            let mut kept = kept.borrow_mut();
-            let held: usize = kept.iter().map(Vec::capacity).sum();
-            if kept.len() < KEPT_BUFFERS && held + lines.capacity() <= KEPT_LINES {
-                kept.push(lines);
-            }
-        });
+        let _ = KEPT.try_with(|kept| kept.borrow_mut().give(lines, LIMIT.get()));
     }
 }
 
@@ -122,5 +158,48 @@ impl Matrix {
 impl std::fmt::Debug for Matrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Matrix[{}, {}]", self.rows, self.cols)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept() -> (usize, usize) {
+        KEPT.with(|kept| (kept.borrow().lines * size_of::<Line>(), kept.borrow().buffers.len()))
+    }
+
+    fn on_a_new_thread(test: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            scope.spawn(test);
+        });
+    }
+
+    #[test]
+    fn a_thread_that_serves_keeps_no_more_than_it_did() {
+        on_a_new_thread(|| {
+            for rows in [100, 5000, 20] {
+                drop([0; 60].map(|_| Matrix::zeros(rows, 64)));
+                assert!(kept().0 <= 4 << 20, "{:?}", kept());
+            }
+            assert!(kept().0 > 3 << 20, "small buffers took the place of large ones: {:?}", kept());
+        });
+    }
+
+    #[test]
+    fn a_thread_that_trains_gets_all_its_buffers_back() {
+        on_a_new_thread(|| {
+            keep_buffers(64 << 20);
+            let step = || [64, 256, 1, 64].map(|cols| [0; 30].map(|_| Matrix::zeros(500, cols)));
+            drop(step());
+            let after_one = kept();
+            assert_eq!(after_one.1, 120);
+            let again = step();
+            assert_eq!(kept(), (0, 0), "buffers were allocated beside those that were kept");
+            drop(again);
+            assert_eq!(kept(), after_one);
+            keep_buffers(1 << 20);
+            assert!(kept().0 <= 1 << 20);
+        });
     }
 }

@@ -3,10 +3,12 @@
 
 mod activation;
 mod attention;
+mod backward;
 mod dot;
 mod gemm;
 mod isa;
 mod matrix;
+mod noise;
 mod portable;
 mod projected;
 #[cfg(test)]
@@ -27,7 +29,7 @@ mod avx512;
 mod neon;
 
 pub use isa::Isa;
-pub use matrix::Matrix;
+pub use matrix::{Matrix, keep_buffers};
 
 pub(crate) use dot::Pair;
 
@@ -36,7 +38,7 @@ use attention::AttentionKernel;
 use dot::ScoreKernel;
 use gemm::LinearKernel;
 use projected::ProjectedKernel;
-use rowwise::{AddKernel, EmbedKernel, LayerNormKernel};
+use rowwise::{AddKernel, EmbedKernel, L2Kernel, LayerNormKernel};
 use top_k::{BatchKernel, Best, ScanKernel};
 
 /// The CPU as a device.
@@ -175,6 +177,7 @@ impl Operators for Cpu {
                 dim,
                 offsets: batch.offsets,
                 last,
+                training: None,
                 out,
             })
         };
@@ -230,6 +233,12 @@ impl Operators for Cpu {
         };
         // SAFETY: every row is copied.
         unsafe { Matrix::filled_by(batch.len(), dim, fill) }
+    }
+
+    fn l2_normalize(&self, x: &Matrix) -> Matrix {
+        let fill = |out| self.run(L2Kernel { x: x.as_slice(), dim: x.cols(), rows: x.rows(), out });
+        // SAFETY: the kernel writes every row.
+        unsafe { Matrix::filled_by(x.rows(), x.cols(), fill) }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::arch::aarch64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
+use super::noise::{MULTIPLIERS, Stream};
 use super::simd::{MAX_LANES, Simd};
 
 /// 4 lanes.
@@ -154,5 +155,19 @@ impl Simd for Neon {
     fn largest(self) -> f32 {
         // SAFETY: as in `fma`.
         unsafe { vmaxvq_f32(self.0) }
+    }
+    #[inline(always)]
+    fn survive(self, stream: Stream, first: u32) -> Self {
+        const INDEX: [u32; 4] = [0, 1, 2, 3];
+        // SAFETY: as in `fma`.
+        unsafe {
+            let x = vaddq_u32(vdupq_n_u32(first), vld1q_u32(INDEX.as_ptr()));
+            let x = veorq_u32(x, vdupq_n_u32(stream.seed[0]));
+            let x = vmulq_u32(veorq_u32(x, vshrq_n_u32::<16>(x)), vdupq_n_u32(MULTIPLIERS[0]));
+            let x = veorq_u32(x, vdupq_n_u32(stream.seed[1]));
+            let x = vmulq_u32(veorq_u32(x, vshrq_n_u32::<15>(x)), vdupq_n_u32(MULTIPLIERS[1]));
+            let stays = vcgeq_s32(vreinterpretq_s32_u32(x), vdupq_n_s32(stream.least));
+            Self(vreinterpretq_f32_u32(vandq_u32(stays, vreinterpretq_u32_f32(self.0))))
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
+use super::noise::Stream;
 use super::simd::{MAX_LANES, Simd};
 
 /// 4 lanes.
@@ -135,5 +136,15 @@ impl Simd for Portable {
     fn largest(self) -> f32 {
         let [a, b, c, d] = self.0;
         a.max(b).max(c.max(d))
+    }
+    #[inline(always)]
+    fn survive(self, stream: Stream, first: u32) -> Self {
+        let mut lanes = self.0;
+        for (lane, n) in lanes.iter_mut().zip(0..) {
+            if !stream.keeps(first.wrapping_add(n)) {
+                *lane = 0.0;
+            }
+        }
+        Self(lanes)
     }
 }

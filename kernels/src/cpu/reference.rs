@@ -29,45 +29,72 @@ pub(crate) fn silu_f64(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
 }
 
-pub(crate) fn linear(
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
+pub(crate) fn activate_f64(x: f64, activation: Activation) -> f64 {
+    match activation {
+        Activation::Identity => x,
+        Activation::Relu => x.max(0.0),
+        Activation::Gelu => gelu_f64(x),
+        Activation::Silu => silu_f64(x),
+    }
+}
+
+/// A number of the operators, or one that a finite difference has changed by less than they could see.
+pub(crate) trait Number: Copy + Into<f64> {}
+impl Number for f32 {}
+impl Number for f64 {}
+
+pub(crate) fn linear<T: Number>(
+    x: &[T],
+    weight: &[T],
+    bias: Option<&[T]>,
     [m, k, n]: [usize; 3],
     activation: Activation,
 ) -> Vec<f64> {
     let mut out = Vec::new();
     for i in 0..m {
         for j in 0..n {
-            let sum: f64 = (0..k).map(|p| f64::from(x[i * k + p]) * f64::from(weight[p * n + j])).sum();
-            let sum = sum + bias.map_or(0.0, |bias| f64::from(bias[j]));
-            out.push(match activation {
-                Activation::Identity => sum,
-                Activation::Relu => sum.max(0.0),
-                Activation::Gelu => gelu_f64(sum),
-                Activation::Silu => silu_f64(sum),
-            });
+            let sum: f64 = (0..k).map(|p| x[i * k + p].into() * weight[p * n + j].into()).sum();
+            let sum = sum + bias.map_or(0.0, |bias| bias[j].into());
+            out.push(activate_f64(sum, activation));
         }
     }
     out
 }
 
-pub(crate) fn layer_norm(x: &[f32], dim: usize, weight: Option<&[f32]>, bias: Option<&[f32]>, eps: f32) -> Vec<f64> {
+pub(crate) fn layer_norm<T: Number>(
+    x: &[T],
+    dim: usize,
+    weight: Option<&[T]>,
+    bias: Option<&[T]>,
+    eps: f32,
+) -> Vec<f64> {
     let mut out = Vec::new();
     for row in x.chunks(dim) {
-        let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
+        let row: Vec<f64> = row.iter().map(|&x| x.into()).collect();
         let mean = row.iter().sum::<f64>() / dim as f64;
         let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / dim as f64;
         out.extend(row.iter().enumerate().map(|(j, x)| {
             let y = (x - mean) / (variance + f64::from(eps)).sqrt();
-            y * weight.map_or(1.0, |w| f64::from(w[j])) + bias.map_or(0.0, |b| f64::from(b[j]))
+            y * weight.map_or(1.0, |w| w[j].into()) + bias.map_or(0.0, |b| b[j].into())
         }));
     }
     out
 }
 
 /// One query row of one history against its first `known` events.
-pub(crate) fn attention_row(q: &[f32], k: &[f32], v: &[f32], heads: usize, known: usize) -> Vec<f64> {
+pub(crate) fn attention_row<T: Number>(q: &[T], k: &[T], v: &[T], heads: usize, known: usize) -> Vec<f64> {
+    masked_attention_row(q, k, v, heads, known, |_, _| 1.0)
+}
+
+/// The same where the weight of a head and key is multiplied with `mask(head, key)`.
+pub(crate) fn masked_attention_row<T: Number>(
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    heads: usize,
+    known: usize,
+    mask: impl Fn(usize, usize) -> f64,
+) -> Vec<f64> {
     let dim = q.len();
     let width = dim / heads;
     let mut out = vec![0.0; dim];
@@ -75,7 +102,7 @@ pub(crate) fn attention_row(q: &[f32], k: &[f32], v: &[f32], heads: usize, known
         let columns = head * width..(head + 1) * width;
         let scores: Vec<f64> = (0..known)
             .map(|j| {
-                let dot: f64 = columns.clone().map(|c| f64::from(q[c]) * f64::from(k[j * dim + c])).sum();
+                let dot: f64 = columns.clone().map(|c| q[c].into() * k[j * dim + c].into()).sum();
                 dot / (width as f64).sqrt()
             })
             .collect();
@@ -83,7 +110,7 @@ pub(crate) fn attention_row(q: &[f32], k: &[f32], v: &[f32], heads: usize, known
         let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
         let sum: f64 = weights.iter().sum();
         for c in columns {
-            out[c] = (0..known).map(|j| weights[j] / sum * f64::from(v[j * dim + c])).sum();
+            out[c] = (0..known).map(|j| weights[j] / sum * mask(head, j) * v[j * dim + c].into()).sum();
         }
     }
     out
@@ -119,7 +146,7 @@ impl Random {
         Self(seed)
     }
 
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         // splitmix64
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,5 +1,6 @@
-//! Operators that work row by row: embedding, layer normalisation, addition.
+//! Operators that work row by row: embedding, normalisation, addition.
 
+use super::dot::dot;
 use super::isa::Kernel;
 use super::simd::Simd;
 
@@ -132,6 +133,39 @@ impl Kernel for AddKernel<'_> {
             }
             if j < len {
                 (S::load_part(x.add(j), len - j) + S::load_part(y.add(j), len - j)).store_part(x.add(j), len - j);
+            }
+        }
+    }
+}
+
+/// What a row shorter than this is divided by.
+pub(super) const SHORTEST: f32 = 1e-6;
+
+/// Rows divided by their length.
+pub(super) struct L2Kernel<'a> {
+    pub x: &'a [f32],
+    pub dim: usize,
+    pub rows: usize,
+    /// `x.len()` numbers, not necessarily initialised.
+    pub out: *mut f32,
+}
+
+impl Kernel for L2Kernel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let dim = self.dim;
+        assert!(self.x.len() >= self.rows * dim);
+        for r in 0..self.rows {
+            // SAFETY: rows are dim long.
+            unsafe {
+                let (x, out) = (self.x.as_ptr().add(r * dim), self.out.add(r * dim));
+                let inverse = S::splat(1.0 / dot::<S>(x, x, dim).sqrt().max(SHORTEST));
+                for j in (0..dim).step_by(S::LANES) {
+                    let count = S::LANES.min(dim - j);
+                    (S::load_some(x.add(j), count) * inverse).store_some(out.add(j), count);
+                }
             }
         }
     }

@@ -7,6 +7,8 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
+use super::noise::Stream;
+
 /// Lanes of the widest vector.
 pub(super) const MAX_LANES: usize = 16;
 
@@ -64,6 +66,25 @@ pub(super) trait Simd:
     fn sums(vectors: &[Self; MAX_LANES]) -> Self;
     /// Largest lane.
     fn largest(self) -> f32;
+    /// The lanes that stay, zero in the others: lane `l` stays where [`Stream::keeps`] says so of `first + l`.
+    fn survive(self, stream: Stream, first: u32) -> Self;
+
+    /// The first `count` lanes, in 1 ..= `LANES`; the others are zero. For loops whose last vector alone may be short.
+    /// # Safety
+    /// As for [`Simd::load_part`].
+    #[inline(always)]
+    unsafe fn load_some(from: *const f32, count: usize) -> Self {
+        // SAFETY: the caller's.
+        unsafe { if count == Self::LANES { Self::load(from) } else { Self::load_part(from, count) } }
+    }
+    /// Writes the first `count` lanes, in 1 ..= `LANES`.
+    /// # Safety
+    /// As for [`Simd::store_part`].
+    #[inline(always)]
+    unsafe fn store_some(self, to: *mut f32, count: usize) {
+        // SAFETY: the caller's.
+        unsafe { if count == Self::LANES { self.store(to) } else { self.store_part(to, count) } }
+    }
 
     /// A vector of one number, where `self` proves that there are vectors.
     #[inline(always)]

@@ -5,15 +5,15 @@ use super::*;
 
 const TOLERANCE: f64 = 1e-5;
 
-fn cpus() -> Vec<Cpu> {
+pub(super) fn cpus() -> Vec<Cpu> {
     Isa::ALL.into_iter().filter_map(Cpu::with_isa).collect()
 }
 
-fn tensor(values: Vec<f32>, shape: &[usize]) -> Tensor {
+pub(super) fn tensor(values: Vec<f32>, shape: &[usize]) -> Tensor {
     Tensor::from_vec(values, shape.to_vec()).unwrap()
 }
 
-fn offsets(lengths: &[usize]) -> Vec<usize> {
+pub(super) fn offsets(lengths: &[usize]) -> Vec<usize> {
     let mut offsets = vec![0];
     for length in lengths {
         offsets.push(offsets.last().unwrap() + length);
@@ -21,7 +21,7 @@ fn offsets(lengths: &[usize]) -> Vec<usize> {
     offsets
 }
 
-fn sequences(offsets: &[usize]) -> Sequences<'_> {
+pub(super) fn sequences(offsets: &[usize]) -> Sequences<'_> {
     Sequences { items: &[], positions: &[], offsets }
 }
 

@@ -224,7 +224,7 @@ impl Block<'_, '_, '_> {
             let right = Right { at: self.transposed, stride: 2 * S::LANES, last: S::LANES };
             let zero = [S::splat(0.0); V];
             for_row_tiles!(S, self.count, i, M => {
-                let left = Left { at: self.items.add(i * self.dim), stride: self.dim };
+                let left = Left { at: self.items.add(i * self.dim), stride: self.dim, step: 1 };
                 let sums = tile::<S, M, V, false>(left, right, self.dim, zero);
                 let mut bars = zero;
                 for v in 0..V {
