@@ -115,6 +115,11 @@ impl Simd for Avx2 {
         Self(unsafe { _mm256_min_ps(self.0, other.0) })
     }
     #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: as in `fma`.
+        Self(unsafe { _mm256_sqrt_ps(self.0) })
+    }
+    #[inline(always)]
     fn round(self) -> Self {
         // SAFETY: as in `fma`.
         Self(unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) })

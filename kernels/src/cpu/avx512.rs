@@ -119,6 +119,11 @@ impl Simd for Avx512 {
         Self(unsafe { _mm512_min_ps(self.0, other.0) })
     }
     #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: as in `fma`.
+        Self(unsafe { _mm512_sqrt_ps(self.0) })
+    }
+    #[inline(always)]
     fn round(self) -> Self {
         // SAFETY: as in `fma`.
         Self(unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) })

@@ -106,6 +106,11 @@ impl Simd for Neon {
         Self(unsafe { vbslq_f32(vcltq_f32(self.0, other.0), self.0, other.0) })
     }
     #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: as in `fma`.
+        Self(unsafe { vsqrtq_f32(self.0) })
+    }
+    #[inline(always)]
     fn round(self) -> Self {
         // SAFETY: as in `fma`.
         Self(unsafe { vrndnq_f32(self.0) })

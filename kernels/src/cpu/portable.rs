@@ -92,6 +92,10 @@ impl Simd for Portable {
         self.with(other, |a, b| if a < b { a } else { b })
     }
     #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self(self.0.map(f32::sqrt))
+    }
+    #[inline(always)]
     fn round(self) -> Self {
         // 1.5·2²³: adding it pushes the fraction out of the mantissa.
         let shift = Self([12_582_912.0; 4]);

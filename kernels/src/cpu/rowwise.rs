@@ -2,7 +2,7 @@
 
 use super::dot::dot;
 use super::isa::Kernel;
-use super::simd::Simd;
+use super::simd::{MAX_LANES, Simd, for_vectors};
 
 /// `scale·items[id] + positions[pos]`, row by row; the ids exist.
 pub(super) struct EmbedKernel<'a> {
@@ -29,16 +29,10 @@ impl Kernel for EmbedKernel<'_> {
                 let item = self.items[item..item + self.dim].as_ptr();
                 let position = self.positions[position..position + self.dim].as_ptr();
                 let out = self.out.add(event * self.dim);
-                let mut j = 0;
-                while j + S::LANES <= self.dim {
-                    S::load(position.add(j)).fma(scale, S::load(item.add(j))).store(out.add(j));
-                    j += S::LANES;
-                }
-                if j < self.dim {
-                    let rest = self.dim - j;
-                    let sum = S::load_part(position.add(j), rest).fma(scale, S::load_part(item.add(j), rest));
-                    sum.store_part(out.add(j), rest);
-                }
+                for_vectors!(S, self.dim, j, count => {
+                    let sum = S::load_some(position.add(j), count).fma(scale, S::load_some(item.add(j), count));
+                    sum.store_some(out.add(j), count);
+                });
             }
         }
     }
@@ -62,54 +56,69 @@ impl Kernel for LayerNormKernel<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let (whole, rest) = (self.dim / S::LANES * S::LANES, self.dim % S::LANES);
-        let count = self.dim as f32;
-        for r in 0..self.rows {
-            let x = self.x[r * self.dim..(r + 1) * self.dim].as_ptr();
-            // SAFETY: x, weight, bias and the row of out are dim long.
+        let dim = self.dim;
+        assert!(self.x.len() >= self.rows * dim);
+        for first in (0..self.rows).step_by(S::LANES) {
+            let rows = S::LANES.min(self.rows - first);
+            // SAFETY: x, weight, bias and the rows of out are dim long.
             unsafe {
-                let mut sum = S::splat(0.0);
-                for j in (0..whole).step_by(S::LANES) {
-                    sum = sum + S::load(x.add(j));
-                }
-                if rest > 0 {
-                    sum = sum + S::load_part(x.add(whole), rest);
-                }
-                let mean = S::splat(sum.sum() / count);
-                let mut squares = S::splat(0.0);
-                for j in (0..whole).step_by(S::LANES) {
-                    let difference = S::load(x.add(j)) - mean;
-                    squares = squares.fma(difference, difference);
-                }
-                if rest > 0 {
-                    let difference = (S::load_part(x.add(whole), rest) - mean).keep(rest, S::splat(0.0));
-                    squares = squares.fma(difference, difference);
-                }
-                let inverse = S::splat(1.0 / (squares.sum() / count + self.eps).sqrt());
-                let out = self.out.add(r * self.dim);
-                for j in (0..whole).step_by(S::LANES) {
-                    let mut y = (S::load(x.add(j)) - mean) * inverse;
-                    if let Some(weight) = self.weight {
-                        y = y * S::load(weight.as_ptr().add(j));
-                    }
-                    if let Some(bias) = self.bias {
-                        y = y + S::load(bias.as_ptr().add(j));
-                    }
-                    y.store(out.add(j));
-                }
-                if rest > 0 {
-                    let mut y = (S::load_part(x.add(whole), rest) - mean) * inverse;
-                    if let Some(weight) = self.weight {
-                        y = y * S::load_part(weight.as_ptr().add(whole), rest);
-                    }
-                    if let Some(bias) = self.bias {
-                        y = y + S::load_part(bias.as_ptr().add(whole), rest);
-                    }
-                    y.store_part(out.add(whole), rest);
+                let (x, out) = (self.x.as_ptr().add(first * dim), self.out.add(first * dim));
+                let Moments { means, inverses } = moments::<S>(x, rows, dim, self.eps);
+                for r in 0..rows {
+                    let (mean, inverse) = (S::splat(means[r]), S::splat(inverses[r]));
+                    for_vectors!(S, dim, j, count => {
+                        let mut y = (S::load_some(x.add(r * dim + j), count) - mean) * inverse;
+                        if let Some(weight) = self.weight {
+                            y = y * S::load_some(weight.as_ptr().add(j), count);
+                        }
+                        if let Some(bias) = self.bias {
+                            y = y + S::load_some(bias.as_ptr().add(j), count);
+                        }
+                        y.store_some(out.add(r * dim + j), count);
+                    });
                 }
             }
         }
     }
+}
+
+/// What rows are normalised with, of as many rows as a vector has lanes.
+pub(super) struct Moments {
+    pub means: [f32; MAX_LANES],
+    /// 1/√(var + eps)
+    pub inverses: [f32; MAX_LANES],
+}
+
+/// The moments of the first `rows ≤ LANES` rows: the lanes of several sums are added up together, and the divisions
+/// and roots are those of one vector.
+///
+/// # Safety
+/// The processor has the instruction set of `S`; `x` is readable for that many rows of `dim` numbers.
+#[inline(always)]
+pub(super) unsafe fn moments<S: Simd>(x: *const f32, rows: usize, dim: usize, eps: f32) -> Moments {
+    let mut moments = Moments { means: [0.0; MAX_LANES], inverses: [0.0; MAX_LANES] };
+    // SAFETY: within the caller's rows; a vector has no more lanes than the arrays.
+    unsafe {
+        let (zero, width) = (S::splat(0.0), S::splat(dim as f32));
+        let mut sums = [zero; MAX_LANES];
+        for (r, sum) in sums.iter_mut().enumerate().take(rows) {
+            let mut lanes = zero;
+            for_vectors!(S, dim, j, count => { lanes = lanes + S::load_some(x.add(r * dim + j), count) });
+            *sum = lanes;
+        }
+        (S::sums(&sums) / width).store(moments.means.as_mut_ptr());
+        for (r, sum) in sums.iter_mut().enumerate().take(rows) {
+            let (mean, mut lanes) = (S::splat(moments.means[r]), zero);
+            for_vectors!(S, dim, j, count => {
+                let difference = (S::load_some(x.add(r * dim + j), count) - mean).keep(count, zero);
+                lanes = lanes.fma(difference, difference);
+            });
+            *sum = lanes;
+        }
+        let variances = S::sums(&sums) / width;
+        (S::splat(1.0) / (variances + S::splat(eps)).sqrt()).store(moments.inverses.as_mut_ptr());
+    }
+    moments
 }
 
 /// `x += y`; both are of the same length.
@@ -126,14 +135,9 @@ impl Kernel for AddKernel<'_> {
         let (len, x, y) = (self.x.len().min(self.y.len()), self.x.as_mut_ptr(), self.y.as_ptr());
         // SAFETY: indices stay below the shorter length.
         unsafe {
-            let mut j = 0;
-            while j + S::LANES <= len {
-                (S::load(x.add(j)) + S::load(y.add(j))).store(x.add(j));
-                j += S::LANES;
-            }
-            if j < len {
-                (S::load_part(x.add(j), len - j) + S::load_part(y.add(j), len - j)).store_part(x.add(j), len - j);
-            }
+            for_vectors!(S, len, j, count => {
+                (S::load_some(x.add(j), count) + S::load_some(y.add(j), count)).store_some(x.add(j), count);
+            });
         }
     }
 }

@@ -12,6 +12,23 @@ use super::noise::Stream;
 /// Lanes of the widest vector.
 pub(super) const MAX_LANES: usize = 16;
 
+/// Runs `$body` for vectors that cover `0..$len`: `$count` lanes from `$j` on, a constant in all but the last.
+macro_rules! for_vectors {
+    ($simd:ty, $len:expr, $j:ident, $count:ident => $body:expr) => {{
+        let (len, mut $j): (usize, usize) = ($len, 0);
+        while len - $j >= <$simd as Simd>::LANES {
+            let $count = <$simd as Simd>::LANES;
+            $body;
+            $j += $count;
+        }
+        if $j < len {
+            let $count = len - $j;
+            $body;
+        }
+    }};
+}
+pub(super) use for_vectors;
+
 /// A vector of f32.
 pub(super) trait Simd:
     Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
@@ -50,6 +67,8 @@ pub(super) trait Simd:
     fn max(self, other: Self) -> Self;
     /// The smaller lane; `other`'s where either is NaN.
     fn min(self, other: Self) -> Self;
+    /// The square root.
+    fn sqrt(self) -> Self;
     /// The nearest whole number, for |x| < 2²².
     fn round(self) -> Self;
     /// `self·2ⁿ` for a whole `n` in −126 ..= 127.
@@ -69,7 +88,7 @@ pub(super) trait Simd:
     /// The lanes that stay, zero in the others: lane `l` stays where [`Stream::keeps`] says so of `first + l`.
     fn survive(self, stream: Stream, first: u32) -> Self;
 
-    /// The first `count` lanes, in 1 ..= `LANES`; the others are zero. For loops whose last vector alone may be short.
+    /// The first `count` lanes, in 1 ..= `LANES`; the others are zero. For the loops of `for_vectors`.
     /// # Safety
     /// As for [`Simd::load_part`].
     #[inline(always)]

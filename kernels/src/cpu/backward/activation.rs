@@ -2,7 +2,7 @@
 
 use super::super::activation::{Curve, Gelu, Identity, Relu, Silu};
 use super::super::isa::Kernel;
-use super::super::simd::Simd;
+use super::super::simd::{Simd, for_vectors};
 use crate::Activation;
 
 /// act(x)
@@ -56,26 +56,20 @@ impl Kernel for ActivateBackwardKernel<'_> {
 
 #[inline(always)]
 unsafe fn values<S: Simd, C: Curve>(x: &[f32], out: *mut f32) {
-    let mut j = 0;
-    while j < x.len() {
-        let count = S::LANES.min(x.len() - j);
+    for_vectors!(S, x.len(), j, count => {
         // SAFETY: `count` numbers from j on are within x, and within out, which is as long.
-        unsafe { C::value(S::load_some(x.as_ptr().add(j), count)).store_some(out.add(j), count) };
-        j += count;
-    }
+        unsafe { C::value(S::load_some(x.as_ptr().add(j), count)).store_some(out.add(j), count) }
+    });
 }
 
 #[inline(always)]
 unsafe fn slopes<S: Simd, C: Curve>(x: &[f32], dy: &mut [f32]) {
     let (len, x, dy) = (x.len().min(dy.len()), x.as_ptr(), dy.as_mut_ptr());
-    let mut j = 0;
-    while j < len {
-        let count = S::LANES.min(len - j);
+    for_vectors!(S, len, j, count => {
         // SAFETY: `count` numbers from j on are within the shorter slice.
         unsafe {
             let slope = C::slope(S::load_some(x.add(j), count));
             (S::load_some(dy.add(j), count) * slope).store_some(dy.add(j), count);
         }
-        j += count;
-    }
+    });
 }

@@ -2,7 +2,7 @@
 
 use super::super::isa::Kernel;
 use super::super::noise::{Stream, growth};
-use super::super::simd::Simd;
+use super::super::simd::{Simd, for_vectors};
 use crate::Noise;
 
 /// Numbers of `x` become 0 or grow; number `n` of a history's rows is decided by number `n` of its stream.
@@ -23,16 +23,13 @@ impl Kernel for DropOutKernel<'_> {
             let rows = &mut self.x[bounds[0] * self.cols..bounds[1] * self.cols];
             let (len, at) = (rows.len(), rows.as_mut_ptr());
             let stream = Stream::new(&self.noise, history);
-            let mut j = 0;
-            while j < len {
-                let count = S::LANES.min(len - j);
+            for_vectors!(S, len, j, count => {
                 // SAFETY: `count` numbers from j on are within the rows.
                 unsafe {
                     let x = S::load_some(at.add(j), count) * S::splat(growth(&self.noise));
                     x.survive(stream, j as u32).store_some(at.add(j), count);
                 }
-                j += count;
-            }
+            });
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The way back through the embedding.
 
 use super::super::isa::Kernel;
-use super::super::simd::Simd;
+use super::super::simd::{Simd, for_vectors};
 use crate::{Sequences, TableGradient};
 
 /// Adds `scale·dy` to the rows of the items and `dy` to those of the positions, event by event.
@@ -31,9 +31,7 @@ impl Kernel for EmbedBackwardKernel<'_> {
             let item = self.ditems.row_mut(item);
             assert_eq!(item.len(), dim);
             let item = item.as_mut_ptr();
-            let mut j = 0;
-            while j < dim {
-                let count = S::LANES.min(dim - j);
+            for_vectors!(S, dim, j, count => {
                 // SAFETY: all three rows are dim long.
                 unsafe {
                     let dy = S::load_some(dy.add(j), count);
@@ -41,8 +39,7 @@ impl Kernel for EmbedBackwardKernel<'_> {
                     let item = item.add(j);
                     S::load_some(item, count).fma(dy, S::splat(self.scale)).store_some(item, count);
                 }
-                j += count;
-            }
+            });
         }
     }
 }

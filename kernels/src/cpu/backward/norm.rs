@@ -3,8 +3,8 @@
 use super::super::dot::dot;
 use super::super::isa::Kernel;
 use super::super::matrix::Scratch;
-use super::super::rowwise::SHORTEST;
-use super::super::simd::Simd;
+use super::super::rowwise::{Moments, SHORTEST, moments};
+use super::super::simd::{MAX_LANES, Simd, for_vectors};
 
 /// Of y = x̂·weight + bias with x̂ = (x − mean)/√(var + eps): with g = dy·weight,
 /// dx = (g − mean(g) − x̂·mean(g·x̂))/√(var + eps), and dweight = Σ dy·x̂, dbias = Σ dy over the rows.
@@ -34,14 +34,15 @@ impl Kernel for LayerNormBackwardKernel<'_> {
         // SAFETY: rows are dim long, and so are the weight and each half of the sums.
         unsafe {
             std::ptr::write_bytes(dweight, 0, 2 * dim);
-            for r in 0..self.rows {
-                let row = Row {
-                    x: self.x.as_ptr().add(r * dim),
-                    dy: self.dy.as_ptr().add(r * dim),
+            for first in (0..self.rows).step_by(S::LANES) {
+                let rows = NormRows {
+                    x: self.x.as_ptr().add(first * dim),
+                    dy: self.dy.as_ptr().add(first * dim),
                     weight: self.weight.map(|weight| weight.as_ptr()),
+                    rows: S::LANES.min(self.rows - first),
                     dim,
                 };
-                row.backward::<S>(self.eps, dweight, dbias, self.out.add(r * dim));
+                rows.backward::<S>(self.eps, dweight, dbias, self.out.add(first * dim));
             }
             for (to, sum) in [(self.dweight, dweight), (self.dbias, dbias)] {
                 for (j, to) in to.into_iter().flatten().enumerate() {
@@ -52,61 +53,58 @@ impl Kernel for LayerNormBackwardKernel<'_> {
     }
 }
 
-/// One row of a layer normalisation.
-struct Row {
+/// At most as many rows of a layer normalisation as a vector has lanes.
+struct NormRows {
     x: *const f32,
     dy: *const f32,
     weight: Option<*const f32>,
+    rows: usize,
     dim: usize,
 }
 
-impl Row {
+impl NormRows {
     /// # Safety
-    /// The processor has the instruction set of `S`; all pointers are those of `dim` numbers.
+    /// The processor has the instruction set of `S`; `out` is writable for the rows, the other pointers for `dim`
+    /// numbers.
     #[inline(always)]
     unsafe fn backward<S: Simd>(&self, eps: f32, dweight: *mut f32, dbias: *mut f32, out: *mut f32) {
-        let dim = self.dim;
-        let count = |j: usize| S::LANES.min(dim - j);
-        // SAFETY: `count` numbers from j on are within the row.
+        let Self { x, dy, weight, rows, dim } = *self;
+        // SAFETY: `count` numbers from j on are within a row, and r is one of the rows.
         unsafe {
             let zero = S::splat(0.0);
-            let mut sum = zero;
-            for j in (0..dim).step_by(S::LANES) {
-                sum = sum + S::load_some(self.x.add(j), count(j));
+            let Moments { means, inverses } = moments::<S>(x, rows, dim, eps);
+            let normal = |r: usize, j: usize, count| {
+                (S::load_some(x.add(r * dim + j), count) - S::splat(means[r])) * S::splat(inverses[r])
+            };
+            let weight = |j: usize, count| weight.map_or(S::splat(1.0), |weight| S::load_some(weight.add(j), count));
+            let (mut sums, mut products) = ([zero; MAX_LANES], [zero; MAX_LANES]);
+            for_vectors!(S, dim, j, count => {
+                let weight = weight(j, count);
+                let mut by_weight = S::load_some(dweight.add(j), count);
+                let mut by_bias = S::load_some(dbias.add(j), count);
+                for r in 0..rows {
+                    let (normal, dy) = (normal(r, j, count), S::load_some(dy.add(r * dim + j), count));
+                    let g = dy * weight;
+                    sums[r] = sums[r] + g;
+                    products[r] = products[r].fma(g, normal);
+                    by_weight = by_weight.fma(dy, normal);
+                    by_bias = by_bias + dy;
+                }
+                by_weight.store_some(dweight.add(j), count);
+                by_bias.store_some(dbias.add(j), count);
+            });
+            let (mut along_ones, mut along_normal) = ([0f32; MAX_LANES], [0f32; MAX_LANES]);
+            let width = S::splat(dim as f32);
+            (S::sums(&sums) / width).store(along_ones.as_mut_ptr());
+            (S::sums(&products) / width).store(along_normal.as_mut_ptr());
+            for r in 0..rows {
+                let (one, along) = (S::splat(along_ones[r]), S::splat(along_normal[r]));
+                for_vectors!(S, dim, j, count => {
+                    let g = S::load_some(dy.add(r * dim + j), count) * weight(j, count);
+                    let dx = (g - one - normal(r, j, count) * along) * S::splat(inverses[r]);
+                    dx.store_some(out.add(r * dim + j), count);
+                });
             }
-            let mean = S::splat(sum.sum() / dim as f32);
-            let mut squares = zero;
-            for j in (0..dim).step_by(S::LANES) {
-                let difference = (S::load_some(self.x.add(j), count(j)) - mean).keep(count(j), zero);
-                squares = squares.fma(difference, difference);
-            }
-            let inverse = S::splat(1.0 / (squares.sum() / dim as f32 + eps).sqrt());
-            let (mut sum, mut product) = (zero, zero);
-            for j in (0..dim).step_by(S::LANES) {
-                let normal = (S::load_some(self.x.add(j), count(j)) - mean) * inverse;
-                let dy = S::load_some(self.dy.add(j), count(j));
-                let g = self.weighted(dy, j, count(j));
-                sum = sum + g;
-                product = product.fma(g, normal);
-                S::load_some(dweight.add(j), count(j)).fma(dy, normal).store_some(dweight.add(j), count(j));
-                (S::load_some(dbias.add(j), count(j)) + dy).store_some(dbias.add(j), count(j));
-            }
-            let (sum, product) = (S::splat(sum.sum() / dim as f32), S::splat(product.sum() / dim as f32));
-            for j in (0..dim).step_by(S::LANES) {
-                let normal = (S::load_some(self.x.add(j), count(j)) - mean) * inverse;
-                let g = self.weighted(S::load_some(self.dy.add(j), count(j)), j, count(j));
-                ((g - sum - normal * product) * inverse).store_some(out.add(j), count(j));
-            }
-        }
-    }
-
-    /// `dy·weight` from column j on.
-    #[inline(always)]
-    unsafe fn weighted<S: Simd>(&self, dy: S, j: usize, count: usize) -> S {
-        match self.weight {
-            // SAFETY: `count` numbers from j on are within the weight.
-            Some(weight) => dy * unsafe { S::load_some(weight.add(j), count) },
-            None => dy,
         }
     }
 }
@@ -137,11 +135,10 @@ impl Kernel for L2BackwardKernel<'_> {
                 let inverse = 1.0 / length.max(SHORTEST);
                 let along = if length < SHORTEST { 0.0 } else { dot::<S>(x, dy, dim) * inverse * inverse };
                 let (inverse, along) = (S::splat(inverse), S::splat(along));
-                for j in (0..dim).step_by(S::LANES) {
-                    let count = S::LANES.min(dim - j);
+                for_vectors!(S, dim, j, count => {
                     let dx = S::load_some(dy.add(j), count) - S::load_some(x.add(j), count) * along;
                     (dx * inverse).store_some(out.add(j), count);
-                }
+                });
             }
         }
     }
