@@ -30,12 +30,11 @@ pub(super) struct AttentionKernel<'a> {
 }
 
 /// What differs in training.
-#[derive(Clone, Copy)]
 pub(super) struct Training<'a> {
     /// Dropout on the weights, after the softmax.
     pub noise: Option<Noise<'a>>,
-    /// `[events, heads]`, not necessarily initialised: log Σ e^(score·scale).
-    pub lse: *mut f32,
+    /// `[events, heads]`: log Σ e^(score·scale).
+    pub lse: &'a mut [f32],
 }
 
 /// [`Training`] of one head of one history.
@@ -87,13 +86,13 @@ impl Kernel for AttentionKernel<'_> {
     type Output = ();
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
+    unsafe fn run<S: Simd>(mut self) {
         let dim = self.dim / self.heads;
         let longest = self.offsets.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
         let width = longest.next_multiple_of(2 * S::LANES);
         let mut scores = Scratch::new(if self.last { width } else { S::TILE_ROWS * width });
         let mut keys = Scratch::new(if self.last { 0 } else { dim * width });
-        let growth = self.training.and_then(|training| training.noise).as_ref().map_or(1.0, growth);
+        let growth = self.training.as_ref().and_then(|training| training.noise.as_ref()).map_or(1.0, growth);
         for (history, bounds) in self.offsets.windows(2).enumerate() {
             for index in 0..self.heads {
                 let row = if self.last { history } else { bounds[0] };
@@ -114,9 +113,9 @@ impl Kernel for AttentionKernel<'_> {
                         head.last_row::<S>(scores.as_mut_ptr());
                         continue;
                     }
-                    let training = self.training.map(|training| HeadTraining {
+                    let training = self.training.as_mut().map(|training| HeadTraining {
                         noise: training.noise.map(|noise| (HeadNoise::new(&noise, history, index, head.len), growth)),
-                        lse: training.lse.add(bounds[0] * self.heads + index),
+                        lse: training.lse.as_mut_ptr().add(bounds[0] * self.heads + index),
                         stride: self.heads,
                     });
                     head.all_rows::<S>(keys.as_mut_ptr(), scores.as_mut_ptr(), training);

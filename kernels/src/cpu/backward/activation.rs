@@ -73,3 +73,53 @@ unsafe fn slopes<S: Simd, C: Curve>(x: &[f32], dy: &mut [f32]) {
         }
     });
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::differences::{Differences, inner};
+    use crate::cpu::Matrix;
+    use crate::cpu::reference::{self, Random, relative_error};
+    use crate::cpu::tests::cpus;
+    use crate::{Activation, Backward};
+
+    const ACTIVATIONS: [Activation; 4] = [Activation::Identity, Activation::Relu, Activation::Gelu, Activation::Silu];
+
+    #[test]
+    fn activations_pass_derivatives_back() {
+        let mut random = Random::new();
+        // Not at the bend of the ReLU, where the two sides differ.
+        let away = |x: f32| if x.abs() < 1e-3 { 0.5 } else { 2.0 * x };
+        for cols in [1, 7, 16, 64, 100] {
+            let x: Vec<f32> = random.normals(5 * cols).into_iter().map(away).collect();
+            let dy = random.normals(5 * cols);
+            for activation in ACTIVATIONS {
+                let value = |x: &[f64]| x.iter().map(|&x| reference::activate_f64(x, activation)).collect::<Vec<_>>();
+                let differences = Differences::new(&mut random, &[&x], 500, |at| inner(&value(&at[0]), &dy));
+                for cpu in cpus() {
+                    let case = format!("{:?} {activation:?} of {cols}", cpu.isa());
+                    let (x, mut dx) = (Matrix::from_slice(&x, cols), Matrix::from_slice(&dy, cols));
+                    let y = cpu.activate(&x, activation);
+                    let wanted = value(&x.as_slice().iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+                    assert!(relative_error(y.as_slice(), &wanted) < 1e-5, "{case}");
+                    cpu.activate_backward(&x, activation, &mut dx);
+                    differences.check(&[dx.as_slice()], &case);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn slopes_of_activations_are_0_and_1_far_from_the_middle() {
+        let x = [-3e38, -1e4, -200.0, 200.0, 1e4, 3e38];
+        for cpu in cpus() {
+            for activation in [Activation::Relu, Activation::Gelu, Activation::Silu] {
+                let mut dy = Matrix::from_slice(&[1.0; 6], 6);
+                cpu.activate_backward(&Matrix::from_slice(&x, 6), activation, &mut dy);
+                for (slope, wanted) in dy.as_slice().iter().zip([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]) {
+                    assert!((slope - wanted).abs() < 1e-6, "{:?} {activation:?} {dy:?}", cpu.isa());
+                }
+            }
+        }
+    }
+}

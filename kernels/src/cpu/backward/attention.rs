@@ -276,3 +276,98 @@ impl Head {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::differences::{Differences, inner};
+    use crate::cpu::Matrix;
+    use crate::cpu::noise::{Stream, growth};
+    use crate::cpu::reference::{self, Random, relative_error};
+    use crate::cpu::tests::{cpus, offsets, sequences};
+    use crate::{Backward, Noise, Operators, Rows};
+
+    /// Attention of all rows in double precision, after the dropout of `noise`.
+    fn attention_f64(
+        [q, k, v]: [&[f64]; 3],
+        dim: usize,
+        heads: usize,
+        offsets: &[usize],
+        noise: Option<Noise<'_>>,
+    ) -> Vec<f64> {
+        let mut out = Vec::new();
+        for (history, w) in offsets.windows(2).enumerate() {
+            let len = w[1] - w[0];
+            for i in 0..len {
+                let mask = |head: usize, key: usize| match &noise {
+                    None => 1.0,
+                    Some(noise) => {
+                        let stays = Stream::new(noise, history).keeps(((head * len + i) * len + key) as u32);
+                        if stays { f64::from(growth(noise)) } else { 0.0 }
+                    }
+                };
+                let (row, events) = ((w[0] + i) * dim..(w[0] + i + 1) * dim, w[0] * dim..w[1] * dim);
+                let (k, v) = (&k[events.clone()], &v[events]);
+                out.extend(reference::masked_attention_row(&q[row], k, v, heads, i + 1, mask));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn attention_passes_derivatives_back_at_every_length_and_head_width() {
+        let mut random = Random::new();
+        let cases: [(&[usize], usize, usize, f32, usize); 9] = [
+            (&[1], 8, 1, 0.0, 8),
+            (&[1, 0, 13, 50, 2], 64, 1, 0.0, 10),
+            (&[1, 0, 13, 50, 2], 64, 1, 0.5, 10),
+            (&[31, 0, 49, 1], 50, 2, 0.2, 10),
+            (&[17, 33], 50, 1, 0.0, 10),
+            (&[12, 48, 16], 33, 1, 0.1, 10),
+            (&[47, 5], 96, 3, 0.3, 6),
+            (&[300], 16, 2, 0.0, 4),
+            (&[3, 290], 8, 1, 0.4, 4),
+        ];
+        for (lengths, dim, heads, rate, samples) in cases {
+            let offsets = offsets(lengths);
+            let events = *offsets.last().unwrap();
+            let [q, k, v, dout] = [0; 4].map(|_| random.normals(events * dim));
+            let keys: Vec<u64> = lengths.iter().map(|_| random.next()).collect();
+            let noise = Some(Noise { keys: &keys, site: 3, rate });
+            let forward = |x: [&[f64]; 3]| attention_f64(x, dim, heads, &offsets, noise.filter(|n| n.rate > 0.0));
+            let differences = Differences::new(&mut random, &[&q, &k, &v], samples, |at| {
+                inner(&forward([&at[0], &at[1], &at[2]]), &dout)
+            });
+            let double = [&q, &k, &v].map(|x| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+            let wanted = forward([&double[0], &double[1], &double[2]]);
+            let [q, k, v, dout] = [&q, &k, &v, &dout].map(|x| Matrix::from_slice(x, dim));
+            for cpu in cpus() {
+                let case = format!("{:?} lengths {lengths:?} dim {dim} heads {heads} rate {rate}", cpu.isa());
+                let batch = sequences(&offsets);
+                let (out, lse) = cpu.attention_forward(&q, &k, &v, heads, &batch, noise);
+                assert!(relative_error(out.as_slice(), &wanted) < 1e-5, "{case}");
+                let [dq, dk, dv] = cpu.attention_backward(&q, &k, &v, &out, &lse, &dout, heads, &batch, noise);
+                differences.check(&[dq.as_slice(), dk.as_slice(), dv.as_slice()], &case);
+            }
+        }
+    }
+
+    #[test]
+    fn attention_without_dropout_is_the_attention_that_serves() {
+        let mut random = Random::new();
+        let offsets = offsets(&[1, 0, 200, 31]);
+        let keys = [1, 2, 3, 4];
+        for cpu in cpus() {
+            for (dim, heads) in [(64, 1), (50, 2)] {
+                let [q, k, v] = [0; 3].map(|_| Matrix::from_slice(&random.normals(232 * dim), dim));
+                let batch = sequences(&offsets);
+                let served = cpu.attention(&q, &k, &v, heads, &batch, Rows::All);
+                for noise in [None, Some(Noise { keys: &keys, site: 0, rate: 0.0 })] {
+                    let (out, lse) = cpu.attention_forward(&q, &k, &v, heads, &batch, noise);
+                    assert_eq!(out.as_slice(), served.as_slice(), "{:?}", cpu.isa());
+                    assert_eq!((lse.rows(), lse.cols()), (232, heads));
+                }
+            }
+        }
+    }
+}

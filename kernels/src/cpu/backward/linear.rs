@@ -135,3 +135,37 @@ impl Kernel for TransposeKernel<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::differences::{Accumulator, Differences, inner};
+    use crate::cpu::Matrix;
+    use crate::cpu::reference::{self, Random};
+    use crate::cpu::tests::{cpus, tensor};
+    use crate::{Activation, Backward, Linear};
+
+    #[test]
+    fn linear_layers_pass_derivatives_back_in_every_tail() {
+        let mut random = Random::new();
+        for [m, k, n] in [[1, 1, 1], [3, 2, 5], [13, 50, 50], [31, 33, 17], [200, 64, 64], [70, 25, 100], [1100, 9, 40]]
+        {
+            let [x, dy] = [k, n].map(|cols| random.normals(m * cols));
+            let (weight, bias) = (random.normals(k * n), random.normals(n));
+            let differences = Differences::new(&mut random, &[&x, &weight, &bias], 12, |at| {
+                inner(&reference::linear(&at[0], &at[1], Some(&at[2]), [m, k, n], Activation::Identity), &dy)
+            });
+            let layer = Linear { weight: tensor(weight, &[k, n]), bias: Some(tensor(bias, &[n])) };
+            for cpu in cpus() {
+                let mut dweight = Accumulator::new(&mut random, k, n);
+                let mut dbias = Accumulator::new(&mut random, 1, n);
+                let (x, dy) = (Matrix::from_slice(&x, k), Matrix::from_slice(&dy, n));
+                let dx = cpu.linear_backward(&x, &layer, &dy, &mut dweight.matrix, Some(&mut dbias.matrix));
+                let case = format!("{:?} {m}×{k}×{n}", cpu.isa());
+                differences.check(&[dx.as_slice(), &dweight.added(), &dbias.added()], &case);
+                let without = cpu.linear_backward(&x, &layer, &dy, &mut dweight.matrix, None);
+                assert_eq!(without.as_slice(), dx.as_slice());
+            }
+        }
+    }
+}

@@ -2,6 +2,8 @@
 
 mod activation;
 mod attention;
+#[cfg(test)]
+mod differences;
 mod dropout;
 mod embed;
 mod linear;
@@ -33,6 +35,25 @@ fn accumulator<'a>(matrix: Option<&'a mut Matrix>, dim: usize, name: &str) -> Op
     matrix.map(|matrix| {
         assert_eq!(matrix.rows() * matrix.cols(), dim, "derivative by {name} as {matrix:?}");
         matrix.as_mut_slice()
+    })
+}
+
+/// Panics unless the operands of attention fit together. Gives the noise back where there is any.
+fn check_attention<'a>(
+    q: &Matrix,
+    others: [&Matrix; 2],
+    heads: usize,
+    batch: &Sequences<'_>,
+    noise: Option<Noise<'a>>,
+) -> Option<Noise<'a>> {
+    check_offsets(batch.offsets, q.rows());
+    for matrix in others {
+        check_shape(matrix, q, "keys and values");
+    }
+    assert!(heads > 0 && q.cols().is_multiple_of(heads), "{} columns do not divide into {heads} heads", q.cols());
+    noise.filter(|noise| {
+        check_noise(noise, batch.len());
+        noise.rate > 0.0
     })
 }
 
@@ -145,29 +166,25 @@ impl Backward for Cpu {
         batch: &Sequences<'_>,
         noise: Option<Noise<'_>>,
     ) -> (Matrix, Matrix) {
-        let noise = self.check_attention(q, [k, v], heads, batch, noise);
+        let noise = check_attention(q, [k, v], heads, batch, noise);
         let (events, dim) = (q.rows(), q.cols());
+        let mut lse = Matrix::zeros(events, heads);
         let fill = |out| {
-            let fill = |lse| {
-                self.run(AttentionKernel {
-                    q: q.as_slice(),
-                    k: k.as_slice(),
-                    v: v.as_slice(),
-                    heads,
-                    dim,
-                    offsets: batch.offsets,
-                    last: false,
-                    training: Some(Training { noise, lse }),
-                    out,
-                })
-            };
-            // SAFETY: the kernel writes a number for every event and head.
-            unsafe { Matrix::filled_by(events, heads, fill) }
+            self.run(AttentionKernel {
+                q: q.as_slice(),
+                k: k.as_slice(),
+                v: v.as_slice(),
+                heads,
+                dim,
+                offsets: batch.offsets,
+                last: false,
+                training: Some(Training { noise, lse: lse.as_mut_slice() }),
+                out,
+            })
         };
-        let mut lse = None;
         // SAFETY: the kernel writes every head of every row.
-        let out = unsafe { Matrix::filled_by(events, dim, |out| lse = Some(fill(out))) };
-        (out, lse.unwrap_or_else(|| Matrix::zeros(0, heads)))
+        let out = unsafe { Matrix::filled_by(events, dim, fill) };
+        (out, lse)
     }
 
     fn attention_backward(
@@ -182,7 +199,7 @@ impl Backward for Cpu {
         batch: &Sequences<'_>,
         noise: Option<Noise<'_>>,
     ) -> [Matrix; 3] {
-        let noise = self.check_attention(q, [k, v], heads, batch, noise);
+        let noise = check_attention(q, [k, v], heads, batch, noise);
         check_shape(out, q, "the result of attention");
         check_shape(dout, q, "a derivative by attention");
         assert_eq!((lse.rows(), lse.cols()), (q.rows(), heads), "shape of the sums of attention");
@@ -241,27 +258,5 @@ impl Backward for Cpu {
         let fill = |out| self.run(L2BackwardKernel { x: x.as_slice(), dy: dy.as_slice(), dim, rows, out });
         // SAFETY: the kernel writes every row.
         unsafe { Matrix::filled_by(rows, dim, fill) }
-    }
-}
-
-impl Cpu {
-    /// Panics unless the operands of attention fit together. Gives the noise back where there is any.
-    fn check_attention<'a>(
-        &self,
-        q: &Matrix,
-        others: [&Matrix; 2],
-        heads: usize,
-        batch: &Sequences<'_>,
-        noise: Option<Noise<'a>>,
-    ) -> Option<Noise<'a>> {
-        check_offsets(batch.offsets, q.rows());
-        for matrix in others {
-            check_shape(matrix, q, "keys and values");
-        }
-        assert!(heads > 0 && q.cols().is_multiple_of(heads), "{} columns do not divide into {heads} heads", q.cols());
-        noise.filter(|noise| {
-            check_noise(noise, batch.len());
-            noise.rate > 0.0
-        })
     }
 }

@@ -143,3 +143,78 @@ impl Kernel for L2BackwardKernel<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::differences::{Accumulator, Differences, inner};
+    use crate::cpu::Matrix;
+    use crate::cpu::reference::{self, Random, relative_error};
+    use crate::cpu::tests::{cpus, tensor};
+    use crate::{Backward, LayerNorm};
+
+    #[test]
+    fn layer_norms_pass_derivatives_back() {
+        let mut random = Random::new();
+        let rows = 9;
+        for dim in [2, 3, 7, 16, 25, 33, 50, 64, 200] {
+            let x: Vec<f32> = random.normals(rows * dim).into_iter().map(|x| 2.0 * x + 1.0).collect();
+            let dy = random.normals(rows * dim);
+            let (weight, bias) = (random.normals(dim), random.normals(dim));
+            let affine = Differences::new(&mut random, &[&x, &weight, &bias], 20, |at| {
+                inner(&reference::layer_norm(&at[0], dim, Some(&at[1]), Some(&at[2]), 1e-2), &dy)
+            });
+            let plain = Differences::new(&mut random, &[&x], 20, |at| {
+                inner(&reference::layer_norm(&at[0], dim, None, None, 1e-2), &dy)
+            });
+            let mut norm =
+                LayerNorm { weight: Some(tensor(weight, &[dim])), bias: Some(tensor(bias, &[dim])), eps: 1e-2 };
+            let (x, dy) = (Matrix::from_slice(&x, dim), Matrix::from_slice(&dy, dim));
+            for cpu in cpus() {
+                let case = format!("{:?} dim {dim}", cpu.isa());
+                let mut dweight = Accumulator::new(&mut random, 1, dim);
+                let mut dbias = Accumulator::new(&mut random, 1, dim);
+                let dx = cpu.layer_norm_backward(&x, &norm, &dy, Some(&mut dweight.matrix), Some(&mut dbias.matrix));
+                affine.check(&[dx.as_slice(), &dweight.added(), &dbias.added()], &case);
+            }
+            (norm.weight, norm.bias) = (None, None);
+            for cpu in cpus() {
+                let dx = cpu.layer_norm_backward(&x, &norm, &dy, None, None);
+                plain.check(&[dx.as_slice()], &format!("{:?} dim {dim}, no weight", cpu.isa()));
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_length_1_pass_derivatives_back() {
+        let mut random = Random::new();
+        for dim in [1, 3, 16, 25, 64] {
+            let (mut x, dy) = (random.normals(6 * dim), random.normals(6 * dim));
+            // Neither a row of zeros nor one at the bend where rows become too short.
+            x[..dim].fill(0.0);
+            x[dim..2 * dim].iter_mut().for_each(|x| *x *= 1e-9);
+            x[2 * dim..].iter_mut().for_each(|x| *x += 0.5_f32.copysign(*x));
+            let normalized = |x: &[f64]| -> Vec<f64> {
+                x.chunks(dim)
+                    .flat_map(|row| {
+                        let length = row.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-6);
+                        row.iter().map(move |x| x / length)
+                    })
+                    .collect()
+            };
+            let long = 2 * dim;
+            let differences =
+                Differences::new(&mut random, &[&x[long..]], 50, |at| inner(&normalized(&at[0]), &dy[long..]));
+            let wanted = normalized(&x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+            for cpu in cpus() {
+                let (x, dy) = (Matrix::from_slice(&x, dim), Matrix::from_slice(&dy, dim));
+                assert!(relative_error(cpu.l2_normalize(&x).as_slice(), &wanted) < 1e-5);
+                let dx = cpu.l2_normalize_backward(&x, &dy);
+                differences.check(&[&dx.as_slice()[long..]], &format!("{:?} dim {dim}", cpu.isa()));
+                for (dx, dy) in dx.as_slice()[..long].iter().zip(dy.as_slice()) {
+                    assert!((dx - 1e6 * dy).abs() <= 1.0 + dy.abs(), "short rows are multiples of x: {dx} for {dy}");
+                }
+            }
+        }
+    }
+}
