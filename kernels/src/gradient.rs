@@ -51,6 +51,11 @@ impl TableGradient {
         &mut self.rows[at * cols..(at + 1) * cols]
     }
 
+    /// Whether every row is there.
+    pub fn is_dense(&self) -> bool {
+        matches!(self.touched, Touched::All)
+    }
+
     /// The whole table, where it is dense.
     pub fn dense_mut(&mut self) -> Option<&mut [f32]> {
         matches!(self.touched, Touched::All).then_some(&mut self.rows[..])

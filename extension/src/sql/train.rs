@@ -103,7 +103,9 @@ impl Trainable {
             return Err(SqlError::state("there is nothing to train on")
                 .detail("The interactions relation has no rows that the owner of the recommender can read, or leave_last leaves none."));
         }
-        compute::run("rec_train", |control| (self.fit)(&families::Training::new(corpus, params, control))?.artifact.finish())
+        compute::run("rec_train", |control| {
+            (self.fit)(&families::Training::new(corpus, params, control))?.artifact.finish()
+        })
     }
 }
 

@@ -151,7 +151,7 @@ mod tests {
     use crate::cpu::Matrix;
     use crate::cpu::reference::{self, Random, relative_error};
     use crate::cpu::tests::{cpus, tensor};
-    use crate::{Backward, LayerNorm};
+    use crate::{Backward, LayerNorm, Operators};
 
     #[test]
     fn layer_norms_pass_derivatives_back() {
