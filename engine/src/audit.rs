@@ -210,6 +210,33 @@ fn sources(edges: EdgesView<'_>) -> Sources {
     Sources { offsets, items }
 }
 
+/// Things of all users, numbered through.
+struct Numbered {
+    /// How many there are up to each user, inclusive.
+    ends: Vec<usize>,
+}
+
+impl Numbered {
+    fn new(counts: impl Iterator<Item = usize>) -> Self {
+        let sum = |sum: &mut usize, count| {
+            *sum += count;
+            Some(*sum)
+        };
+        Self { ends: counts.scan(0, sum).collect() }
+    }
+
+    fn len(&self) -> usize {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// The user whose thing has this number, and its place among theirs.
+    fn place(&self, number: usize) -> (usize, usize) {
+        let user = self.ends.partition_point(|&end| end <= number);
+        let start = if user == 0 { 0 } else { self.ends[user - 1] };
+        (user, number - start)
+    }
+}
+
 /// Mean cosine of consecutive items, and of items drawn at random as often as they occur. Some user has two events.
 fn smoothness(
     corpus: &Corpus,
@@ -219,20 +246,20 @@ fn smoothness(
     control: &Control,
 ) -> Result<Vec<AuditRow>> {
     let mut random = SplitMix::new(seed);
-    // A pair is named by its second event; the first event of a user has no pair.
-    let mut begins = vec![false; corpus.events.len()];
-    (0..corpus.users()).filter(|&user| !corpus.history(user).is_empty()).for_each(|user| {
-        begins[corpus.offsets[user]] = true;
-    });
-    let pairs: Vec<usize> = (0..begins.len()).filter(|&event| !begins[event]).collect();
+    let events = Numbered::new(corpus.histories().map(<[u32]>::len));
+    let pairs = Numbered::new(corpus.histories().map(|history| history.len().saturating_sub(1)));
     let (mut consecutive, mut drawn) = (0f64, 0f64);
     for number in 0..PAIRS {
         if number % 1024 == 0 {
             control.check()?;
         }
-        let second = pairs[random.below(pairs.len())];
-        consecutive += f64::from(features.cosine(corpus.events[second - 1], corpus.events[second]));
-        let [a, b] = [(); 2].map(|()| corpus.events[random.below(corpus.events.len())]);
+        let (user, first) = pairs.place(random.below(pairs.len()));
+        let history = corpus.history(user);
+        consecutive += f64::from(features.cosine(history[first], history[first + 1]));
+        let [a, b] = [(); 2].map(|()| {
+            let (user, event) = events.place(random.below(events.len()));
+            corpus.history(user)[event]
+        });
         drawn += f64::from(features.cosine(a, b));
     }
     let row = |measure, sum: f64, meaning| AuditRow { measure, value: sum / PAIRS as f64, meaning };

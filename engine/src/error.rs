@@ -20,6 +20,12 @@ pub enum Error {
     /// The data does not allow what was asked (nothing to train on, everything already seen, …).
     #[error("{0}")]
     Data(String),
+    /// The work does not fit into the memory it may take.
+    #[error("{0}")]
+    Memory(String),
+    /// A temporary file could not be written or read.
+    #[error("{0}")]
+    File(String),
     /// The family does not offer this call.
     #[error("family \"{family}\" {what}")]
     Unsupported {

@@ -24,10 +24,10 @@ pub(crate) fn fresh_seed() -> u64 {
 pub(crate) fn corpus(histories: &[&[i64]]) -> Corpus {
     let mut builder = CorpusBuilder::new(IdKind::Int);
     for history in histories {
-        builder.user();
+        builder.user().unwrap();
         history.iter().for_each(|&item| builder.event(ItemKey::Int(item), None).unwrap());
     }
-    builder.finish()
+    builder.finish().unwrap()
 }
 
 /// Users who mostly stay within one of five tastes, an attribute, with two more attributes and a vector an item
@@ -47,7 +47,7 @@ pub(crate) fn random_corpus(seed: u64, users: usize, items: usize) -> Corpus {
         }
     }
     for _ in 0..users {
-        builder.user();
+        builder.user().unwrap();
         let taste = random.below(5);
         for day in 0..random.below(31) {
             // The cube of a uniform number: a few items are touched most. The last tenth is never touched.
@@ -57,7 +57,7 @@ pub(crate) fn random_corpus(seed: u64, users: usize, items: usize) -> Corpus {
             builder.event(ItemKey::Int(item.min(items - 1) as i64 * 3 - 7), Some(day as f64 * 86_400.0)).unwrap();
         }
     }
-    builder.finish()
+    builder.finish().unwrap()
 }
 
 /// The bytes of a model fitted on all of a corpus.

@@ -40,7 +40,7 @@ pub fn read(recommender: &Recommender, mode: Mode, content: Content) -> Result<R
     let (users, events, latest) = read_events(recommender, mode, timed, &mut builder)?;
     read_items(recommender, mode, content, &mut builder)?;
     let fingerprint = json!({ "interactions": events, "users": users, "max_time": latest });
-    Ok(Read { corpus: builder.finish(), fingerprint })
+    Ok(Read { corpus: builder.finish()?, fingerprint })
 }
 
 /// Whether every event has a time. No time is invented for those without: then none is used.
@@ -75,7 +75,7 @@ fn read_events(
     let kind = recommender.item_type;
     spi::each(mode, &sql, &[], |row| {
         if row.get::<bool>(0) == Some(true) || events == 0 {
-            builder.user();
+            builder.user()?;
             users += 1;
         }
         let time = row.get::<f64>(2);

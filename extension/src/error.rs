@@ -101,6 +101,9 @@ impl From<pgrec_engine::Error> for SqlError {
             Error::Parameter(_) => Self::parameter(message),
             Error::Malformed(_) => Self::new(PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION, message),
             Error::Data(_) => Self::state(message),
+            Error::Memory(_) => Self::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message)
+                .hint("Raise rec.training_memory."),
+            Error::File(_) => Self::new(PgSqlErrorCode::ERRCODE_IO_ERROR, message),
             Error::Unsupported { .. } => Self::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message),
         }
     }

@@ -1,95 +1,168 @@
-//! Everything a family trains on and everything an evaluation reads, in memory.
+//! Everything a family trains on and everything an evaluation reads: packed histories, in memory or mapped.
 
 mod builder;
+mod column;
+mod contents;
+mod dictionary;
 mod tokens;
 
-pub use builder::{CorpusBuilder, ItemKey};
+use std::sync::Arc;
+
+pub use builder::CorpusBuilder;
+pub use column::{Spill, Spills};
+pub use dictionary::ItemKey;
 
 use crate::catalogue::ItemIds;
+use column::Stored;
+use contents::Contents;
 
 /// All histories of a recommender, packed, and what is known of its items.
-#[derive(Debug, Clone, Default)]
+///
+/// Immutable and shared: a clone, a sample and a cut ([`Corpus::sample`], [`Corpus::without_last`]) refer to the
+/// same events and to the same catalogue.
+#[derive(Clone, Default)]
 pub struct Corpus {
-    /// The items, ascending by id: dense index = rank of the id.
-    pub items: ItemIds,
-    /// Start of each user's events in `events`, and the end of the last: `users + 1` numbers.
-    pub offsets: Vec<usize>,
-    /// Dense item indices, oldest first within each user.
-    pub events: Vec<u32>,
-    /// Unix seconds of each event, or empty where the source has no time.
-    pub times: Vec<f64>,
-    /// Attribute tokens of each item as indices into a vocabulary, CSR: `items + 1` offsets; empty when unknown.
-    pub attribute_offsets: Vec<usize>,
-    /// The tokens, ascending within an item, without repeats.
-    pub attributes: Vec<u32>,
-    /// Vectors of the items, `[items, dim]` row-major, a row of zeros where an item has none; empty when unknown.
-    pub vectors: Vec<f32>,
-    /// Dimension of `vectors`.
-    pub vector_dim: usize,
+    contents: Arc<Contents>,
+    histories: Arc<Histories>,
+    /// Users of the histories that are in this corpus, `None` for all.
+    sample: Option<Arc<[usize]>>,
+    /// How many of the last events of every user are left out.
+    cut: usize,
+    interactions: usize,
+}
+
+/// The events of all users, one history after another.
+#[derive(Default)]
+struct Histories {
+    /// Start of each user's events, and the end of the last: `users + 1` numbers, or none.
+    offsets: Stored<u64>,
+    events: Stored<u32>,
+    /// As long as `events`, or empty.
+    times: Stored<f64>,
+}
+
+impl Histories {
+    fn users(&self) -> usize {
+        self.offsets.as_slice().len().saturating_sub(1)
+    }
+}
+
+impl std::fmt::Debug for Corpus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Corpus")
+            .field("users", &self.users())
+            .field("interactions", &self.interactions)
+            .field("items", &self.items().len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Corpus {
-    /// Number of users.
+    fn new(contents: Contents, histories: Histories) -> Self {
+        let interactions = histories.events.as_slice().len();
+        Self { contents: Arc::new(contents), histories: Arc::new(histories), sample: None, cut: 0, interactions }
+    }
+
+    /// The items, ascending by id: dense index = rank of the id.
+    pub fn items(&self) -> &ItemIds {
+        &self.contents.items
+    }
+
+    /// Number of users, those without events included.
     pub fn users(&self) -> usize {
-        self.offsets.len().saturating_sub(1)
+        self.sample.as_ref().map_or_else(|| self.histories.users(), |users| users.len())
     }
 
-    /// One user's events, oldest first.
+    /// Number of events in all histories.
+    pub fn interactions(&self) -> usize {
+        self.interactions
+    }
+
+    /// One user's events as dense item indices, oldest first.
     pub fn history(&self, user: usize) -> &[u32] {
-        &self.events[self.offsets[user]..self.offsets[user + 1]]
+        &self.histories.events.as_slice()[self.range(user)]
     }
 
-    /// The times of one user's events, or an empty slice.
+    /// Every user's events, in the order of the users.
+    pub fn histories(&self) -> impl Iterator<Item = &[u32]> {
+        (0..self.users()).map(|user| self.history(user))
+    }
+
+    /// Whether the events have times.
+    pub fn has_times(&self) -> bool {
+        !self.histories.times.as_slice().is_empty()
+    }
+
+    /// The times of one user's events in Unix seconds, or an empty slice where they have none.
     pub fn history_times(&self, user: usize) -> &[f64] {
-        self.times.get(self.offsets[user]..self.offsets[user + 1]).unwrap_or(&[])
+        self.histories.times.as_slice().get(self.range(user)).unwrap_or(&[])
+    }
+
+    /// Attribute tokens of the items as indices into a vocabulary, CSR: where each item's begin in
+    /// [`Corpus::attributes`], and the end of the last (`items + 1` numbers); empty when nothing is known.
+    pub fn attribute_offsets(&self) -> &[usize] {
+        &self.contents.attribute_offsets
+    }
+
+    /// The tokens, ascending within an item, without repeats.
+    pub fn attributes(&self) -> &[u32] {
+        &self.contents.attributes
+    }
+
+    /// Vectors of the items, `[items, vector_dim]` row-major, a row of zeros where an item has none; empty when
+    /// nothing is known.
+    pub fn vectors(&self) -> &[f32] {
+        &self.contents.vectors
+    }
+
+    /// Numbers in a vector.
+    pub fn vector_dim(&self) -> usize {
+        self.contents.vector_dim
     }
 
     /// How often each item occurs in the histories.
     pub fn counts(&self) -> Vec<u32> {
-        let mut counts = vec![0u32; self.items.len()];
-        for &item in &self.events {
-            counts[item as usize] += 1;
-        }
+        let mut counts = vec![0u32; self.items().len()];
+        self.histories().flatten().for_each(|&item| counts[item as usize] += 1);
         counts
+    }
+
+    /// Bytes of histories in memory of the process; mapped ones count nothing, since the system takes their pages
+    /// back when it needs them.
+    pub fn resident(&self) -> usize {
+        let Histories { offsets, events, times } = &*self.histories;
+        offsets.resident() + events.resident() + times.resident()
     }
 
     /// The same catalogue with at most `most` of the users, evenly spaced.
     pub fn sample(&self, most: usize) -> Self {
         let step = self.users().div_ceil(most.max(1)).max(1);
-        let mut part = self.catalogue_only();
-        for user in (0..self.users()).step_by(step) {
-            part.events.extend_from_slice(self.history(user));
-            part.times.extend_from_slice(self.history_times(user));
-            part.offsets.push(part.events.len());
-        }
-        part
-    }
-
-    fn catalogue_only(&self) -> Self {
-        Self {
-            items: self.items.clone(),
-            offsets: vec![0],
-            attribute_offsets: self.attribute_offsets.clone(),
-            attributes: self.attributes.clone(),
-            vectors: self.vectors.clone(),
-            vector_dim: self.vector_dim,
-            ..Self::default()
-        }
+        let users = (0..self.users()).step_by(step).map(|user| self.stored_user(user)).collect();
+        Self { sample: Some(users), ..self.clone() }.counted()
     }
 
     /// The same corpus without the last `n` events of every user: the training part of leave-one-out is
-    /// `without_last(2)`. The catalogue stays whole.
+    /// `without_last(2)`. The catalogue stays whole. Copies nothing.
     pub fn without_last(&self, n: usize) -> Self {
-        let mut cut = self.catalogue_only();
-        for user in 0..self.users() {
-            let start = self.offsets[user];
-            let end = self.offsets[user + 1].saturating_sub(n).max(start);
-            cut.events.extend_from_slice(&self.events[start..end]);
-            if !self.times.is_empty() {
-                cut.times.extend_from_slice(&self.times[start..end]);
-            }
-            cut.offsets.push(cut.events.len());
-        }
-        cut
+        Self { cut: self.cut.saturating_add(n), ..self.clone() }.counted()
+    }
+
+    fn counted(self) -> Self {
+        Self { interactions: (0..self.users()).map(|user| self.range(user).len()).sum(), ..self }
+    }
+
+    /// Place of a user in the shared histories.
+    fn stored_user(&self, user: usize) -> usize {
+        self.sample.as_ref().map_or(user, |users| users[user])
+    }
+
+    /// Where a user's events are.
+    fn range(&self, user: usize) -> std::ops::Range<usize> {
+        let (offsets, user) = (self.histories.offsets.as_slice(), self.stored_user(user));
+        let (start, end) = (offsets[user] as usize, offsets[user + 1] as usize);
+        start..end.saturating_sub(self.cut).max(start)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,16 +52,16 @@ impl Space {
     pub(super) fn new(catalogue: &Catalogue, corpus: &Corpus, cases: &Cases<'_>) -> Self {
         let model_items = catalogue.len();
         let mut next = model_items as u32;
-        let index: Vec<u32> = (0..corpus.items.len())
+        let index: Vec<u32> = (0..corpus.items().len())
             .map(|item| {
-                catalogue.index_of(&corpus.items.get(item)).unwrap_or_else(|| {
+                catalogue.index_of(&corpus.items().get(item)).unwrap_or_else(|| {
                     next += 1;
                     next - 1
                 })
             })
             .collect();
         let mut touched_by = vec![0u32; next as usize];
-        let mut last = vec![usize::MAX; corpus.items.len()];
+        let mut last = vec![usize::MAX; corpus.items().len()];
         for &user in &cases.users {
             for &item in cases.history(user) {
                 if std::mem::replace(&mut last[item as usize], user) != user {

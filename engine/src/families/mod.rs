@@ -45,10 +45,30 @@ pub struct Family {
     pub name: &'static str,
     /// One sentence for `rec_families()`.
     pub summary: &'static str,
+    /// What it is fitted on besides who touched what.
+    pub needs: Needs,
     /// Fits in the calling process; `None` for families whose weights are imported.
     pub fit: Option<Fit>,
     /// Opens an artifact of this family.
     pub open: fn(Arc<Artifact>) -> Result<Box<dyn Model>>,
+}
+
+/// What of a corpus is read besides the ids. What a family does not need costs no memory and no time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// Times of the events.
+    pub times: bool,
+    /// Attributes of the items.
+    pub attributes: bool,
+    /// Vectors of the items.
+    pub vectors: bool,
+}
+
+impl Needs {
+    /// Nothing but the ids.
+    pub const NOTHING: Self = Self { times: false, attributes: false, vectors: false };
+    /// Everything there is.
+    pub const ALL: Self = Self { times: true, attributes: true, vectors: true };
 }
 
 /// What a family is fitted on.

@@ -9,7 +9,7 @@ use pgrec_kernels::{Filter, Scored};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Family, Fitted, Model, Training, params};
+use super::{Family, Fitted, Model, Needs, Training, params};
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, Query, Result};
 
 const NAME: &str = "popularity";
@@ -19,6 +19,7 @@ const SECONDS_A_DAY: f64 = 86_400.0;
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "what everybody touches, recent events weighing more where they have a time; the same list for all",
+    needs: Needs { times: true, ..Needs::NOTHING },
     fit: Some(fit),
     open,
 };
@@ -45,29 +46,31 @@ fn fit(training: &Training<'_>) -> Result<Fitted> {
         return Err(Error::Parameter("half_life is a number of days above 0, or null for plain counts".into()));
     }
     let asked_for = params.get("half_life").is_some_and(|value| !value.is_null());
-    if asked_for && corpus.times.is_empty() {
+    if asked_for && !corpus.has_times() {
         return Err(Error::Data("half_life needs events with a time: bind a time column, or leave it out".into()));
     }
-    if corpus.events.is_empty() {
+    if corpus.interactions() == 0 {
         return Err(Error::Data("there are no interactions to count".into()));
     }
-    control.begin(corpus.events.len() as u64);
-    let half_life = half_life.filter(|_| !corpus.times.is_empty());
-    let latest = corpus.times.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let mut sums = vec![0f64; corpus.items.len()];
-    const SLICE: usize = 1 << 18;
-    for start in (0..corpus.events.len()).step_by(SLICE) {
-        let end = corpus.events.len().min(start + SLICE);
-        for event in start..end {
-            sums[corpus.events[event] as usize] += match half_life {
-                Some(days) => (-(latest - corpus.times[event]) / (days * SECONDS_A_DAY)).exp2(),
-                None => 1.0,
-            };
+    control.begin(corpus.interactions() as u64);
+    let half_life = half_life.filter(|_| corpus.has_times());
+    let users = 0..corpus.users();
+    let latest = users.clone().flat_map(|user| corpus.history_times(user)).copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut sums = vec![0f64; corpus.items().len()];
+    for user in users {
+        let events = corpus.history(user);
+        match half_life {
+            Some(days) => {
+                for (&item, time) in events.iter().zip(corpus.history_times(user)) {
+                    sums[item as usize] += (-(latest - time) / (days * SECONDS_A_DAY)).exp2();
+                }
+            }
+            None => events.iter().for_each(|&item| sums[item as usize] += 1.0),
         }
-        control.advance((end - start) as u64)?;
+        control.advance(events.len() as u64)?;
     }
     let counts: Vec<f32> = sums.into_iter().map(|sum| sum as f32).collect();
-    Ok(ArtifactBuilder::new(NAME, &json!({ "half_life": half_life }), &corpus.items, &counts).into())
+    Ok(ArtifactBuilder::new(NAME, &json!({ "half_life": half_life }), corpus.items(), &counts).into())
 }
 
 fn open(artifact: Arc<Artifact>) -> Result<Box<dyn Model>> {
@@ -163,11 +166,11 @@ mod tests {
 
     fn timed(events: &[(i64, f64)]) -> Corpus {
         let mut builder = CorpusBuilder::new(IdKind::Int);
-        builder.user();
+        builder.user().unwrap();
         for &(item, days) in events {
             builder.event(ItemKey::Int(item), Some(days * SECONDS_A_DAY)).unwrap();
         }
-        builder.finish()
+        builder.finish().unwrap()
     }
 
     #[test]

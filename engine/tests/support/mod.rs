@@ -43,7 +43,7 @@ pub fn corpus(folder: &Path, timed: bool) -> Corpus {
     let mut last = None;
     for (user, place, item) in events {
         if last.replace(user) != Some(user) {
-            builder.user();
+            builder.user().unwrap();
         }
         builder.event(ItemKey::Int(item), timed.then_some(place as f64)).unwrap();
     }
@@ -54,7 +54,7 @@ pub fn corpus(folder: &Path, timed: bool) -> Corpus {
             builder.attribute(item, token).unwrap();
         }
     });
-    builder.finish()
+    builder.finish().unwrap()
 }
 
 /// Fits, writes, and opens what was written, as the database does.

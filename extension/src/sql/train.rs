@@ -99,7 +99,7 @@ pub fn fit_of(family: Option<&str>) -> Result<Trainable> {
 impl Trainable {
     /// Fits on a corpus and gives the artifact.
     pub fn fit(&self, corpus: &Corpus, params: &Value) -> Result<Vec<u8>> {
-        if corpus.events.is_empty() {
+        if corpus.interactions() == 0 {
             return Err(SqlError::state("there is nothing to train on")
                 .detail("The interactions relation has no rows that the owner of the recommender can read, or leave_last leaves none."));
         }
@@ -176,11 +176,11 @@ impl Job {
     fn fit(&self, whole: &Corpus) -> Result<Fitted> {
         if self.leave_last == 0 {
             let bytes = self.family.fit(whole, &self.own)?;
-            return Ok(Fitted { bytes, items: whole.items.len(), metrics: json!({}) });
+            return Ok(Fitted { bytes, items: whole.items().len(), metrics: json!({}) });
         }
         let bytes = self.family.fit(&whole.without_last(self.leave_last as usize), &self.own)?;
         let metrics = if self.leave_last >= VALIDATED { validate(bytes.clone(), whole)? } else { json!({}) };
-        Ok(Fitted { bytes, items: whole.items.len(), metrics })
+        Ok(Fitted { bytes, items: whole.items().len(), metrics })
     }
 
     fn store(&self, fitted: &Fitted, fingerprint: &Value) -> Result<()> {

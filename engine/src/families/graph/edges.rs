@@ -22,8 +22,8 @@ pub(crate) struct Edges {
 impl Edges {
     /// Counts the consecutive pairs of every history.
     pub(crate) fn count(corpus: &Corpus, control: &Control) -> Result<Self> {
-        let n = corpus.items.len();
-        let pairs = || (0..corpus.users()).flat_map(|user| corpus.history(user).windows(2));
+        let n = corpus.items().len();
+        let pairs = || corpus.histories().flat_map(|history| history.windows(2));
         let mut starts = vec![0usize; n + 1];
         pairs().for_each(|pair| starts[pair[0] as usize + 1] += 1);
         (0..n).for_each(|item| starts[item + 1] += starts[item]);

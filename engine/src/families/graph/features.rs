@@ -29,18 +29,18 @@ impl Features {
     /// Binary attributes weighted idf = max(0, ln((items + 1)/(1 + df))), df being the number of items that have
     /// the attribute; rows l2-normalised.
     pub(crate) fn attributes(corpus: &Corpus) -> Result<Self> {
-        let n = corpus.items.len();
-        if corpus.attribute_offsets.len() != n + 1 {
+        let n = corpus.items().len();
+        if corpus.attribute_offsets().len() != n + 1 {
             return Err(Error::Data("the items have no attributes".into()));
         }
-        let words = corpus.attributes.iter().max().map_or(0, |&last| last as usize + 1);
+        let words = corpus.attributes().iter().max().map_or(0, |&last| last as usize + 1);
         let mut idf = vec![0f64; words];
-        corpus.attributes.iter().for_each(|&token| idf[token as usize] += 1.0);
+        corpus.attributes().iter().for_each(|&token| idf[token as usize] += 1.0);
         idf.iter_mut().for_each(|x| *x = ((n as f64 + 1.0) / (1.0 + *x)).ln().max(0.0));
 
         let (mut offsets, mut tokens, mut weights) = (vec![0u64], Vec::new(), Vec::new());
         for item in 0..n {
-            let row = &corpus.attributes[corpus.attribute_offsets[item]..corpus.attribute_offsets[item + 1]];
+            let row = &corpus.attributes()[corpus.attribute_offsets()[item]..corpus.attribute_offsets()[item + 1]];
             let norm = row.iter().map(|&token| idf[token as usize].powi(2)).sum::<f64>().sqrt();
             // A token that every item has weighs nothing: it is left out.
             for &token in row.iter().filter(|&&token| idf[token as usize] > 0.0) {
@@ -54,11 +54,11 @@ impl Features {
 
     /// The items' own vectors, l2-normalised; a row of zeros stays one.
     pub(crate) fn vectors(corpus: &Corpus) -> Result<Self> {
-        let dim = corpus.vector_dim;
-        if corpus.vectors.is_empty() || dim == 0 {
+        let dim = corpus.vector_dim();
+        if corpus.vectors().is_empty() || dim == 0 {
             return Err(Error::Data("the items have no vectors".into()));
         }
-        let mut rows = corpus.vectors.clone();
+        let mut rows = corpus.vectors().to_vec();
         for row in rows.chunks_exact_mut(dim) {
             let norm = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
             if norm > 0.0 {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Family, Fitted, Model, Training, params};
+use super::{Family, Fitted, Model, Needs, Training, params};
 use crate::evaluate::{Spec, evaluate};
 use crate::{Artifact, ArtifactBuilder, Control, Corpus, Error, Result};
 
@@ -29,6 +29,7 @@ const NAME: &str = "graph";
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "what followed the last items, and what followed that, ordered by likeness: no training, hard to beat",
+    needs: Needs { attributes: true, vectors: true, ..Needs::NOTHING },
     fit: Some(fit),
     open,
 };
@@ -87,7 +88,7 @@ fn fit(training: &Training<'_>) -> Result<Fitted> {
     if !(1..=1000).contains(&params.keep) {
         return Err(Error::Parameter("keep is a number of items from 1 to 1000".into()));
     }
-    if corpus.events.is_empty() {
+    if corpus.interactions() == 0 {
         return Err(Error::Data("there are no interactions to build a graph from".into()));
     }
     let plan = Plan { variant: params.variant, budgets, keep: params.keep };
@@ -124,7 +125,7 @@ impl Plan {
             edges: edges.items.len(),
         });
         let counts: Vec<f32> = corpus.counts().into_iter().map(|count| count as f32).collect();
-        let mut artifact = ArtifactBuilder::new(NAME, &config, &corpus.items, &counts);
+        let mut artifact = ArtifactBuilder::new(NAME, &config, corpus.items(), &counts);
         model::write(&mut artifact, edges, features, one, two);
         Ok(artifact)
     }
@@ -138,8 +139,8 @@ const JUDGES: usize = 2_000;
 /// last event of a sample of users, from a graph without it. Only the rings that these users need are built.
 fn best_similarity(corpus: &Corpus, plan: &Plan, control: &Control) -> Result<Similarity> {
     let choices: Vec<Similarity> = [
-        (!corpus.attributes.is_empty()).then_some(Similarity::Attributes),
-        (!corpus.vectors.is_empty()).then_some(Similarity::Vector),
+        (!corpus.attributes().is_empty()).then_some(Similarity::Attributes),
+        (!corpus.vectors().is_empty()).then_some(Similarity::Vector),
         Some(Similarity::None),
     ]
     .into_iter()
@@ -151,7 +152,7 @@ fn best_similarity(corpus: &Corpus, plan: &Plan, control: &Control) -> Result<Si
     }
     let past = corpus.without_last(1);
     let known = judges.without_last(1);
-    let mut needed = vec![false; corpus.items.len()];
+    let mut needed = vec![false; corpus.items().len()];
     for user in 0..known.users() {
         known.history(user).iter().rev().take(2).for_each(|&item| needed[item as usize] = true);
     }

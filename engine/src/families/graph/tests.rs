@@ -25,13 +25,13 @@ fn rings_by_definition(corpus: &Corpus, anchor: u32) -> [Vec<(u32, f64)>; 2] {
             *next.entry(pair[0]).or_default().entry(pair[1]).or_default() += 1.0;
         }
     }
-    let n = corpus.items.len();
+    let n = corpus.items().len();
     let tokens = |item: u32| {
-        let range = corpus.attribute_offsets[item as usize]..corpus.attribute_offsets[item as usize + 1];
-        corpus.attributes[range].iter().copied().collect::<BTreeSet<u32>>()
+        let range = corpus.attribute_offsets()[item as usize]..corpus.attribute_offsets()[item as usize + 1];
+        corpus.attributes()[range].iter().copied().collect::<BTreeSet<u32>>()
     };
     let idf = |token: u32| {
-        let df = corpus.attributes.iter().filter(|&&t| t == token).count();
+        let df = corpus.attributes().iter().filter(|&&t| t == token).count();
         ((n as f64 + 1.0) / (1.0 + df as f64)).ln().max(0.0)
     };
     let norm = |item: u32| tokens(item).iter().map(|&t| idf(t).powi(2)).sum::<f64>().sqrt();
@@ -59,7 +59,7 @@ fn rings_are_those_of_the_definition() {
     let edges = Edges::count(&corpus, &control).unwrap();
     let features = Features::attributes(&corpus).unwrap();
     let (one, two) = rings::build(edges.view(), features.view(), 6, &|_| true, &control).unwrap();
-    for anchor in 0..corpus.items.len() {
+    for anchor in 0..corpus.items().len() {
         for (lists, expected) in [&one, &two].into_iter().zip(rings_by_definition(&corpus, anchor as u32)) {
             let range = lists.offsets[anchor] as usize..lists.offsets[anchor + 1] as usize;
             assert_eq!(range.len(), expected.len().min(6));
@@ -82,7 +82,7 @@ fn rings_are_those_of_the_definition() {
 fn lists_keep_every_promise_of_a_model() {
     let seed = testing::fresh_seed();
     let corpus = testing::random_corpus(seed, 150, 60);
-    let n = corpus.items.len();
+    let n = corpus.items().len();
     let mut random = SplitMix::new(seed);
     let some = |random: &mut SplitMix, share: usize| (0..n as u32).filter(|_| random.below(10) < share).collect();
     for params in [
@@ -138,14 +138,14 @@ fn a_history_that_says_nothing_gets_no_list() {
 fn similar_items_are_followers_then_look_alikes_and_never_the_item() {
     let mut builder = crate::corpus::CorpusBuilder::new(crate::catalogue::IdKind::Int);
     let key = crate::corpus::ItemKey::Int;
-    builder.user();
+    builder.user().unwrap();
     for item in [10, 10, 20, 30] {
         builder.event(key(item), None).unwrap();
     }
     for (item, token) in [(10, "a"), (40, "a"), (50, "b"), (20, "b")] {
         builder.attribute(key(item), token).unwrap();
     }
-    let model = testing::fit(NAME, &builder.finish(), json!({}));
+    let model = testing::fit(NAME, &builder.finish().unwrap(), json!({}));
     let similar = |k, filter| model.similar(0, &Query { k, filter, ..Query::default() }).unwrap();
     let all = similar(9, Filter::default());
     assert_eq!(items(&all), [1, 2, 3]);
@@ -219,7 +219,7 @@ fn wrong_parameters_are_named() {
 #[test]
 fn a_damaged_artifact_is_refused() {
     let corpus = testing::random_corpus(testing::fresh_seed(), 40, 30);
-    let items = corpus.items.clone();
+    let items = corpus.items().clone();
     let counts = vec![1.0; items.len()];
     let n = items.len();
     let config = json!({ "variant": "tgh2", "similarity": "none", "budgets": [5, 1, 3, 1], "keep": 60, "edges": 1 });

@@ -13,13 +13,14 @@ use std::sync::Arc;
 
 pub use config::{Block, Config, Nonlinearity, Positions};
 
-use super::{Family, Model};
+use super::{Family, Model, Needs};
 use crate::{Artifact, Result};
 
 /// Its line in the registry.
 pub const FAMILY: Family = Family {
     name: "sasrec",
     summary: "Self-attention over the user's latest events (SASRec); weights come from a checkpoint.",
+    needs: Needs::NOTHING,
     fit: None,
     open,
 };

@@ -1,0 +1,107 @@
+//! What is known of the items besides the events on them.
+
+use std::collections::HashMap;
+
+use crate::catalogue::ItemIds;
+use crate::{Error, Result};
+
+/// Everything a corpus knows of its items.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) items: ItemIds,
+    pub(super) attribute_offsets: Vec<usize>,
+    pub(super) attributes: Vec<u32>,
+    pub(super) vectors: Vec<f32>,
+    pub(super) vector_dim: usize,
+}
+
+/// Attributes and vectors as rows give them, items by the number they have so far.
+#[derive(Debug, Default)]
+pub(super) struct Descriptions {
+    vocabulary: HashMap<String, u32>,
+    /// Bytes of the vocabulary's texts.
+    text: usize,
+    described: Vec<(u32, u32)>,
+    vector_items: Vec<u32>,
+    vectors: Vec<f32>,
+    vector_dim: usize,
+}
+
+impl Descriptions {
+    /// Bytes that they take, and will take beside themselves while they are put in order.
+    pub(super) fn resident(&self) -> usize {
+        let words = self.vocabulary.capacity() * (size_of::<(String, u32)>() + 1) + self.text;
+        let pairs = size_of_val(self.described.as_slice());
+        words + 2 * pairs + 2 * size_of_val(self.vectors.as_slice()) + size_of_val(self.vector_items.as_slice())
+    }
+
+    pub(super) fn attribute(&mut self, item: u32, token: &str) {
+        let next = self.vocabulary.len() as u32;
+        let token = match self.vocabulary.get(token) {
+            Some(&token) => token,
+            None => {
+                self.text += token.len();
+                *self.vocabulary.entry(token.to_owned()).or_insert(next)
+            }
+        };
+        self.described.push((item, token));
+    }
+
+    /// Whether a vector may stand beside those that are there.
+    pub(super) fn check(&self, vector: &[f32]) -> Result<()> {
+        if !self.vector_items.is_empty() && vector.len() != self.vector_dim {
+            let (dim, others) = (vector.len(), self.vector_dim);
+            return Err(Error::Data(format!("an item vector has {dim} dimensions, others have {others}")));
+        }
+        if !vector.iter().all(|x| x.is_finite()) {
+            return Err(Error::Data("an item vector holds a number that is not finite".into()));
+        }
+        Ok(())
+    }
+
+    /// Keeps a vector that was checked.
+    pub(super) fn vector(&mut self, item: u32, vector: &[f32]) {
+        self.vector_dim = vector.len();
+        self.vector_items.push(item);
+        self.vectors.extend_from_slice(vector);
+    }
+
+    /// The same by rank. An item's last vector counts; its attributes are those of all its descriptions.
+    pub(super) fn finish(self, items: ItemIds, rank: &[u32]) -> Contents {
+        let (n, dim) = (items.len(), self.vector_dim);
+        let mut vectors = vec![0.0; if self.vector_items.is_empty() { 0 } else { n * dim }];
+        if dim > 0 {
+            for (&item, vector) in self.vector_items.iter().zip(self.vectors.chunks_exact(dim)) {
+                let start = rank[item as usize] as usize * dim;
+                vectors[start..start + dim].copy_from_slice(vector);
+            }
+        }
+        let (attribute_offsets, attributes) = attribute_rows(self.vocabulary, &self.described, rank);
+        Contents { items, attribute_offsets, attributes, vectors, vector_dim: dim }
+    }
+}
+
+/// Attributes as CSR; tokens numbered in the order of their text, so that the order of the rows does not matter.
+fn attribute_rows(vocabulary: HashMap<String, u32>, described: &[(u32, u32)], rank: &[u32]) -> (Vec<usize>, Vec<u32>) {
+    if vocabulary.is_empty() {
+        return (Vec::new(), Vec::new());
+    }
+    let mut words: Vec<(String, u32)> = vocabulary.into_iter().collect();
+    words.sort_unstable();
+    let mut word_rank = vec![0u32; words.len()];
+    for (place, (_, number)) in words.iter().enumerate() {
+        word_rank[*number as usize] = place as u32;
+    }
+    let mut pairs: Vec<(u32, u32)> =
+        described.iter().map(|&(i, t)| (rank[i as usize], word_rank[t as usize])).collect();
+    pairs.sort_unstable();
+    pairs.dedup();
+    let mut offsets = vec![0usize; rank.len() + 1];
+    for &(item, _) in &pairs {
+        offsets[item as usize + 1] += 1;
+    }
+    for item in 0..rank.len() {
+        offsets[item + 1] += offsets[item];
+    }
+    (offsets, pairs.into_iter().map(|(_, token)| token).collect())
+}

@@ -1,0 +1,206 @@
+#![allow(clippy::unwrap_used)]
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use pgrec_kernels::Bytes;
+
+use super::*;
+use crate::catalogue::IdKind;
+use crate::random::SplitMix;
+use crate::{Error, Result, testing};
+
+/// A file of the test double: words, so that mapping it keeps the alignment.
+struct Pages {
+    bytes: Vec<u8>,
+    written: Rc<Cell<usize>>,
+}
+
+struct Mapped(Vec<u64>, usize);
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.0)[..self.1]
+    }
+}
+
+impl Spill for Pages {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.written.set(self.written.get() + bytes.len());
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn rewrite(&mut self, change: &mut dyn FnMut(&mut [u8])) -> Result<()> {
+        self.bytes.chunks_mut(24).for_each(change);
+        Ok(())
+    }
+
+    fn map(self: Box<Self>) -> Result<Bytes> {
+        let mut words = vec![0u64; self.bytes.len().div_ceil(8)];
+        bytemuck::cast_slice_mut(&mut words)[..self.bytes.len()].copy_from_slice(&self.bytes);
+        Ok(Arc::new(Mapped(words, self.bytes.len())))
+    }
+}
+
+/// Files in memory, and how many bytes went into them.
+fn pages() -> (Spills, Rc<Cell<usize>>) {
+    let written = Rc::new(Cell::new(0));
+    let shared = Rc::clone(&written);
+    (Box::new(move || Ok(Box::new(Pages { bytes: Vec::new(), written: Rc::clone(&shared) }))), written)
+}
+
+/// Histories of text ids with times, the same for the same seed.
+fn fill(builder: &mut CorpusBuilder, seed: u64, users: usize) {
+    let mut random = SplitMix::new(seed);
+    builder.attribute(ItemKey::Text("item 7"), "lucky").unwrap();
+    for _ in 0..users {
+        builder.user().unwrap();
+        for day in 0..random.below(40) {
+            let item = format!("item {}", random.below(300));
+            builder.event(ItemKey::Text(&item), Some(day as f64)).unwrap();
+        }
+    }
+}
+
+fn same(a: &Corpus, b: &Corpus) {
+    assert_eq!((a.users(), a.interactions(), a.items()), (b.users(), b.interactions(), b.items()));
+    assert_eq!((a.attribute_offsets(), a.attributes()), (b.attribute_offsets(), b.attributes()));
+    for user in 0..a.users() {
+        assert_eq!(a.history(user), b.history(user), "user {user}");
+        assert_eq!(a.history_times(user), b.history_times(user), "user {user}");
+    }
+    assert_eq!(a.counts(), b.counts());
+}
+
+#[test]
+fn a_corpus_in_files_equals_the_one_in_memory() {
+    let seed = testing::fresh_seed();
+    let mut unbounded = CorpusBuilder::new(IdKind::Text);
+    fill(&mut unbounded, seed, 5_000);
+    let unbounded = unbounded.finish().unwrap();
+    for bound in [64 << 10, 300 << 10] {
+        let (spills, written) = pages();
+        let mut builder = CorpusBuilder::bounded(IdKind::Text, bound, spills);
+        fill(&mut builder, seed, 5_000);
+        let spilled = builder.finish().unwrap();
+        assert_eq!(written.get(), 12 * unbounded.interactions() + 8 * (unbounded.users() + 1));
+        assert_eq!((spilled.resident(), unbounded.resident()), (0, written.get()));
+        same(&spilled, &unbounded);
+        same(&spilled.without_last(2).sample(70), &unbounded.sample(70).without_last(1).without_last(1));
+    }
+}
+
+#[test]
+fn nothing_is_written_while_it_fits() {
+    let (spills, written) = pages();
+    let mut builder = CorpusBuilder::bounded(IdKind::Text, 64 << 20, spills);
+    fill(&mut builder, testing::fresh_seed(), 2_000);
+    assert!(builder.finish().unwrap().interactions() > 0);
+    assert_eq!(written.get(), 0);
+}
+
+#[test]
+fn items_that_do_not_fit_are_an_error_that_says_so() {
+    let bounded = || CorpusBuilder::bounded(IdKind::Int, 1 << 20, pages().0);
+    let mut many = bounded();
+    let refused = (0..1_000_000).find_map(|id| many.item(ItemKey::Int(id)).err()).unwrap();
+    assert!(matches!(&refused, Error::Memory(why) if why.contains("1 MB are allowed")), "{refused}");
+    let mut wide = bounded();
+    let refused = (0..1_000).find_map(|id| wide.vector(ItemKey::Int(id), &[0.5; 1024]).err());
+    assert!(matches!(refused, Some(Error::Memory(_))));
+    let mut wordy = bounded();
+    let refused = (0..100_000).find_map(|id| wordy.attribute(ItemKey::Int(1), &format!("word {id}")).err());
+    assert!(matches!(refused, Some(Error::Memory(_))));
+}
+
+#[test]
+fn ids_become_ranks_whatever_the_order_of_rows() {
+    let mut b = CorpusBuilder::new(IdKind::Text);
+    for history in [&["pear", "apple"][..], &[], &["zoo", "pear", "pear"]] {
+        b.user().unwrap();
+        for item in history {
+            b.event(ItemKey::Text(item), None).unwrap();
+        }
+    }
+    b.attributes_json(ItemKey::Text("kiwi"), r#"["green", "fruit", "green"]"#).unwrap();
+    b.attribute(ItemKey::Text("apple"), "fruit").unwrap();
+    b.vector(ItemKey::Text("zoo"), &[1.0, 2.0]).unwrap();
+    let c = b.finish().unwrap();
+    assert_eq!(*c.items(), ItemIds::Text(["apple", "kiwi", "pear", "zoo"].map(String::from).to_vec()));
+    assert_eq!((c.users(), c.interactions()), (3, 5));
+    assert_eq!((c.history(0), c.history(1), c.history(2)), (&[2, 0][..], &[][..], &[3, 2, 2][..]));
+    assert_eq!(c.attribute_offsets(), [0, 1, 3, 3, 3]);
+    assert_eq!(c.attributes(), [0, 0, 1]);
+    assert_eq!(c.vectors(), [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0]);
+    assert_eq!(c.counts(), [1, 0, 3, 1]);
+}
+
+#[test]
+fn cuts_and_samples_compose_and_share_the_events() {
+    let whole = testing::random_corpus(testing::fresh_seed(), 90, 30);
+    let cut = whole.without_last(1).without_last(2);
+    for user in 0..whole.users() {
+        let (history, kept) = (whole.history(user), whole.history(user).len().saturating_sub(3));
+        assert_eq!(cut.history(user), &history[..kept]);
+        assert_eq!(cut.history_times(user), &whole.history_times(user)[..kept]);
+        assert_eq!(cut.history(user).as_ptr(), history.as_ptr());
+    }
+    assert_eq!(cut.interactions(), cut.histories().map(<[u32]>::len).sum::<usize>());
+    let part = cut.sample(30).sample(10);
+    assert_eq!(part.users(), 10);
+    for user in 0..10 {
+        assert_eq!(part.history(user), cut.history(user * 9));
+    }
+    assert_eq!(part.interactions(), part.histories().map(<[u32]>::len).sum::<usize>());
+    assert_eq!(whole.without_last(usize::MAX).without_last(1).interactions(), 0);
+}
+
+#[test]
+fn no_rows_give_an_empty_corpus_of_the_right_kind() {
+    let c = CorpusBuilder::new(IdKind::Uuid).finish().unwrap();
+    assert_eq!((c.users(), c.items().kind(), c.sample(5).without_last(1).users()), (0, IdKind::Uuid, 0));
+    let mut b = CorpusBuilder::new(IdKind::Int);
+    b.item(ItemKey::Int(-3)).unwrap();
+    let c = b.finish().unwrap();
+    assert_eq!((c.users(), c.items().len(), c.attribute_offsets().len(), c.vectors().len()), (0, 1, 0, 0));
+}
+
+#[test]
+fn half_timed_events_and_mixed_ids_are_refused() {
+    let mut b = CorpusBuilder::new(IdKind::Int);
+    assert!(matches!(b.event(ItemKey::Int(1), None), Err(Error::Data(_))));
+    b.user().unwrap();
+    b.event(ItemKey::Int(1), Some(5.0)).unwrap();
+    assert!(matches!(b.event(ItemKey::Int(1), None), Err(Error::Data(_))));
+    assert!(matches!(b.event(ItemKey::Int(1), Some(f64::INFINITY)), Err(Error::Data(_))));
+    assert!(matches!(b.event(ItemKey::Text("1"), Some(6.0)), Err(Error::Data(_))));
+    b.event(ItemKey::Int(2), Some(6.0)).unwrap();
+    assert!(matches!(b.vector(ItemKey::Int(1), &[f32::NAN]), Err(Error::Data(_))));
+    let mut untimed = CorpusBuilder::new(IdKind::Int);
+    untimed.user().unwrap();
+    untimed.event(ItemKey::Int(1), None).unwrap();
+    assert!(matches!(untimed.event(ItemKey::Int(1), Some(5.0)), Err(Error::Data(_))));
+}
+
+#[test]
+fn forgotten_times_leave_the_events() {
+    for bound in [64 << 10, usize::MAX] {
+        let mut b = CorpusBuilder::bounded(IdKind::Text, bound, pages().0);
+        fill(&mut b, 3, 1_000);
+        b.forget_times();
+        b.event(ItemKey::Text("late"), None).unwrap();
+        b.event(ItemKey::Text("later"), Some(1.0)).unwrap();
+        let c = b.finish().unwrap();
+        assert!(!c.has_times() && c.history_times(0).is_empty());
+        assert_eq!(c.items().len(), 302);
+    }
+}
+
+#[test]
+fn vectors_of_two_dimensions_are_refused() {
+    let mut b = CorpusBuilder::new(IdKind::Int);
+    b.vector(ItemKey::Int(1), &[1.0, 0.0]).unwrap();
+    assert!(matches!(b.vector(ItemKey::Int(2), &[1.0]), Err(Error::Data(_))));
+}
