@@ -1,5 +1,7 @@
 //! The derivative of a loss by a table of which a step touches few rows or all.
 
+use crate::Optimizers;
+
 /// An accumulator of row gradients: a full table, or the touched rows alone.
 #[derive(Debug, Clone)]
 pub struct TableGradient {
@@ -32,6 +34,14 @@ impl TableGradient {
         self.cols
     }
 
+    /// Rows of the table.
+    pub fn table_rows(&self) -> usize {
+        match &self.touched {
+            Touched::All => self.rows.len().checked_div(self.cols).unwrap_or(0),
+            Touched::Some { place, .. } => place.len(),
+        }
+    }
+
     /// The accumulated row of `id`, zeros at first. Panics where the table has no such row.
     #[inline]
     pub fn row_mut(&mut self, id: u32) -> &mut [f32] {
@@ -39,21 +49,31 @@ impl TableGradient {
         let at = match &mut self.touched {
             Touched::All => id as usize,
             Touched::Some { ids, place } => {
-                let place = &mut place[id as usize];
-                if *place == 0 {
-                    ids.push(id);
-                    *place = ids.len() as u32;
+                let at = claim(ids, &mut place[id as usize], id);
+                if ids.len() * cols > self.rows.len() {
                     self.rows.resize(ids.len() * cols, 0.0);
                 }
-                *place as usize - 1
+                at as usize
             }
         };
         &mut self.rows[at * cols..(at + 1) * cols]
     }
 
-    /// Whether every row is there.
-    pub fn is_dense(&self) -> bool {
-        matches!(self.touched, Touched::All)
+    /// Makes sure that the rows of `ids` are there, and lists at which row of [`TableGradient::values`] each lies.
+    /// Panics where the table has no such row.
+    pub(crate) fn places(&mut self, ids: &[u32], places: &mut Vec<u32>) {
+        places.clear();
+        match &mut self.touched {
+            Touched::All => {
+                let rows = self.rows.len().checked_div(self.cols).unwrap_or(0);
+                assert!(ids.iter().all(|&id| (id as usize) < rows), "a row beyond the table's {rows}");
+                places.extend_from_slice(ids);
+            }
+            Touched::Some { ids: touched, place } => {
+                places.extend(ids.iter().map(|&id| claim(touched, &mut place[id as usize], id)));
+                self.rows.resize(touched.len() * self.cols, 0.0);
+            }
+        }
     }
 
     /// The whole table, where it is dense.
@@ -79,22 +99,40 @@ impl TableGradient {
         &mut self.rows
     }
 
-    /// Adds another accumulator of the same table.
-    pub fn merge(&mut self, other: &Self) {
-        let add = |to: &mut [f32], from: &[f32]| to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-        match (&self.touched, other.ids()) {
-            (Touched::All, None) => add(&mut self.rows, &other.rows),
-            (_, Some(ids)) => {
-                for (&id, row) in ids.iter().zip(other.rows.chunks_exact(other.cols.max(1))) {
-                    add(self.row_mut(id), row);
+    /// Adds all of `tables`, accumulators of the same table, to the first of them, in their order. The work is left to
+    /// the parts, of up to `rows` rows each, which may run in any order and at the same time.
+    pub fn sum(tables: &mut [Self], rows: usize) -> Vec<PartialSum<'_>> {
+        let Some((first, others)) = tables.split_first_mut() else { return Vec::new() };
+        let others = &*others;
+        assert!(
+            others.iter().all(|other| (other.table_rows(), other.cols) == (first.table_rows(), first.cols)),
+            "sum of different shapes"
+        );
+        if let Touched::Some { ids, place } = &mut first.touched {
+            for other in others {
+                match other.ids() {
+                    Some(more) => more.iter().for_each(|&id| _ = claim(ids, &mut place[id as usize], id)),
+                    None => place.iter_mut().zip(0..).for_each(|(place, id)| _ = claim(ids, place, id)),
                 }
             }
-            (Touched::Some { place, .. }, None) => {
-                for (id, row) in (0..place.len() as u32).zip(other.rows.chunks_exact(other.cols.max(1))) {
-                    add(self.row_mut(id), row);
-                }
-            }
+            first.rows.resize(ids.len() * first.cols, 0.0);
         }
+        let cols = first.cols.max(1);
+        let ids = match &first.touched {
+            Touched::All => None,
+            Touched::Some { ids, .. } => Some(&ids[..]),
+        };
+        let parts = first.rows.chunks_mut(rows.max(1) * cols).enumerate();
+        parts.map(|(n, to)| PartialSum { to, first: n * rows.max(1), cols, ids, others }).collect()
+    }
+
+    /// The accumulated row of `id`, where there is one.
+    fn row(&self, id: u32) -> Option<&[f32]> {
+        let at = match &self.touched {
+            Touched::All => id,
+            Touched::Some { place, .. } => place[id as usize].checked_sub(1)?,
+        };
+        Some(&self.rows[at as usize * self.cols..][..self.cols])
     }
 
     /// Back to zero, keeping the memory.
@@ -109,9 +147,50 @@ impl TableGradient {
     }
 }
 
+/// Where the row lies whose entry of `place` this is; a new row is the last.
+fn claim(ids: &mut Vec<u32>, place: &mut u32, id: u32) -> u32 {
+    if *place == 0 {
+        ids.push(id);
+        *place = ids.len() as u32;
+    }
+    *place - 1
+}
+
+/// Some rows of a sum of accumulators.
+#[derive(Debug)]
+pub struct PartialSum<'a> {
+    to: &'a mut [f32],
+    /// Row of the first accumulator at which `to` begins.
+    first: usize,
+    cols: usize,
+    /// What the first accumulator's rows are, where it does not hold the table.
+    ids: Option<&'a [u32]>,
+    others: &'a [TableGradient],
+}
+
+impl PartialSum<'_> {
+    /// Computes it.
+    pub fn run(self, device: &impl Optimizers) {
+        let Self { to, first, cols, ids, others } = self;
+        for other in others {
+            if let (None, Touched::All) = (ids, &other.touched) {
+                device.accumulate(to, &other.rows[first * cols..][..to.len()]);
+                continue;
+            }
+            for (n, to) in to.chunks_exact_mut(cols).enumerate() {
+                let id = ids.map_or((first + n) as u32, |ids| ids[first + n]);
+                if let Some(from) = other.row(id) {
+                    device.accumulate(to, from);
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::Cpu;
 
     #[test]
     fn touched_rows_and_whole_tables_add_up_to_the_same() {
@@ -124,12 +203,19 @@ mod tests {
             }
             assert_eq!(sparse.ids(), Some(&[3, 0][..]), "round {round}");
             assert_eq!(sparse.values(), [5.0, 5.0, 2.0, 2.0]);
-            let mut sum = dense.clone();
-            sum.merge(&sparse);
-            assert_eq!(sum.values(), [4.0, 4.0, 0.0, 0.0, 0.0, 0.0, 10.0, 10.0, 0.0, 0.0]);
-            let mut sum = sparse.clone();
-            sum.merge(&dense);
-            assert_eq!(sum.row_mut(3), [10.0, 10.0]);
+            let mut other = TableGradient::sparse(5, 2);
+            other.row_mut(1)[0] = 8.0;
+            for parts in [1, 2, 100] {
+                let tables = [&dense, &sparse, &other];
+                for order in [[0, 1, 2], [1, 0, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]] {
+                    let mut tables = order.map(|n| tables[n].clone());
+                    TableGradient::sum(&mut tables, parts).into_iter().rev().for_each(|part| part.run(&Cpu::new()));
+                    for (id, row) in [(0, [4.0; 2]), (1, [8.0, 0.0]), (2, [0.0; 2]), (3, [10.0; 2])] {
+                        assert_eq!(tables[0].row_mut(id), row, "{order:?} in parts of {parts}");
+                    }
+                    assert_eq!(tables[1].values(), [&dense, &sparse, &other][order[1]].values());
+                }
+            }
             dense.clear();
             sparse.clear();
             assert!(sparse.values().is_empty() && dense.values().iter().all(|&x| x == 0.0));

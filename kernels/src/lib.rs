@@ -16,7 +16,7 @@ mod tensor;
 pub use backward::{Backward, Noise};
 pub use device::{Activation, Device, Filter, LayerNorm, Linear, Operators, Rows, Scored, Sequences};
 pub use error::KernelError;
-pub use gradient::TableGradient;
+pub use gradient::{PartialSum, TableGradient};
 pub use loss::{Losses, Negatives};
 pub use optimizer::{AdaGrad, AdamW, Optimizers};
 pub use segment::{Segment, SegmentOptions};

@@ -26,42 +26,31 @@ pub enum Negatives<'a> {
 /// the rows of the loss (natural logarithms) times `weight`, and the derivative by `hidden`; the derivative by the
 /// table is added to `ditems`. Indices must be in range.
 ///
+/// For scores that do not depend on the lengths of item vectors, `items` is the table that [`Losses::unit_rows`]
+/// made of the real one, once a step, and `ditems` is taken back to the real one by
+/// [`Losses::unit_rows_backward`], also once a step.
+///
 /// Every method computes on the calling thread, in an order of additions fixed by its arguments.
 pub trait Losses: Backward {
-    /// The table in the layout that [`Losses::softmax`] reads; made once a step, shared by all threads.
-    type Catalogue: Send + Sync;
-
-    /// Lays out the table of items; with `normalized`, their rows divided by their lengths.
-    fn catalogue(&self, items: &Tensor, normalized: bool) -> Self::Catalogue;
-
-    /// The same table again after its numbers have changed, in the memory of the old layout.
-    fn refresh(&self, catalogue: &mut Self::Catalogue, items: &Tensor);
-
-    /// Cross-entropy of the softmax over all items of `scale`·hidden·itemsᵀ. `ditems` is a dense table; where the
-    /// catalogue is normalised it accumulates the derivative by the normalised rows, which
-    /// [`Losses::normalized_backward`] takes back once a step.
+    /// Cross-entropy of the softmax over all items of `scale`·hidden·itemsᵀ. `ditems` is a dense table.
     fn softmax(
         &self,
         hidden: &Self::Matrix,
-        catalogue: &Self::Catalogue,
+        items: &Tensor,
         targets: &[u32],
         scale: f32,
         weight: f32,
         ditems: &mut TableGradient,
     ) -> (f64, Self::Matrix);
 
-    /// Turns the derivative by rows divided by their lengths into that by the rows themselves, in place.
-    fn normalized_backward(&self, items: &Tensor, ditems: &mut TableGradient);
-
-    /// Cross-entropy of the softmax over the target and the negatives. A negative that is the row's target counts
-    /// nothing (an accidental hit). With `normalized`, item rows count as divided by their lengths, and `ditems`
-    /// is as for [`Losses::softmax`].
+    /// Cross-entropy of the softmax over the target and the negatives of `scale`·hidden·itemsᵀ, less the correction
+    /// where there is one: the target's score is not corrected. A negative that is the row's target counts nothing
+    /// (an accidental hit).
     #[allow(clippy::too_many_arguments, reason = "the operator has this many operands")]
     fn sampled_softmax(
         &self,
         hidden: &Self::Matrix,
         items: &Tensor,
-        normalized: bool,
         targets: &[u32],
         negatives: Negatives<'_>,
         scale: f32,
@@ -69,9 +58,10 @@ pub trait Losses: Backward {
         ditems: &mut TableGradient,
     ) -> (f64, Self::Matrix);
 
-    /// −β·log σ(s⁺) − Σ log(1 − σ(s⁻)): binary cross-entropy with β = 1 (Kang & McAuley 2018), gBCE with
-    /// β = α·(t·(1 − 1/α) + 1/α), α = count/(items − 1) (Petrov & Macdonald 2023, eq. 11–13). Negatives that are
-    /// the row's target count nothing.
+    /// −β·log σ(s⁺) − Σ log(1 − σ(s⁻)) with s = hidden·itemsᵀ: binary cross-entropy with β = 1 (Kang & McAuley
+    /// 2018), gBCE with β = α·(t·(1 − 1/α) + 1/α), α = count/(items − 1) (Petrov & Macdonald 2023, eq. 11–13).
+    /// Negatives that are the row's target count nothing; a correction is subtracted as in
+    /// [`Losses::sampled_softmax`].
     #[allow(clippy::too_many_arguments, reason = "the operator has this many operands")]
     fn binary(
         &self,
@@ -83,4 +73,11 @@ pub trait Losses: Backward {
         weight: f32,
         ditems: &mut TableGradient,
     ) -> (f64, Self::Matrix);
+
+    /// Rows of `cols` numbers divided by their lengths, or by 1e-6 where they are shorter. `rows` and `out` are of
+    /// one length: a table, or a thread's part of it.
+    fn unit_rows(&self, rows: &[f32], cols: usize, out: &mut [f32]);
+
+    /// Turns the derivative by what [`Losses::unit_rows`] made of `rows` into that by `rows`, in place.
+    fn unit_rows_backward(&self, rows: &[f32], cols: usize, drows: &mut [f32]);
 }

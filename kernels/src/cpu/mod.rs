@@ -7,8 +7,10 @@ mod backward;
 mod dot;
 mod gemm;
 mod isa;
+mod loss;
 mod matrix;
 mod noise;
+mod optimizer;
 mod portable;
 mod projected;
 #[cfg(test)]

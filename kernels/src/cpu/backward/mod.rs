@@ -7,7 +7,7 @@ mod differences;
 mod dropout;
 mod embed;
 mod linear;
-mod norm;
+pub(super) mod norm;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

@@ -110,7 +110,7 @@ impl NormRows {
 }
 
 /// Of y = x/|x|: dx = (dy − y·(y·dy))/|x|. Rows too short to be divided by their length are multiples of x.
-pub(super) struct L2BackwardKernel<'a> {
+pub(in crate::cpu) struct L2BackwardKernel<'a> {
     pub x: &'a [f32],
     pub dy: &'a [f32],
     pub dim: usize,
