@@ -3,16 +3,17 @@
 use crate::Optimizers;
 
 /// An accumulator of row gradients: a full table, or the touched rows alone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct TableGradient {
     cols: usize,
     rows: Vec<f32>,
     touched: Touched,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 enum Touched {
     /// `rows` is the whole table.
+    #[default]
     All,
     /// Row `n` of `rows` belongs to `ids[n]`; `place[id]` is n + 1, or 0 for a row that is not there.
     Some { ids: Vec<u32>, place: Vec<u32> },
