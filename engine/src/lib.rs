@@ -20,6 +20,7 @@ mod random;
 pub mod serve;
 #[cfg(test)]
 mod testing;
+pub mod train;
 
 pub use artifact::{Artifact, ArtifactBuilder};
 pub use catalogue::{Catalogue, ItemId, ItemIds};

@@ -19,6 +19,29 @@ impl SplitMix {
         z ^ (z >> 31)
     }
 
+    /// A number in 0 ..< 1, of 24 bits.
+    pub(crate) fn uniform(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u32 << 24) as f32
+    }
+
+    /// Normally distributed (Box & Muller 1958), cut at two deviations.
+    pub(crate) fn truncated_normal(&mut self) -> f32 {
+        loop {
+            let radius = (-2.0 * f64::ln(1.0 - f64::from(self.uniform()))).sqrt();
+            let x = radius * (std::f64::consts::TAU * f64::from(self.uniform())).cos();
+            if x.abs() <= 2.0 {
+                return x as f32;
+            }
+        }
+    }
+
+    /// Puts a list into random order (Fisher & Yates).
+    pub(crate) fn shuffle<T>(&mut self, list: &mut [T]) {
+        for last in (1..list.len()).rev() {
+            list.swap(last, self.below(last + 1));
+        }
+    }
+
     /// A number below `n`, which is not 0 (Lemire 2019, without the rejection: the bias is n/2⁶⁴).
     pub(crate) fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next()) * n as u128) >> 64) as usize

@@ -2,10 +2,13 @@
 
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+
+/// Between two lines on how long work is getting on, where output is not a terminal.
+const PLAIN_LINE: Duration = Duration::from_secs(10);
 
 /// The steps of one command, printed on standard output.
 pub struct Progress {
@@ -56,25 +59,32 @@ impl Progress {
     /// # Errors
     /// Those of `work`.
     pub fn step<T>(&self, what: &str, work: impl FnOnce(&Step) -> Result<T>) -> Result<T> {
+        self.watched(what, || None, work)
+    }
+
+    /// Runs long work that can be asked how it is getting on: on a terminal its answer stands beside the time, else
+    /// it is printed as a line now and then.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn watched<T>(
+        &self,
+        what: &str,
+        status: impl Fn() -> Option<String> + Sync,
+        work: impl FnOnce(&Step) -> Result<T>,
+    ) -> Result<T> {
         let began = Instant::now();
-        let (done, waiting) = channel::<()>();
         print!("  {what} …");
         let _ = std::io::stdout().flush();
-        let ticker = self.terminal.then(|| {
-            let label = what.to_owned();
-            std::thread::spawn(move || {
-                while waiting.recv_timeout(Duration::from_millis(500)) == Err(RecvTimeoutError::Timeout) {
-                    print!("\r  {label} … {:.0} s", began.elapsed().as_secs_f64());
-                    let _ = std::io::stdout().flush();
-                }
-            })
-        });
         let step = Step::default();
-        let result = work(&step);
-        drop(done);
-        if let Some(ticker) = ticker {
-            let _ = ticker.join();
-        }
+        let result = std::thread::scope(|scope| {
+            let (done, waiting) = channel::<()>();
+            let status = &status;
+            scope.spawn(move || self.tick(what, began, status, waiting));
+            let result = work(&step);
+            drop(done);
+            result
+        });
         let remark = step.remark.into_inner();
         let outcome = match (&result, remark.is_empty()) {
             (Err(_), _) => " failed".to_owned(),
@@ -84,6 +94,20 @@ impl Progress {
         let restart = if self.terminal { format!("\r\x1b[K  {what} …") } else { String::new() };
         println!("{restart} {:.1} s{outcome}", began.elapsed().as_secs_f64());
         result
+    }
+
+    fn tick(&self, what: &str, began: Instant, status: &impl Fn() -> Option<String>, waiting: Receiver<()>) {
+        let every = if self.terminal { Duration::from_millis(500) } else { PLAIN_LINE };
+        while waiting.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+            let status = status();
+            let seconds = began.elapsed().as_secs_f64();
+            match (self.terminal, status) {
+                (true, status) => print!("\r\x1b[K  {what} … {seconds:.0} s  {}", status.unwrap_or_default()),
+                (false, Some(status)) => print!("\n    {seconds:.0} s: {status}"),
+                (false, None) => continue,
+            }
+            let _ = std::io::stdout().flush();
+        }
     }
 
     /// Runs work whose children print their own progress, between a line that opens it and one that closes it.

@@ -92,6 +92,7 @@ impl Format {
             )));
         }
         let config = Config {
+            normalized: false,
             dim,
             blocks,
             heads: params.heads.unwrap_or(heads),

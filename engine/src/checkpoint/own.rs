@@ -130,7 +130,8 @@ pub(super) fn import(source: &Source<'_>, params: &Params, control: &Control) ->
             continue;
         }
         let values = source.numbers(&weight.name, &weight.shape)?;
-        if weight.name == "items" {
+        // The last table that holds items is the one that they are scored by.
+        if weight.shape == [ids.len(), config.dim] && weight.name.ends_with("items") {
             items.clone_from(&values);
         }
         builder.f32(&weight.name, &weight.shape, values);

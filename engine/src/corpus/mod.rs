@@ -134,10 +134,14 @@ impl Corpus {
         offsets.resident() + events.resident() + times.resident()
     }
 
+    /// Of so many users [`Corpus::sample`] takes the first.
+    pub fn sampled_every(&self, most: usize) -> usize {
+        self.users().div_ceil(most.max(1)).max(1)
+    }
+
     /// The same catalogue with at most `most` of the users, evenly spaced.
     pub fn sample(&self, most: usize) -> Self {
-        let step = self.users().div_ceil(most.max(1)).max(1);
-        let users = (0..self.users()).step_by(step).map(|user| self.stored_user(user)).collect();
+        let users = (0..self.users()).step_by(self.sampled_every(most)).map(|user| self.stored_user(user)).collect();
         Self { sample: Some(users), ..self.clone() }.counted()
     }
 

@@ -1,17 +1,57 @@
 //! Reading a family's parameters.
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::train::Options;
 use crate::{Error, Result};
 
 /// Reads `params` into a family's own type, which denies unknown fields: the error then lists the known ones.
 /// NULL stands for no parameters.
 pub(crate) fn read<T: DeserializeOwned>(family: &str, params: &Value) -> Result<T> {
-    let object = match params {
-        Value::Null => Value::Object(Map::new()),
-        Value::Object(_) => params.clone(),
-        _ => return Err(Error::Parameter(format!("parameters of family \"{family}\" must be a JSON object"))),
-    };
-    serde_json::from_value(object).map_err(|e| Error::Parameter(format!("parameters of family \"{family}\": {e}")))
+    parse(family, object(family, params)?)
+}
+
+/// Reads the parameters of a family that is trained by gradients: its own, and those of every training, where
+/// `defaults` stands for what is not given.
+pub(crate) fn read_trained<T: DeserializeOwned>(
+    family: &str,
+    params: &Value,
+    defaults: &Options,
+) -> Result<(T, Options)> {
+    let mut options = fields(defaults)?;
+    let mut own = object(family, params)?;
+    for (key, value) in &mut options {
+        if let Some(given) = own.remove(key) {
+            *value = given;
+        }
+    }
+    let known: Vec<String> = options.keys().cloned().collect();
+    let own = parse(family, own).map_err(|error| match error {
+        Error::Parameter(why) => Error::Parameter(format!("{why}; those of every training are {}", known.join(", "))),
+        other => other,
+    })?;
+    Ok((own, parse(family, options)?))
+}
+
+fn object(family: &str, params: &Value) -> Result<Map<String, Value>> {
+    match params {
+        Value::Null => Ok(Map::new()),
+        Value::Object(fields) => Ok(fields.clone()),
+        _ => Err(Error::Parameter(format!("parameters of family \"{family}\" must be a JSON object"))),
+    }
+}
+
+fn parse<T: DeserializeOwned>(family: &str, fields: Map<String, Value>) -> Result<T> {
+    serde_json::from_value(Value::Object(fields))
+        .map_err(|e| Error::Parameter(format!("parameters of family \"{family}\": {e}")))
+}
+
+fn fields(value: &impl Serialize) -> Result<Map<String, Value>> {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(Error::Malformed("parameters are no JSON object".into())),
+        Err(error) => Err(Error::Malformed(error.to_string())),
+    }
 }

@@ -18,11 +18,14 @@ use crate::toolchain::{Toolchain, chosen_postgres};
 
 /// The demo's database.
 const DATABASE: &str = "demo";
-/// The families that are trained from the interactions alone, each deployed as it is ready: the best comes last.
-const FAMILIES: [&str; 2] = ["popularity", "graph"];
+/// The families that are trained, each deployed as it is ready: the best comes last. One that takes minutes is
+/// trained once, without the events that it is evaluated on.
+const FAMILIES: [(&str, &str); 3] = [("popularity", "{}"), ("graph", "{}"), ("sasrec", r#"{"leave_last": 2}"#)];
 
 const CREATE: &str = include_str!("sql/create.sql");
+const PROGRESS: &str = include_str!("sql/progress.sql");
 const TRAIN: &str = include_str!("sql/train.sql");
+const LEARNT: &str = include_str!("sql/learnt.sql");
 const CHECKPOINT: &str = include_str!("sql/checkpoint.sql");
 
 /// Where the demo's cluster lives.
@@ -104,10 +107,17 @@ fn fresh(home: &Home, progress: &Progress, arguments: &DemoArgs) -> Result<Clust
         cluster.psql_tables(DATABASE, CREATE, &[("dimension", &dimension)])
     })?;
     progress.step("loading items and interactions", |step| fill(&cluster, &data, step))?;
-    for family in FAMILIES {
-        progress.step(&format!("training {family}"), |_| {
-            cluster.psql_tables(DATABASE, TRAIN, &[("family", family)]).map(drop)
-        })?;
+    for (family, params) in FAMILIES {
+        let status = || cluster.psql_in(DATABASE, PROGRESS).ok().map(|line| line.trim().to_owned());
+        progress.watched(
+            &format!("training {family}"),
+            || status().filter(|line| !line.is_empty()),
+            |step| {
+                cluster.psql_tables(DATABASE, TRAIN, &[("family", family), ("params", params)])?;
+                step.remark(cluster.psql_in(DATABASE, LEARNT)?.trim());
+                Ok(())
+            },
+        )?;
     }
     if let Some(checkpoint) = &arguments.checkpoint {
         progress.step(&format!("importing {}", checkpoint.display()), |_| import(&cluster, &data, checkpoint))?;

@@ -1,5 +1,7 @@
 //! What a SASRec model is made of.
 
+use std::ops::Range;
+
 use pgrec_kernels::Activation;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +31,9 @@ pub struct Config {
     pub norm_eps: f64,
     /// Which row of the position table an event gets.
     pub positions: Positions,
+    /// Whether scores are cosines: histories' vectors have length 1, and so have the rows of `scored_items`.
+    #[serde(default)]
+    pub normalized: bool,
 }
 
 /// The forms of a transformer block, `A` the attention and `F` the feed-forward half.
@@ -76,6 +81,9 @@ pub enum Positions {
     FromStart,
 }
 
+/// Name of the table that items are scored by, where it is not the table of inputs.
+pub(super) const SCORED: &str = "scored_items";
+
 /// One tensor of a model.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Weight {
@@ -83,11 +91,21 @@ pub(crate) struct Weight {
     pub name: String,
     /// Its shape there. Linear layers are `[inputs, outputs]`.
     pub shape: Vec<usize>,
-    /// Whether a model can do without: biases, the output projection, norms before and after the blocks.
+    /// Whether a model can do without: biases, the output projection, norms before and after the blocks, what norms
+    /// multiply and add, and the table of scored items where that is the table of inputs.
     pub optional: bool,
 }
 
 impl Config {
+    /// The rows of the position table for a history of `len` events, which is not above `window`.
+    pub(super) fn position_rows(&self, len: usize) -> Range<u32> {
+        let first = match self.positions {
+            Positions::FromEnd => self.window - len,
+            Positions::FromStart => 0,
+        };
+        first as u32..(first + len) as u32
+    }
+
     /// Refuses what no forward pass can be made of.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::Malformed(format!("sasrec configuration: {what}")));
@@ -116,6 +134,7 @@ impl Config {
         let mut all = vec![
             Weight { name: "items".into(), shape: vec![items, d], optional: false },
             Weight { name: "positions".into(), shape: vec![self.window, d], optional: false },
+            Weight { name: SCORED.into(), shape: vec![items, d], optional: true },
         ];
         let mut norm = |name: String, optional| {
             for part in ["weight", "bias"] {
@@ -125,8 +144,8 @@ impl Config {
         norm("input_norm".into(), true);
         norm("final_norm".into(), true);
         for block in 0..self.blocks {
-            norm(format!("blocks.{block}.attention_norm"), false);
-            norm(format!("blocks.{block}.ffn_norm"), false);
+            norm(format!("blocks.{block}.attention_norm"), true);
+            norm(format!("blocks.{block}.ffn_norm"), true);
         }
         for block in 0..self.blocks {
             let layers = [

@@ -2,7 +2,7 @@
 
 use pgrec_kernels::{Activation, LayerNorm, Linear, Operators, Rows, Sequences, Tensor};
 
-use super::config::{Block, Config, Positions};
+use super::config::{Block, Config};
 use crate::{Artifact, Error, Result};
 
 /// A model's weights: tensors in the bytes of its artifact, or the parameters of a training.
@@ -92,10 +92,10 @@ impl<W> Encoder<W> {
             let rows = if depth + 1 == self.blocks.len() { rows } else { Rows::All };
             x = self.block(dev, x, block, batch, rows);
         }
-        match &self.final_norm {
-            Some(norm) => dev.layer_norm(&x, norm),
-            None => x,
+        if let Some(norm) = &self.final_norm {
+            x = dev.layer_norm(&x, norm);
         }
+        if self.config.normalized { dev.l2_normalize(&x) } else { x }
     }
 
     /// One block in the form the configuration names ([`Block`] has the equations). Keys and values are needed
@@ -175,12 +175,8 @@ impl Batch {
             if let Some(unknown) = latest.iter().find(|&&item| item as usize >= items) {
                 return Err(Error::Parameter(format!("item index {unknown} is not below {items}")));
             }
-            let first = match config.positions {
-                Positions::FromEnd => config.window - latest.len(),
-                Positions::FromStart => 0,
-            };
             batch.items.extend_from_slice(latest);
-            batch.positions.extend((first..first + latest.len()).map(|position| position as u32));
+            batch.positions.extend(config.position_rows(latest.len()));
             batch.offsets.push(batch.items.len());
         }
         Ok(batch)

@@ -1,4 +1,4 @@
-//! SASRec, self-attentive sequential recommendation (Kang & McAuley 2018), inference.
+//! SASRec, self-attentive sequential recommendation (Kang & McAuley 2018).
 //!
 //! x_t = s·E\[i_t\] + P_t, transformer blocks with causal attention, and the state of the last event is the
 //! user's vector; an item's score is its dot product with the item's row of E. One implementation serves the
@@ -8,6 +8,7 @@
 mod config;
 mod encoder;
 mod model;
+mod train;
 
 use std::sync::Arc;
 
@@ -16,12 +17,14 @@ pub use config::{Block, Config, Nonlinearity, Positions};
 use super::{Family, Model, Needs};
 use crate::{Artifact, Result};
 
+const NAME: &str = "sasrec";
+
 /// Its line in the registry.
 pub const FAMILY: Family = Family {
-    name: "sasrec",
-    summary: "Self-attention over the user's latest events (SASRec); weights come from a checkpoint.",
+    name: NAME,
+    summary: "self-attention over the user's latest events (SASRec), trained by gradients or imported",
     needs: Needs::NOTHING,
-    fit: None,
+    fit: Some(train::fit),
     open,
 };
 
@@ -39,3 +42,5 @@ fn open(artifact: Arc<Artifact>) -> Result<Box<dyn Model>> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod training_tests;

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::SEGMENT;
+use super::config::SCORED;
 use super::encoder::{Batch, Encoder};
 use crate::families::Model;
 use crate::{Artifact, Catalogue, Control, Error, Query, Result};
@@ -33,6 +34,8 @@ const ITEMS_A_NEIGHBOUR: usize = 500;
 pub(super) struct Sasrec {
     artifact: Arc<Artifact>,
     encoder: Encoder<Tensor>,
+    /// The table that items are scored by.
+    scored: Tensor,
     device: Cpu,
     segment: OnceLock<Segment>,
 }
@@ -40,7 +43,8 @@ pub(super) struct Sasrec {
 impl Sasrec {
     pub(super) fn open(artifact: Arc<Artifact>) -> Result<Self> {
         let encoder = Encoder::open(&artifact)?;
-        Ok(Self { encoder, artifact, device: Cpu::new(), segment: OnceLock::new() })
+        let scored = if artifact.has(SCORED) { artifact.tensor(SCORED)? } else { encoder.items.clone() };
+        Ok(Self { encoder, scored, artifact, device: Cpu::new(), segment: OnceLock::new() })
     }
 
     fn items(&self) -> usize {
@@ -55,7 +59,7 @@ impl Sasrec {
     }
 
     fn dot(&self, vector: &[f32], item: u32) -> f32 {
-        dot(vector, self.encoder.items.row(item as usize))
+        dot(vector, self.scored.row(item as usize))
     }
 
     fn known(&self, items: &[u32]) -> Result<()> {
@@ -114,7 +118,7 @@ impl Sasrec {
         }
         let k: Vec<usize> = exact.iter().map(|&i| queries[i].k.min(self.items())).collect();
         let filters: Vec<Filter<'_>> = exact.iter().map(|&i| queries[i].filter).collect();
-        let found = self.device.top_k(&exact_vectors, &self.encoder.items, &k, &filters);
+        let found = self.device.top_k(&exact_vectors, &self.scored, &k, &filters);
         for (i, found) in exact.into_iter().zip(found) {
             answers[i] = found;
         }
@@ -143,7 +147,7 @@ impl Sasrec {
         allowed.dedup();
         self.known(&allowed)?;
         let filter = Filter { exclude: &[], candidates: Some(&allowed) };
-        Ok(self.device.top_k(vector, &self.encoder.items, &[query.k], &[filter]).pop())
+        Ok(self.device.top_k(vector, &self.scored, &[query.k], &[filter]).pop())
     }
 
     /// Opened by the first query that needs it: a view costs private memory in every process.
@@ -189,7 +193,7 @@ impl Model for Sasrec {
         wanted.dedup();
         // The operator that ranks, so that a score is the same number in a list and alone.
         let filter = Filter { exclude: &[], candidates: Some(&wanted) };
-        let scored = self.device.top_k(&vector, &self.encoder.items, &[wanted.len()], &[filter]);
+        let scored = self.device.top_k(&vector, &self.scored, &[wanted.len()], &[filter]);
         let scored: HashMap<u32, f32> = scored.into_iter().flatten().map(|s| (s.item, s.score)).collect();
         Ok(items.iter().map(|item| scored.get(item).copied().unwrap_or(f32::NAN)).collect())
     }
@@ -198,10 +202,10 @@ impl Model for Sasrec {
     fn similar(&self, item: u32, query: &Query<'_>) -> Result<Vec<Scored>> {
         self.known(&[item])?;
         self.known(query.filter.candidates.unwrap_or(&[]))?;
-        let anchor = self.encoder.items.row(item as usize);
+        let anchor = self.scored.row(item as usize);
         let anchor_norm = dot(anchor, anchor).sqrt();
         let cosine = |other: u32| {
-            let row = self.encoder.items.row(other as usize);
+            let row = self.scored.row(other as usize);
             let norms = anchor_norm * dot(row, row).sqrt();
             Scored { item: other, score: if norms > 0.0 { dot(anchor, row) / norms } else { 0.0 } }
         };

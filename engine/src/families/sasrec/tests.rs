@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pgrec_kernels::Filter;
 use serde_json::{Value, json};
 
+use super::config::SCORED;
 use super::{Block, Config, Nonlinearity, Positions};
 use crate::{Artifact, ArtifactBuilder, Control, Error, Model, Query, Scored, families};
 
@@ -22,6 +23,7 @@ fn config() -> Config {
         item_scale: 8f64.sqrt(),
         norm_eps: 1e-8,
         positions: Positions::FromEnd,
+        normalized: false,
     }
 }
 
@@ -39,7 +41,8 @@ fn builder(config: &Config, items: usize, change: impl Fn(&str, &mut Vec<f32>)) 
     let ids: Vec<i64> = (0..items as i64).map(|i| 10 * i).collect();
     let mut builder =
         ArtifactBuilder::new("sasrec", &serde_json::to_value(config).unwrap(), &ids.into(), &vec![0.0; items]);
-    for (seed, weight) in config.weights(items).iter().enumerate() {
+    let weights = config.weights(items).into_iter().filter(|weight| weight.name != SCORED);
+    for (seed, weight) in weights.enumerate() {
         let mut values = numbers(weight.shape.iter().product(), seed);
         change(&weight.name, &mut values);
         builder.f32(&weight.name, &weight.shape, values);

@@ -1,8 +1,9 @@
--- A family's name is fitted without what it is asked for; an imported model has declared what it has not seen.
+-- A model that has not seen what it is asked for is evaluated as it is; of the others their family is fitted again
+-- without that.
 WITH subject AS (
-    SELECT family AS name FROM rec_families() WHERE trains
-    UNION ALL
-    SELECT name FROM rec.models WHERE recommender = 'shop' AND state = 'ready' AND name = 'imported'
+    SELECT DISTINCT CASE WHEN (cut ->> 'leave_last')::int > 0 THEN name ELSE family END AS name
+    FROM rec.models
+    WHERE recommender = 'shop' AND state = 'ready'
 )
 SELECT coalesce(e.model, e.family) AS model,
        max(round(e.value::numeric, 4)) FILTER (WHERE e.metric = 'hr') AS "HR@10",

@@ -1,1 +1,1 @@
-CALL rec_train(:'family', recommender => 'shop', deploy => true);
+CALL rec_train(:'family', :'params', recommender => 'shop', deploy => true);

@@ -1,0 +1,52 @@
+//! Training by gradients: the tape, the data path, the losses, the loop. Nothing here knows a family by name.
+//!
+//! A step's histories are packed without padding and cut into slices that fit a core's caches. Each worker takes
+//! its share of the slices, in a fixed order, and goes through forward pass, loss and way back for one slice at a
+//! time on one thread; then the workers' gradients are summed in a fixed order and the optimiser steps all weights.
+//! So the same seed and number of threads give the same bits, and no thread ever waits within a network.
+
+mod batches;
+mod objective;
+mod optimizer;
+mod options;
+mod parameters;
+mod schedule;
+mod tape;
+mod trainer;
+mod validation;
+mod workers;
+
+use std::ops::Range;
+
+use pgrec_kernels::{Operators, Sequences};
+
+pub use options::{LossKind, NegativeSource, OptimizerKind, Options, Schedule, Windows};
+pub(crate) use parameters::{Init, Parameter, Parameters};
+pub(crate) use trainer::fit;
+
+use crate::{ArtifactBuilder, Result};
+
+/// A network that turns a history into the vector by which the next item is found.
+pub(crate) trait SequenceModel: Sync {
+    /// Most events it looks at.
+    fn window(&self) -> usize;
+
+    /// The rows of the position table for a history of `len` events.
+    fn positions(&self, len: usize) -> Range<u32>;
+
+    /// The table of item vectors, by which inputs are looked up and answers are scored.
+    fn items(&self) -> Parameter;
+
+    /// Whether answers are scored by the cosine: then [`SequenceModel::encode`] gives rows of length 1.
+    fn normalized(&self) -> bool;
+
+    /// Floating-point operations of an event in training, roughly.
+    fn cost(&self) -> usize;
+
+    /// One vector an event, `[events, dim]`: that of the history up to it.
+    fn encode<O: Operators<Weight = Parameter>>(&self, operators: &O, batch: &Sequences<'_>) -> O::Matrix;
+
+    /// The model with these weights, as it is stored. `search` adds what a large catalogue is searched by, which
+    /// takes long and a validation can do without.
+    fn artifact(&self, parameters: &Parameters, search: bool) -> Result<ArtifactBuilder>;
+}

@@ -1,0 +1,127 @@
+//! The loss of a slice: which one, against which negatives.
+
+use pgrec_kernels::{Losses, Negatives, TableGradient, Tensor};
+
+use super::options::{FULL_SOFTMAX, LossKind, NegativeSource, Options};
+use crate::random::SplitMix;
+use crate::{Error, Result};
+
+/// What is minimised, worked out for one catalogue.
+pub(super) struct Objective {
+    kind: LossKind,
+    negatives: usize,
+    source: NegativeSource,
+    shared: bool,
+    /// log of each item's share of the answers, where scores of negatives are corrected.
+    log_share: Option<Vec<f32>>,
+    /// 1/τ
+    scale: f32,
+    /// Weight of the positive part of the binary losses.
+    beta: f32,
+    items: usize,
+}
+
+impl Objective {
+    /// `counts` says how often each item is an answer.
+    pub(super) fn new(options: &Options, counts: &[u32], normalized: bool) -> Result<Self> {
+        let items = counts.len();
+        let kind = match options.loss {
+            LossKind::Auto if items <= FULL_SOFTMAX => LossKind::Softmax,
+            LossKind::Auto => LossKind::SampledSoftmax,
+            kind => kind,
+        };
+        let binary = matches!(kind, LossKind::Bce | LossKind::Gbce);
+        if binary && (normalized || options.temperature.is_some() || options.correction == Some(true)) {
+            let why = "normalised vectors, temperature and correction belong to the softmax losses";
+            return Err(Error::Parameter(why.into()));
+        }
+        let negatives = options.negatives.unwrap_or(if kind == LossKind::Bce { 1 } else { 256 });
+        let in_batch = options.negative_source == NegativeSource::InBatch;
+        if in_batch && !options.shared_negatives {
+            return Err(Error::Parameter("in-batch negatives are shared: leave shared_negatives true".into()));
+        }
+        let log_share = (kind == LossKind::SampledSoftmax && options.correction.unwrap_or(in_batch)).then(|| {
+            let total = counts.iter().map(|&count| f64::from(count)).sum::<f64>().max(1.0);
+            counts.iter().map(|&count| (f64::from(count.max(1)) / total).ln() as f32).collect()
+        });
+        let alpha = negatives as f64 / (items.max(2) - 1) as f64;
+        let beta = match kind {
+            LossKind::Gbce => alpha * (options.calibration * (1.0 - 1.0 / alpha) + 1.0 / alpha),
+            _ => 1.0,
+        };
+        let temperature = options.temperature.unwrap_or(if normalized { 0.05 } else { 1.0 });
+        Ok(Self {
+            kind,
+            negatives,
+            source: options.negative_source,
+            shared: options.shared_negatives,
+            log_share,
+            scale: (1.0 / temperature) as f32,
+            beta: beta as f32,
+            items,
+        })
+    }
+
+    /// Whether a step touches every row of the item table.
+    pub(super) fn is_dense(&self) -> bool {
+        self.kind == LossKind::Softmax
+    }
+
+    /// Floating-point operations of one event.
+    pub(super) fn cost(&self, dim: usize) -> usize {
+        let scored = if self.is_dense() { self.items } else { self.negatives + 1 };
+        8 * scored * dim
+    }
+
+    /// The loss of a slice (the sum over its events times `weight`) and its derivative by `hidden`. `items` is the
+    /// table that answers are scored by. `key` is that of the slice: negatives are a function of it.
+    #[allow(clippy::too_many_arguments, reason = "what a loss depends on")]
+    pub(super) fn of<D: Losses>(
+        &self,
+        device: &D,
+        hidden: &D::Matrix,
+        items: &Tensor,
+        answers: &[u32],
+        key: u64,
+        weight: f32,
+        ditems: &mut TableGradient,
+    ) -> (f64, D::Matrix) {
+        if self.kind == LossKind::Softmax {
+            return device.softmax(hidden, items, answers, self.scale, weight, ditems);
+        }
+        let drawn = self.draw(answers, key);
+        let negatives = match self.shared {
+            true => Negatives::Shared { items: &drawn.items, correction: drawn.correction.as_deref() },
+            false => Negatives::EachRow { items: &drawn.items, count: self.negatives },
+        };
+        match self.kind {
+            LossKind::Bce | LossKind::Gbce => {
+                device.binary(hidden, items, answers, negatives, self.beta, weight, ditems)
+            }
+            _ => device.sampled_softmax(hidden, items, answers, negatives, self.scale, weight, ditems),
+        }
+    }
+
+    fn draw(&self, answers: &[u32], key: u64) -> Drawn {
+        let mut random = SplitMix::new(key);
+        let uniform = if self.shared { self.negatives } else { self.negatives * answers.len() };
+        let mut items: Vec<u32> = (0..uniform).map(|_| random.below(self.items) as u32).collect();
+        let mut correction = self.log_share.as_ref().map(|_| {
+            // log of how often a uniform negative is expected among them.
+            vec![(self.negatives as f32 / self.items as f32).ln(); if self.shared { uniform } else { 0 }]
+        });
+        if self.source == NegativeSource::InBatch {
+            items.extend_from_slice(answers);
+            if let (Some(correction), Some(log_share)) = (&mut correction, &self.log_share) {
+                let drawn = (answers.len() as f32).ln();
+                correction.extend(answers.iter().map(|&item| log_share[item as usize] + drawn));
+            }
+        }
+        Drawn { items, correction }
+    }
+}
+
+struct Drawn {
+    items: Vec<u32>,
+    correction: Option<Vec<f32>>,
+}

@@ -1,0 +1,184 @@
+//! What a user may say about a training, whatever the family.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Parameters of every family that is trained by gradients, beside the family's own. The defaults of a family may
+/// differ from these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// What is minimised.
+    pub loss: LossKind,
+    /// Items an event's answer is told from: in the sampled losses; absent: 1 for `bce`, 256 for `gbce` and
+    /// `sampled_softmax`.
+    pub negatives: Option<usize>,
+    /// Where they come from.
+    pub negative_source: NegativeSource,
+    /// Whether the events of a slice (some 512) share their negatives, which is much cheaper.
+    pub shared_negatives: bool,
+    /// Whether the scores of negatives are corrected by how likely they were drawn; absent: where they are not
+    /// uniform.
+    pub correction: Option<bool>,
+    /// τ: scores are divided by it in the softmax losses; absent: 0.05 for normalised vectors, else 1.
+    pub temperature: Option<f64>,
+    /// gBCE's t: 0 is plain BCE, 1 unbiased scores.
+    pub calibration: f64,
+    /// `adamw` or `adagrad`.
+    pub optimizer: OptimizerKind,
+    /// Learning rate at its highest.
+    pub learning_rate: f64,
+    /// AdamW's decay of the mean of gradients.
+    pub beta1: f64,
+    /// AdamW's decay of the mean of their squares.
+    pub beta2: f64,
+    /// AdamW's decoupled weight decay; not of norms and biases.
+    pub weight_decay: f64,
+    /// Gradients longer than this are shortened to it; 0: never.
+    pub clip: f64,
+    /// How the learning rate goes after the warm-up.
+    pub schedule: Schedule,
+    /// Steps over which the learning rate rises from 0.
+    pub warmup: u64,
+    /// Epochs at most.
+    pub epochs: u32,
+    /// Epochs without a better validation metric after which training stops; 0: never.
+    pub patience: u32,
+    /// Histories in a step.
+    pub batch: usize,
+    /// Which parts of histories longer than the window are learnt from.
+    pub windows: Windows,
+    /// Share of the numbers between layers that falls away.
+    pub dropout: f64,
+    /// Share of the attention weights that falls away; absent: as `dropout`.
+    pub attention_dropout: Option<f64>,
+    /// Users whose validation event is ranked after each epoch, at most.
+    pub validation_users: usize,
+    /// Epochs between validations.
+    pub validate_every: u32,
+    /// The weights that are kept are the decayed mean of those of each step, with this decay; 0: the latest.
+    pub average: f64,
+}
+
+/// What is minimised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossKind {
+    /// `softmax` for catalogues up to [`FULL_SOFTMAX`] items, else `sampled_softmax`.
+    Auto,
+    /// Cross-entropy over the whole catalogue.
+    Softmax,
+    /// Cross-entropy over the answer and some negatives.
+    SampledSoftmax,
+    /// Binary cross-entropy of the answer and of negatives (Kang & McAuley 2018).
+    Bce,
+    /// The same, calibrated for how few negatives there are (Petrov & Macdonald 2023).
+    Gbce,
+}
+
+/// The largest catalogue for which [`LossKind::Auto`] takes the whole softmax.
+pub const FULL_SOFTMAX: usize = 30_000;
+
+/// Where negatives come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NegativeSource {
+    /// Any item, each as likely.
+    Uniform,
+    /// The answers of the other events of a slice, then uniform ones.
+    InBatch,
+}
+
+/// The optimiser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerKind {
+    /// Loshchilov & Hutter 2019.
+    Adamw,
+    /// Duchi et al. 2011.
+    Adagrad,
+}
+
+/// How the learning rate goes after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// It stays.
+    Constant,
+    /// It falls in a straight line, to a hundredth at the last step of the last epoch.
+    Linear,
+    /// It falls as half a cosine, to a hundredth at the last step of the last epoch.
+    Cosine,
+}
+
+/// Which parts of long histories are learnt from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Windows {
+    /// The latest window.
+    Latest,
+    /// All, cut into windows at places that change with every epoch.
+    All,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            loss: LossKind::Auto,
+            negatives: None,
+            negative_source: NegativeSource::Uniform,
+            shared_negatives: true,
+            correction: None,
+            temperature: None,
+            calibration: 0.75,
+            optimizer: OptimizerKind::Adamw,
+            learning_rate: 1e-3,
+            beta1: 0.9,
+            beta2: 0.98,
+            weight_decay: 0.0,
+            clip: 0.0,
+            schedule: Schedule::Constant,
+            warmup: 100,
+            epochs: 200,
+            patience: 10,
+            batch: 128,
+            windows: Windows::All,
+            dropout: 0.2,
+            attention_dropout: None,
+            validation_users: 10_000,
+            validate_every: 1,
+            average: 0.0,
+        }
+    }
+}
+
+impl Options {
+    /// Refuses what makes no training.
+    pub(crate) fn check(&self) -> Result<()> {
+        let wrong = |what: &str| Err(Error::Parameter(what.to_owned()));
+        let share = |x: f64| (0.0..1.0).contains(&x);
+        if !share(self.dropout) || !self.attention_dropout.is_none_or(share) {
+            return wrong("dropout and attention_dropout are shares, from 0 to below 1");
+        }
+        if !(share(self.beta1) && share(self.beta2) && share(self.average)) {
+            return wrong("beta1, beta2 and average are decays, from 0 to below 1");
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            return wrong("learning_rate is a number above 0");
+        }
+        if !(self.weight_decay >= 0.0 && self.clip >= 0.0 && self.weight_decay.is_finite() && self.clip.is_finite()) {
+            return wrong("weight_decay and clip are numbers from 0 on");
+        }
+        if !self.temperature.is_none_or(|t| t > 0.0 && t.is_finite()) {
+            return wrong("temperature is a number above 0");
+        }
+        if !(0.0..=1.0).contains(&self.calibration) {
+            return wrong("calibration is a number from 0 to 1");
+        }
+        if self.epochs == 0 || self.batch == 0 || self.validate_every == 0 || self.negatives == Some(0) {
+            return wrong("epochs, batch, validate_every and negatives are whole numbers above 0");
+        }
+        Ok(())
+    }
+}

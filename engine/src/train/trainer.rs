@@ -1,0 +1,259 @@
+//! The loop: epochs of steps, validation, early stopping.
+
+use std::time::{Duration, Instant};
+
+use pgrec_kernels::cpu::Cpu;
+use pgrec_kernels::{Losses, Tensor};
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use super::batches::{self, Histories};
+use super::objective::Objective;
+use super::optimizer::Optimizer;
+use super::options::Options;
+use super::parameters::Parameters;
+use super::tape::Dropout;
+use super::validation::{METRIC, Validation};
+use super::workers::{RANGE, Step, Workers};
+use super::{SequenceModel, schedule};
+use crate::control::TrainingProgress;
+use crate::families::{Fitted, Training};
+use crate::random::SplitMix;
+use crate::{Error, Result};
+
+/// Inputs that a worker takes at a time: with 64 numbers an input, a slice's matrices stay in the second-level cache.
+const SLICE_EVENTS: usize = 512;
+
+/// Operations of a slice, at most: some 20 ms on one core, so that a cancel is heard.
+const SLICE_COST: usize = 2_000_000_000;
+
+/// Between two reports of progress.
+const REPORT: Duration = Duration::from_millis(250);
+
+/// Trains a model from `parameters` on.
+pub(crate) fn fit<M: SequenceModel>(
+    training: &Training<'_>,
+    options: &Options,
+    model: &M,
+    parameters: Parameters,
+) -> Result<Fitted> {
+    options.check()?;
+    let learnt = training.corpus.without_last(training.leave_last);
+    let (histories, validation) = Validation::split(training, &learnt, options.validation_users);
+    let objective = Objective::new(options, &learnt.counts(), model.normalized())?;
+    let mut run = Run::new(training, options, model, parameters, &histories, &objective)?;
+    run.epochs(&validation)?;
+    run.finish()
+}
+
+/// A training under way.
+struct Run<'a, M> {
+    training: &'a Training<'a>,
+    options: &'a Options,
+    model: &'a M,
+    histories: &'a Histories<'a>,
+    objective: &'a Objective,
+    device: Cpu,
+    workers: Workers,
+    optimizer: Optimizer,
+    parameters: Parameters,
+    /// The decayed mean of the weights, where it is kept.
+    average: Option<Parameters>,
+    /// The items' rows divided by their lengths, where those are scored.
+    scored: Option<Tensor>,
+    best: Option<(f64, Parameters)>,
+    curve: Vec<Value>,
+    random: SplitMix,
+    steps: u64,
+    events: u64,
+    started: Instant,
+    reported: Instant,
+    progress: TrainingProgress,
+}
+
+impl<'a, M: SequenceModel> Run<'a, M> {
+    fn new(
+        training: &'a Training<'a>,
+        options: &'a Options,
+        model: &'a M,
+        parameters: Parameters,
+        histories: &'a Histories<'a>,
+        objective: &'a Objective,
+    ) -> Result<Self> {
+        let threads = rayon::current_num_threads();
+        check_memory(training, options, &parameters, threads)?;
+        let device = Cpu::new();
+        let now = Instant::now();
+        Ok(Self {
+            training,
+            options,
+            model,
+            histories,
+            objective,
+            device,
+            workers: Workers::new(device, &parameters, threads, objective.is_dense()),
+            optimizer: Optimizer::new(options, &parameters),
+            scored: model.normalized().then(|| parameters.tensor(model.items()).clone()),
+            average: (options.average > 0.0).then(|| parameters.clone()),
+            parameters,
+            best: None,
+            curve: Vec::new(),
+            random: SplitMix::new(training.seed),
+            steps: 0,
+            events: 0,
+            started: now,
+            reported: now,
+            progress: TrainingProgress { epochs: options.epochs, metric: METRIC, ..TrainingProgress::default() },
+        })
+    }
+
+    fn epochs(&mut self, validation: &Validation) -> Result<()> {
+        let mut without_gain = 0;
+        for epoch in 1..=self.options.epochs {
+            let loss = self.epoch(epoch)?;
+            let mut point = json!({ "epoch": epoch, "loss": loss, "seconds": self.started.elapsed().as_secs_f64() });
+            let due = epoch % self.options.validate_every == 0 || epoch == self.options.epochs;
+            if due && let Some(figures) = self.validate(validation)? {
+                point[METRIC] = json!(figures.ndcg);
+                point["hr@10"] = json!(figures.hr);
+                let better = self.best.as_ref().is_none_or(|(best, _)| figures.ndcg > *best);
+                if better {
+                    self.best = Some((figures.ndcg, self.weights().clone()));
+                }
+                without_gain = if better { 0 } else { without_gain + self.options.validate_every };
+                self.progress.validation = Some(figures.ndcg);
+                self.progress.best = self.best.as_ref().map(|(best, _)| *best);
+            }
+            point["seconds"] = json!(self.started.elapsed().as_secs_f64());
+            self.curve.push(point);
+            self.report(true);
+            if self.options.patience > 0 && without_gain >= self.options.patience {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One pass over the histories; the mean loss of its steps.
+    fn epoch(&mut self, epoch: u32) -> Result<f64> {
+        let mut samples = batches::samples(self.histories, self.model.window(), self.options.windows, &mut self.random);
+        if samples.is_empty() {
+            return Err(Error::Data("no history has the two interactions that one learns a next item from".into()));
+        }
+        let epoch_key = self.random.next();
+        let steps = samples.len().div_ceil(self.options.batch) as u64;
+        self.progress = TrainingProgress { epoch, step: 0, steps, loss: None, ..self.progress.clone() };
+        let (mut sum, mut events) = (0.0, 0);
+        for step in samples.chunks_mut(self.options.batch) {
+            let inputs = batches::events(step) as u64;
+            sum += self.step(step, epoch_key, steps * u64::from(self.options.epochs))? * inputs as f64;
+            events += inputs;
+            self.events += inputs;
+            self.progress.step += 1;
+            self.progress.loss = Some(sum / events as f64);
+            self.report(false);
+        }
+        Ok(sum / events as f64)
+    }
+
+    fn step(&mut self, samples: &mut [batches::Sample], epoch_key: u64, all_steps: u64) -> Result<f64> {
+        let items = self.model.items();
+        let dim = self.parameters.tensor(items).cols();
+        let cost = self.model.cost() + self.objective.cost(dim);
+        let slices = batches::slices(samples, SLICE_EVENTS.min(SLICE_COST / cost.max(1)).max(1));
+        self.lay_out_scored();
+        let hidden = self.options.dropout as f32;
+        let loss = self.workers.run(
+            &Step {
+                model: self.model,
+                parameters: &self.parameters,
+                scored: self.scored.as_ref().unwrap_or(self.parameters.tensor(items)),
+                objective: self.objective,
+                histories: self.histories,
+                samples,
+                slices: &slices,
+                dropout: Dropout {
+                    hidden,
+                    attention: self.options.attention_dropout.map_or(hidden, |rate| rate as f32),
+                },
+                weight: 1.0 / batches::events(samples) as f32,
+                epoch_key,
+                step_key: SplitMix::new(self.training.seed ^ self.steps).next(),
+            },
+            self.training.control,
+        )?;
+        if !loss.is_finite() {
+            let why = format!("the loss is {loss} at step {}: lower learning_rate, or set clip", self.steps + 1);
+            return Err(Error::Data(why));
+        }
+        if self.scored.is_some() {
+            self.workers.unit_rows_backward(items, self.parameters.tensor(items));
+        }
+        let rate = schedule::rate(self.options, self.steps, all_steps);
+        self.optimizer.step(&self.device, rate, &mut self.parameters, &self.workers.gradient());
+        self.workers.clear();
+        self.steps += 1;
+        if let Some(average) = &mut self.average {
+            // Early on the mean would be that of the random start.
+            let decay = self.options.average.min((1.0 + self.steps as f64) / (10.0 + self.steps as f64));
+            average.approach(&self.parameters, 1.0 - decay as f32);
+        }
+        Ok(loss)
+    }
+
+    /// The rows that answers are scored by, where they are not the items' own.
+    fn lay_out_scored(&mut self) {
+        let Some(scored) = &mut self.scored else { return };
+        let items = self.parameters.tensor(self.model.items());
+        let (device, cols) = (self.device, items.cols());
+        let range = (RANGE / cols).max(1) * cols;
+        let rows = items.as_slice().par_chunks(range);
+        rows.zip(scored.to_mut().par_chunks_mut(range)).for_each(|(rows, out)| device.unit_rows(rows, cols, out));
+    }
+
+    fn weights(&self) -> &Parameters {
+        self.average.as_ref().unwrap_or(&self.parameters)
+    }
+
+    fn validate(&self, validation: &Validation) -> Result<Option<super::validation::Figures>> {
+        validation.measure(&self.model.artifact(self.weights(), false)?, self.training.control)
+    }
+
+    fn report(&mut self, always: bool) {
+        if !always && self.reported.elapsed() < REPORT {
+            return;
+        }
+        self.reported = Instant::now();
+        let seconds = self.started.elapsed().as_secs_f64();
+        let progress = &mut self.progress;
+        progress.events_per_second = self.events as f64 / seconds.max(1e-9);
+        let done = f64::from(progress.epoch - 1) + progress.step as f64 / progress.steps.max(1) as f64;
+        progress.seconds_left = (done > 0.0).then(|| seconds * (f64::from(progress.epochs) - done) / done);
+        self.training.control.report(progress.clone());
+    }
+
+    fn finish(self) -> Result<Fitted> {
+        let best = match self.best {
+            Some((_, best)) => best,
+            None => self.average.unwrap_or(self.parameters),
+        };
+        Ok(Fitted { artifact: self.model.artifact(&best, true)?, curve: self.curve })
+    }
+}
+
+/// Refuses a training whose weights, gradients and optimiser do not fit the bound.
+fn check_memory(training: &Training<'_>, options: &Options, parameters: &Parameters, threads: usize) -> Result<()> {
+    // The weights, the best of them, perhaps their mean; the optimiser; a gradient a worker.
+    let copies = 2 + usize::from(options.average > 0.0) + threads;
+    let needed = parameters.len().saturating_mul(4 * copies + Optimizer::bytes_a_number(options));
+    if needed > training.memory {
+        let mb = |bytes: usize| bytes.div_ceil(1 << 20);
+        return Err(Error::Data(format!(
+            "out of training memory: {} MB for weights and gradients, the bound is {} MB; raise it, use fewer threads, \
+             a smaller dim or the loss \"sampled_softmax\"",
+            mb(needed),
+            mb(training.memory)
+        )));
+    }
+    Ok(())
+}
