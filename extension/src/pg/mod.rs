@@ -7,4 +7,6 @@ pub mod procedure;
 mod receiver;
 pub mod relation;
 pub mod role;
+pub mod snapshot;
 pub mod spi;
+pub mod temporary;

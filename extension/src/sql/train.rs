@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pgrec_engine::evaluate::{self, Protocol, Spec};
+use pgrec_engine::families::Needs;
 use pgrec_engine::{Artifact, Corpus, families};
 use pgrx::{JsonB, pg_extern, pg_sys};
 use serde_json::{Map, Value, json};
@@ -11,7 +12,7 @@ use crate::catalog::model::Cut;
 use crate::catalog::recommender::{self, Recommender};
 use crate::catalog::{artifact, deployment, model, progress};
 use crate::compute;
-use crate::corpus::{self, Content, Read};
+use crate::corpus::{self, Read};
 use crate::error::{Result, SqlError, or_raise};
 use crate::pg::spi::Mode;
 use crate::pg::{procedure, role, spi};
@@ -74,6 +75,7 @@ fn train(
 pub struct Trainable {
     /// Its name.
     pub name: &'static str,
+    needs: Needs,
     fit: families::Fit,
 }
 
@@ -93,7 +95,7 @@ pub fn fit_of(family: Option<&str>) -> Result<Trainable> {
         )
         .hint("Import its weights with rec_import.")
     })?;
-    Ok(Trainable { name: family.name, fit })
+    Ok(Trainable { name: family.name, needs: family.needs, fit })
 }
 
 impl Trainable {
@@ -151,9 +153,7 @@ impl Job {
     /// Reads, fits and stores, with a commit in between: no snapshot and no lock is held while it fits.
     fn run(&self, recommender: &Recommender, owner: pg_sys::Oid, deploy: Option<&String>) -> Result<()> {
         let read = guarded(|| {
-            role::as_owner(owner, || {
-                corpus::read(recommender, Mode::Write, Content { attributes: true, vectors: true })
-            })
+            role::as_owner(owner, || corpus::read(recommender, self.family.needs, corpus::MEMORY, &mut |_, _| ()))
         })?;
         self.enter("fitting")?;
         let fitted = guarded(|| self.fit(&read.corpus))?;
@@ -225,7 +225,7 @@ fn validate(bytes: Vec<u8>, corpus: &Corpus) -> Result<Value> {
     Ok(json!({ "validation": figures }))
 }
 
-/// What [`Recommender`] data a family reads: everything that is bound.
+/// Everything that is bound.
 pub fn read_as_caller(recommender: &Recommender) -> Result<Read> {
-    corpus::read(recommender, Mode::Read, Content { attributes: true, vectors: true })
+    corpus::read(recommender, Needs::ALL, corpus::MEMORY, &mut |_, _| ())
 }
