@@ -53,13 +53,19 @@ CREATE TABLE rec.model (
     name           text NOT NULL CHECK (name <> ''),
     family         text NOT NULL,
     params         jsonb NOT NULL DEFAULT '{}',
-    state          text NOT NULL CHECK (state IN ('training', 'ready', 'failed')),
+    state          text NOT NULL CHECK (state IN ('queued', 'training', 'ready', 'failed')),
     reason         text,
+    failure        jsonb,
+    seed           bigint,
     cut            jsonb NOT NULL DEFAULT '{"unknown": true}',
     metrics        jsonb NOT NULL DEFAULT '{}',
     items          bigint,
     bytes          bigint,
     checksum       bigint,
+    curve          jsonb NOT NULL DEFAULT '[]',
+    seconds        double precision,
+    cpu_seconds    double precision,
+    versions       jsonb,
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at    timestamptz,
     UNIQUE (recommender_id, name)
@@ -70,14 +76,20 @@ COMMENT ON COLUMN rec.model.recommender_id IS 'The recommender it belongs to.';
 COMMENT ON COLUMN rec.model.name IS 'Name, unique within the recommender.';
 COMMENT ON COLUMN rec.model.family IS 'Algorithm; see rec_families().';
 COMMENT ON COLUMN rec.model.params IS 'Parameters it was trained or imported with.';
-COMMENT ON COLUMN rec.model.state IS 'As stored: training, ready, failed. The view rec.models also sees what a crash left behind.';
+COMMENT ON COLUMN rec.model.state IS 'As stored: queued, training, ready, failed. The view rec.models also sees what a crash left behind.';
 COMMENT ON COLUMN rec.model.reason IS 'Why it failed.';
+COMMENT ON COLUMN rec.model.failure IS 'Why it failed, as the error it was: {"sqlstate", "message", "detail", "hint"}.';
+COMMENT ON COLUMN rec.model.seed IS 'Seed of its training: with the same data, parameters and number of threads it gives the same model. NULL for imported models.';
 COMMENT ON COLUMN rec.model.cut IS 'Which data it has seen: {"leave_last": n} (all but the last n events of every user) or {"unknown": true}; with counts and the latest time.';
-COMMENT ON COLUMN rec.model.metrics IS 'What was measured of it.';
+COMMENT ON COLUMN rec.model.metrics IS 'What was measured of it when it was trained: {"validation": {"ndcg@10": …}}, and how deploy => ''if_better'' compared it.';
 COMMENT ON COLUMN rec.model.items IS 'Items it knows.';
 COMMENT ON COLUMN rec.model.bytes IS 'Size of its artifact in bytes.';
 COMMENT ON COLUMN rec.model.checksum IS 'CRC32C of its artifact.';
-COMMENT ON COLUMN rec.model.created_at IS 'When its training or import began.';
+COMMENT ON COLUMN rec.model.curve IS 'One object for every epoch of its training: epoch, loss, seconds, and the validation metric under its name. The view rec.curve has them as rows.';
+COMMENT ON COLUMN rec.model.seconds IS 'How long its training took, without the time in the queue.';
+COMMENT ON COLUMN rec.model.cpu_seconds IS 'Processor time of its training, all threads together.';
+COMMENT ON COLUMN rec.model.versions IS 'What trained it: pgrec, postgres, instructions of the processor, threads.';
+COMMENT ON COLUMN rec.model.created_at IS 'When it was put into the queue, or its import began.';
 COMMENT ON COLUMN rec.model.finished_at IS 'When it became ready or failed.';
 
 CREATE TABLE rec.artifact (
@@ -111,71 +123,151 @@ COMMENT ON COLUMN rec.deployment.model_id IS 'The model that serves.';
 COMMENT ON COLUMN rec.deployment.deployed_at IS 'When.';
 COMMENT ON COLUMN rec.deployment.deployed_by IS 'By whom.';
 
-CREATE TABLE rec.training (
-    model_id   bigint PRIMARY KEY REFERENCES rec.model ON DELETE CASCADE,
-    pid        integer NOT NULL,
-    phase      text NOT NULL,
-    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
-);
-COMMENT ON TABLE rec.training IS 'What trainings write about themselves; a crash leaves rows behind. Look at the view rec.progress.';
-COMMENT ON COLUMN rec.training.model_id IS 'The model in training.';
-COMMENT ON COLUMN rec.training.pid IS 'Process that trains it.';
-COMMENT ON COLUMN rec.training.phase IS 'What it does.';
-COMMENT ON COLUMN rec.training.started_at IS 'When the training began.';
-COMMENT ON COLUMN rec.training.updated_at IS 'When the phase began.';
+CREATE TYPE rec.deploy_rule AS ENUM ('never', 'if_better', 'always');
+COMMENT ON TYPE rec.deploy_rule IS 'When a model is deployed once it is trained. true stands for always, false for never.';
 
--- Whoever trains holds an advisory lock (0x70677263, model_id). Locks are not visible on a standby.
-CREATE FUNCTION rec.is_trained_now(model_id bigint) RETURNS boolean
+CREATE FUNCTION rec.deploy_rule(boolean) RETURNS rec.deploy_rule
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN $1 THEN 'always'::rec.deploy_rule ELSE 'never'::rec.deploy_rule END;
+COMMENT ON FUNCTION rec.deploy_rule(boolean) IS 'true: always, false: never.';
+CREATE CAST (boolean AS rec.deploy_rule) WITH FUNCTION rec.deploy_rule(boolean) AS IMPLICIT;
+CREATE CAST (text AS rec.deploy_rule) WITH INOUT AS IMPLICIT;
+
+-- One row is updated about once a second: room on its page keeps that from growing the table or its index.
+CREATE TABLE rec.training (
+    model_id          bigint PRIMARY KEY REFERENCES rec.model ON DELETE CASCADE,
+    deploy            rec.deploy_rule NOT NULL,
+    started_by        text NOT NULL,
+    waiter            integer,
+    threads           integer NOT NULL,
+    niceness          integer NOT NULL,
+    memory            integer NOT NULL,
+    queued_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    pid               integer,
+    phase             text NOT NULL DEFAULT 'queued',
+    epoch             integer,
+    epochs            integer,
+    step              bigint,
+    steps             bigint,
+    loss              double precision,
+    metric            text,
+    validation        double precision,
+    best              double precision,
+    events_per_second double precision,
+    seconds_left      double precision,
+    started_at        timestamptz,
+    updated_at        timestamptz
+) WITH (fillfactor = 50);
+COMMENT ON TABLE rec.training IS 'Trainings queued and under way; a crash leaves rows behind. Look at the view rec.progress.';
+COMMENT ON COLUMN rec.training.model_id IS 'The model to be.';
+COMMENT ON COLUMN rec.training.deploy IS 'Whether it is deployed once it is trained.';
+COMMENT ON COLUMN rec.training.started_by IS 'Role that asked for it.';
+COMMENT ON COLUMN rec.training.waiter IS 'Process that waits for it (CALL rec_train): with that session the training ends. NULL: it needs nobody (rec_train_start).';
+COMMENT ON COLUMN rec.training.threads IS 'rec.training_threads of the session that asked for it.';
+COMMENT ON COLUMN rec.training.niceness IS 'rec.training_niceness of the session that asked for it.';
+COMMENT ON COLUMN rec.training.memory IS 'rec.training_memory of the session that asked for it, in kB.';
+COMMENT ON COLUMN rec.training.queued_at IS 'When it was asked for; the first is trained first.';
+COMMENT ON COLUMN rec.training.pid IS 'Background worker that trains it; NULL while it is queued.';
+COMMENT ON COLUMN rec.training.phase IS 'queued, reading, fitting, validating or storing.';
+COMMENT ON COLUMN rec.training.epoch IS 'Epoch under way, from 1; NULL for families without epochs.';
+COMMENT ON COLUMN rec.training.epochs IS 'Epochs at most; early stopping may end before.';
+COMMENT ON COLUMN rec.training.step IS 'Steps done: of the epoch, or of the phase where there are no epochs.';
+COMMENT ON COLUMN rec.training.steps IS 'Steps that there are.';
+COMMENT ON COLUMN rec.training.loss IS 'Mean loss of the epoch so far.';
+COMMENT ON COLUMN rec.training.metric IS 'Name of the validation metric.';
+COMMENT ON COLUMN rec.training.validation IS 'Its latest value.';
+COMMENT ON COLUMN rec.training.best IS 'Its best value; the weights that gave it are kept.';
+COMMENT ON COLUMN rec.training.events_per_second IS 'Interactions trained on in a second.';
+COMMENT ON COLUMN rec.training.seconds_left IS 'Seconds that all epochs would still take.';
+COMMENT ON COLUMN rec.training.started_at IS 'When a worker took it out of the queue.';
+COMMENT ON COLUMN rec.training.updated_at IS 'When the row was last written.';
+
+-- Whoever trains holds an advisory lock (0x70677263, model_id), whoever waits (0x70677277, model_id). Locks are not
+-- visible on a standby.
+CREATE FUNCTION rec.is_held(class bigint, model_id bigint) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL RESTRICTED
 RETURN EXISTS (
     SELECT FROM pg_locks
-    WHERE locktype = 'advisory' AND classid = 1885827683 AND objid::bigint = (model_id & 2147483647) AND objsubid = 2
+    WHERE locktype = 'advisory' AND classid::bigint = class AND objid::bigint = (model_id & 2147483647) AND objsubid = 2
+      AND mode = 'ExclusiveLock' AND granted
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database()));
-COMMENT ON FUNCTION rec.is_trained_now(bigint) IS 'Whether a session is training this model; derived, not stored.';
+COMMENT ON FUNCTION rec.is_held(bigint, bigint) IS 'Whether a process holds this model''s lock of that class.';
+
+CREATE FUNCTION rec.is_trained_now(model_id bigint) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+RETURN rec.is_held(1885827683, model_id);
+COMMENT ON FUNCTION rec.is_trained_now(bigint) IS 'Whether a process is training this model; derived, not stored.';
+
+CREATE FUNCTION rec.is_awaited_now(model_id bigint) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+RETURN rec.is_held(1885827703, model_id);
+COMMENT ON FUNCTION rec.is_awaited_now(bigint) IS 'Whether a session waits for this model; derived, not stored.';
 
 CREATE VIEW rec.progress AS
-SELECT r.name AS recommender, m.name AS model, m.family, t.model_id, t.pid, t.phase, t.started_at, t.updated_at
+SELECT r.name AS recommender, m.name AS model, m.family, t.model_id, t.pid, t.phase, t.epoch, t.epochs, t.step, t.steps,
+       t.loss, t.metric, t.validation, t.best, t.events_per_second, t.seconds_left, t.queued_at, t.started_at, t.updated_at
 FROM rec.training t
 JOIN rec.model m USING (model_id)
 JOIN rec.recommender r USING (recommender_id)
-WHERE rec.is_trained_now(t.model_id);
-COMMENT ON VIEW rec.progress IS 'Trainings under way, one row each, like pg_stat_progress_*. Empty on a standby.';
+WHERE NOT pg_is_in_recovery()
+  AND CASE WHEN t.pid IS NULL THEN t.waiter IS NULL OR rec.is_awaited_now(t.model_id) ELSE rec.is_trained_now(t.model_id) END;
+COMMENT ON VIEW rec.progress IS 'Trainings queued and under way, one row each, like pg_stat_progress_*. Empty on a standby.';
 COMMENT ON COLUMN rec.progress.recommender IS 'Name of the recommender.';
 COMMENT ON COLUMN rec.progress.model IS 'Name of the model.';
 COMMENT ON COLUMN rec.progress.family IS 'Its family.';
-COMMENT ON COLUMN rec.progress.model_id IS 'The model in training.';
-COMMENT ON COLUMN rec.progress.pid IS 'Process that trains it.';
-COMMENT ON COLUMN rec.progress.phase IS 'reading, fitting or storing.';
-COMMENT ON COLUMN rec.progress.started_at IS 'When the training began.';
-COMMENT ON COLUMN rec.progress.updated_at IS 'When the phase began.';
+COMMENT ON COLUMN rec.progress.model_id IS 'The model to be.';
+COMMENT ON COLUMN rec.progress.pid IS 'Background worker that trains it; NULL while it is queued.';
+COMMENT ON COLUMN rec.progress.phase IS 'queued, reading, fitting, validating or storing.';
+COMMENT ON COLUMN rec.progress.epoch IS 'Epoch under way, from 1; NULL for families without epochs.';
+COMMENT ON COLUMN rec.progress.epochs IS 'Epochs at most; early stopping may end before.';
+COMMENT ON COLUMN rec.progress.step IS 'Steps done: of the epoch, or of the phase where there are no epochs.';
+COMMENT ON COLUMN rec.progress.steps IS 'Steps that there are.';
+COMMENT ON COLUMN rec.progress.loss IS 'Mean loss of the epoch so far.';
+COMMENT ON COLUMN rec.progress.metric IS 'Name of the validation metric.';
+COMMENT ON COLUMN rec.progress.validation IS 'Its latest value.';
+COMMENT ON COLUMN rec.progress.best IS 'Its best value; the weights that gave it are kept.';
+COMMENT ON COLUMN rec.progress.events_per_second IS 'Interactions trained on in a second.';
+COMMENT ON COLUMN rec.progress.seconds_left IS 'Seconds that all epochs would still take.';
+COMMENT ON COLUMN rec.progress.queued_at IS 'When it was asked for; the first is trained first.';
+COMMENT ON COLUMN rec.progress.started_at IS 'When a worker took it out of the queue.';
+COMMENT ON COLUMN rec.progress.updated_at IS 'When it last said how far it is: about once a second while it computes.';
 
 CREATE VIEW rec.models AS
 SELECT r.name AS recommender,
        m.name,
        m.family,
        CASE WHEN l.abandoned THEN 'failed' ELSE m.state END AS state,
-       CASE WHEN l.abandoned THEN 'interrupted: the session or server that trained it ended' ELSE m.reason END AS reason,
+       CASE WHEN l.abandoned AND m.state = 'queued' THEN 'cancelled: the session that waited for it ended'
+            WHEN l.abandoned THEN 'interrupted: the process or server that trained it ended'
+            ELSE m.reason END AS reason,
        coalesce(d.model_id = m.model_id, false) AS deployed,
        m.items,
        m.bytes,
        lpad(to_hex(m.checksum), 8, '0') AS checksum,
        m.cut,
        m.params,
+       m.seed,
        m.metrics,
+       m.seconds,
+       m.cpu_seconds,
+       m.versions,
        m.created_at,
        m.finished_at
 FROM rec.model m
 JOIN rec.recommender r USING (recommender_id)
 LEFT JOIN LATERAL (SELECT model_id FROM rec.deployment WHERE recommender_id = m.recommender_id
                    ORDER BY deployment_id DESC LIMIT 1) d ON true
-CROSS JOIN LATERAL (SELECT m.state = 'training' AND NOT pg_is_in_recovery() AND NOT rec.is_trained_now(m.model_id)
-                    AS abandoned) l;
-COMMENT ON VIEW rec.models IS 'All models with their present state: what a crash left in training is shown as failed.';
+CROSS JOIN LATERAL (SELECT CASE
+    WHEN pg_is_in_recovery() THEN false
+    WHEN m.state = 'training' THEN NOT rec.is_trained_now(m.model_id)
+    WHEN m.state = 'queued' THEN NOT EXISTS (SELECT FROM rec.training t WHERE t.model_id = m.model_id
+                                             AND (t.waiter IS NULL OR rec.is_awaited_now(m.model_id)))
+    ELSE false END AS abandoned) l;
+COMMENT ON VIEW rec.models IS 'All models with their present state: what a crash left queued or in training is shown as failed.';
 COMMENT ON COLUMN rec.models.recommender IS 'Name of the recommender.';
 COMMENT ON COLUMN rec.models.name IS 'Name of the model.';
 COMMENT ON COLUMN rec.models.family IS 'Algorithm; see rec_families().';
-COMMENT ON COLUMN rec.models.state IS 'training, ready or failed.';
+COMMENT ON COLUMN rec.models.state IS 'queued, training, ready or failed.';
 COMMENT ON COLUMN rec.models.reason IS 'Why it failed.';
 COMMENT ON COLUMN rec.models.deployed IS 'Whether it serves now.';
 COMMENT ON COLUMN rec.models.items IS 'Items it knows.';
@@ -183,11 +275,32 @@ COMMENT ON COLUMN rec.models.bytes IS 'Size of its artifact in bytes.';
 COMMENT ON COLUMN rec.models.checksum IS 'CRC32C of its artifact, hexadecimal.';
 COMMENT ON COLUMN rec.models.cut IS 'Which data it has seen.';
 COMMENT ON COLUMN rec.models.params IS 'Parameters it was trained or imported with.';
-COMMENT ON COLUMN rec.models.metrics IS 'What was measured of it.';
-COMMENT ON COLUMN rec.models.created_at IS 'When its training or import began.';
+COMMENT ON COLUMN rec.models.seed IS 'Seed of its training; NULL for imported models.';
+COMMENT ON COLUMN rec.models.metrics IS 'What was measured of it when it was trained.';
+COMMENT ON COLUMN rec.models.seconds IS 'How long its training took, without the time in the queue.';
+COMMENT ON COLUMN rec.models.cpu_seconds IS 'Processor time of its training, all threads together.';
+COMMENT ON COLUMN rec.models.versions IS 'What trained it: pgrec, postgres, instructions of the processor, threads.';
+COMMENT ON COLUMN rec.models.created_at IS 'When it was put into the queue, or its import began.';
 COMMENT ON COLUMN rec.models.finished_at IS 'When it became ready or failed.';
 
-GRANT SELECT ON rec.recommender, rec.model, rec.deployment, rec.training, rec.progress, rec.models TO PUBLIC;
+CREATE VIEW rec.curve AS
+SELECT r.name AS recommender, m.name AS model, (e->>'epoch')::integer AS epoch, (e->>'loss')::double precision AS loss,
+       v.metric, v.value, (e->>'seconds')::double precision AS seconds
+FROM rec.model m
+JOIN rec.recommender r USING (recommender_id)
+CROSS JOIN LATERAL jsonb_array_elements(m.curve) e
+LEFT JOIN LATERAL (SELECT key AS metric, value::double precision AS value FROM jsonb_each_text(e)
+                   WHERE key NOT IN ('epoch', 'loss', 'seconds')) v ON true;
+COMMENT ON VIEW rec.curve IS 'How models learned: one row for every epoch, to be plotted. Empty for families without epochs.';
+COMMENT ON COLUMN rec.curve.recommender IS 'Name of the recommender.';
+COMMENT ON COLUMN rec.curve.model IS 'Name of the model.';
+COMMENT ON COLUMN rec.curve.epoch IS 'Epoch, from 1.';
+COMMENT ON COLUMN rec.curve.loss IS 'Mean training loss of the epoch.';
+COMMENT ON COLUMN rec.curve.metric IS 'Name of the validation metric; NULL where an epoch was not validated.';
+COMMENT ON COLUMN rec.curve.value IS 'Its value after the epoch.';
+COMMENT ON COLUMN rec.curve.seconds IS 'Seconds since the training began, at the end of the epoch.';
+
+GRANT SELECT ON rec.recommender, rec.model, rec.deployment, rec.training, rec.progress, rec.models, rec.curve TO PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('rec.recommender', '');
 SELECT pg_catalog.pg_extension_config_dump('rec.recommender_recommender_id_seq', '');

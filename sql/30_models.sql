@@ -1,10 +1,24 @@
 -- Models: train, import, deploy.
 
 CREATE PROCEDURE rec_train(
-    family text, params jsonb DEFAULT '{}', recommender text DEFAULT NULL, model text DEFAULT NULL, deploy boolean DEFAULT false)
+    family text, params jsonb DEFAULT '{}', recommender text DEFAULT NULL, model text DEFAULT NULL,
+    deploy rec.deploy_rule DEFAULT 'never')
 LANGUAGE c AS 'MODULE_PATHNAME', 'rec_train_wrapper';
-COMMENT ON PROCEDURE rec_train(text, jsonb, text, text, boolean) IS
-'Trains a model of a family on the recommender''s interactions, as its owner, and stores it. params: the family''s own, and "leave_last": n to keep the last n events of every user unseen (2 for rec_evaluate). model: its name, else family_N. deploy: serve it at once. Commits between phases, so it refuses to run in a transaction block.';
+COMMENT ON PROCEDURE rec_train(text, jsonb, text, text, rec.deploy_rule) IS
+'Trains a model of a family on the recommender''s interactions in a background worker, and waits for it. params: the family''s own; "leave_last": n to keep the last n events of every user unseen (2 for rec_evaluate); "seed": where random numbers start (42); "init": name of a model of the same family to continue from. model: its name, else family_N. deploy: never, always (or true), or if_better, which compares with the deployed model by ndcg@10 on validation events that both have not seen. The worker reads as the recommender''s owner: an owner passes the row-level security of its own tables unless that is forced. Ctrl-C, a timeout or the end of this session stops the training. Holds no snapshot and no lock meanwhile, so it refuses to run in a transaction block. Settings: rec.training_threads, rec.training_niceness, rec.training_memory, rec.max_training_workers. A database with a training under way is dropped with DROP DATABASE … WITH (FORCE).';
+
+CREATE FUNCTION rec_train_start(
+    family text, params jsonb DEFAULT '{}', recommender text DEFAULT NULL, model text DEFAULT NULL,
+    deploy rec.deploy_rule DEFAULT 'never')
+RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rec_train_start_wrapper';
+COMMENT ON FUNCTION rec_train_start(text, jsonb, text, text, rec.deploy_rule) IS
+'As rec_train, but returns the model''s name at once. The training begins when this transaction commits, and goes on without this session; rec.progress shows it. After a restart of the server, what was queued begins with the next training or rec_check().';
+
+CREATE FUNCTION rec_train_stop(model text, recommender text DEFAULT NULL) RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rec_train_stop_wrapper';
+COMMENT ON FUNCTION rec_train_stop(text, text) IS
+'Stops a training, queued or under way, also when this transaction is rolled back; its model stays as failed. Returns whether there was one to stop.';
 
 CREATE FUNCTION rec_deploy(model text, recommender text DEFAULT NULL) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rec_deploy_wrapper';

@@ -1,6 +1,7 @@
 //! Errors at the SQL border: SQLSTATE, what went wrong, the facts, and what to do.
 
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
+use serde_json::{Value, json};
 
 /// Result of everything that ends in SQL.
 pub type Result<T> = std::result::Result<T, SqlError>;
@@ -67,6 +68,30 @@ impl SqlError {
         &self.message
     }
 
+    /// Message and hint in one line, for a catalogue's column.
+    pub fn reason(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{}; {hint}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
+    /// All of it, for another session to raise: [`SqlError::from_json`].
+    pub fn to_json(&self) -> Value {
+        json!({ "sqlstate": sqlstate(self.code), "message": self.message, "detail": self.detail, "hint": self.hint })
+    }
+
+    /// What [`SqlError::to_json`] wrote.
+    pub fn from_json(value: &Value) -> Self {
+        let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+        Self {
+            code: text("sqlstate").map_or(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, |state| code(&state)),
+            message: text("message").unwrap_or_default(),
+            detail: text("detail"),
+            hint: text("hint"),
+        }
+    }
+
     fn into_report(self) -> ErrorReport {
         let mut report = ErrorReport::new(self.code, self.message, "pgrec");
         if let Some(detail) = self.detail {
@@ -107,6 +132,18 @@ impl From<pgrec_engine::Error> for SqlError {
             Error::Unsupported { .. } => Self::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message),
         }
     }
+}
+
+/// The five characters of a code, which has six bits of each (MAKE_SQLSTATE).
+fn sqlstate(code: PgSqlErrorCode) -> String {
+    (0..5).map(|place| char::from(b'0' + ((code as i32 >> (6 * place)) & 0x3f) as u8)).collect()
+}
+
+/// The other way round.
+fn code(sqlstate: &str) -> PgSqlErrorCode {
+    let bits = |byte: u8| i32::from(byte.wrapping_sub(b'0') & 0x3f);
+    let packed = sqlstate.bytes().take(5).enumerate().fold(0, |code, (place, byte)| code | bits(byte) << (6 * place));
+    PgSqlErrorCode::from(packed)
 }
 
 /// Gives the value, or raises the error in SQL.

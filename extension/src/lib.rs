@@ -1,7 +1,7 @@
 //! pgrec: the database itself as the recommender.
 //!
 //! This crate is glue between SQL and the engine: `sql` holds the functions, `catalog` the rows of schema `rec`,
-//! `storage` the cache files, `pg` everything that calls Postgres' C functions.
+//! `storage` the cache files, `worker` the trainings, `pg` everything that calls Postgres' C functions.
 
 mod catalog;
 mod compute;
@@ -14,6 +14,7 @@ mod serve;
 mod settings;
 mod sql;
 mod storage;
+mod worker;
 
 pgrx::pg_module_magic!(name, version);
 

@@ -9,6 +9,10 @@ static EXACT_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(200_000);
 static HISTORY_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static OPEN_MODELS: GucSetting<i32> = GucSetting::<i32>::new(16);
+static MAX_TRAINING_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
+static TRAINING_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static TRAINING_NICENESS: GucSetting<i32> = GucSetting::<i32>::new(10);
+static TRAINING_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(1 << 20);
 
 /// Declares the settings; called once when the library is loaded.
 pub fn define() {
@@ -60,6 +64,70 @@ pub fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    define_training();
+}
+
+fn define_training() {
+    GucRegistry::define_int_guc(
+        c"rec.max_training_workers",
+        c"How many models are trained at the same time in the whole server.",
+        c"Further trainings wait in state queued. Each that runs needs one of max_worker_processes.",
+        &MAX_TRAINING_WORKERS,
+        1,
+        64,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"rec.training_threads",
+        c"Threads of a training.",
+        c"0: as many as there are cores. The value of the session that asks for the training counts.",
+        &TRAINING_THREADS,
+        0,
+        1024,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"rec.training_niceness",
+        c"How far the threads of a training stand back behind other processes, as the command nice does.",
+        c"0: not at all; 19: they run only when nothing else wants to. The value of the session that asks counts.",
+        &TRAINING_NICENESS,
+        0,
+        19,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"rec.training_memory",
+        c"Memory that a training may use.",
+        c"What does not fit ends with an error that says so. The value of the session that asks counts.",
+        &TRAINING_MEMORY,
+        16 << 10,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_KB,
+    );
+}
+
+/// `rec.max_training_workers`.
+pub fn max_training_workers() -> i32 {
+    MAX_TRAINING_WORKERS.get().max(1)
+}
+
+/// `rec.training_threads`, 0 for all cores.
+pub fn training_threads() -> i32 {
+    TRAINING_THREADS.get().max(0)
+}
+
+/// `rec.training_niceness`, 0 to 19.
+pub fn training_niceness() -> i32 {
+    TRAINING_NICENESS.get().clamp(0, 19)
+}
+
+/// `rec.training_memory`, in kB.
+pub fn training_memory() -> i32 {
+    TRAINING_MEMORY.get().max(1)
 }
 
 /// `rec.recommender`, None when empty.

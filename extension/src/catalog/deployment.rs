@@ -5,13 +5,13 @@ use crate::error::Result;
 use crate::pg::role;
 use crate::pg::spi::{self, Arg, Mode};
 
-/// Makes a model the one that serves, from this transaction's commit on (and for this transaction at once).
-pub fn add(recommender: &Recommender, model: &ModelRow) -> Result<()> {
-    let by = role::current_name();
+/// Makes a model the one that serves, from this transaction's commit on (and for this transaction at once). `by` is
+/// who wants it.
+pub fn add(recommender: &Recommender, model: &ModelRow, by: &str) -> Result<()> {
     role::as_catalog(|| {
         spi::execute(
             "INSERT INTO rec.deployment (recommender_id, model_id, deployed_by) VALUES ($1, $2, $3)",
-            &[Arg::Int8(recommender.id), Arg::Int8(model.id), Arg::Text(&by)],
+            &[Arg::Int8(recommender.id), Arg::Int8(model.id), Arg::Text(by)],
         )
     })?;
     Ok(())

@@ -3,8 +3,8 @@
 pub mod artifact;
 pub mod deployment;
 pub mod model;
-pub mod progress;
 pub mod recommender;
+pub mod training;
 
 pub use model::ModelRow;
 pub use recommender::{IdType, Recommender};

@@ -9,10 +9,6 @@ use crate::pg::lookup::{self, Found, Key, Version};
 use crate::pg::role;
 use crate::pg::spi::{self, Arg, Mode, Row};
 
-/// First key of the advisory lock that whoever trains a model holds: `pgrc` in ASCII. The second is the model's id.
-/// A row that says "training" and whose lock nobody holds was left behind by a crash.
-const TRAINING_LOCK: i32 = 0x7067_7263;
-
 /// One model as the catalogue has it.
 #[derive(Debug, Clone)]
 pub struct ModelRow {
@@ -22,7 +18,7 @@ pub struct ModelRow {
     pub name: String,
     /// Family.
     pub family: String,
-    /// `training`, `ready` or `failed`, as stored.
+    /// `queued`, `training`, `ready` or `failed`, as stored.
     pub state: String,
     /// CRC32C of the artifact.
     pub checksum: i64,
@@ -93,6 +89,19 @@ pub fn ready(mode: Mode, recommender: &Recommender, name: Option<&str>) -> Resul
     Ok(model)
 }
 
+/// The model of that name, to train another one of the family from.
+pub fn to_continue(recommender: &Recommender, name: &str, family: &str) -> Result<ModelRow> {
+    let model = ready(Mode::Write, recommender, Some(name))?;
+    if model.family != family {
+        return Err(SqlError::parameter(format!(
+            "a model of family \"{family}\" cannot continue from \"{name}\", which is of family \"{}\"",
+            model.family
+        ))
+        .hint("Parameter \"init\" names a model of the same family and recommender."));
+    }
+    Ok(model)
+}
+
 /// The model that the latest deployment names.
 pub fn deployed(mode: Mode, recommender: &Recommender) -> Result<Option<ModelRow>> {
     spi::first(
@@ -154,14 +163,20 @@ fn nothing_deployed(recommender: &Recommender) -> SqlError {
 /// How often a generated name is tried again when another session was faster.
 const NAME_ATTEMPTS: usize = 100;
 
-/// Creates a model's row. The name is the one given, or family_N.
-pub fn create(
-    recommender: &Recommender,
-    name: Option<&str>,
-    family: &str,
-    params: &Value,
-    state: &str,
-) -> Result<(i64, String)> {
+/// A model to be.
+pub struct New<'a> {
+    /// Its family.
+    pub family: &'a str,
+    /// Parameters it is made with.
+    pub params: &'a Value,
+    /// `queued`, or `training` for what becomes ready in the same transaction.
+    pub state: &'a str,
+    /// Seed of its training.
+    pub seed: Option<i64>,
+}
+
+/// Creates a model's row and gives its id and name: the name given, or family_N.
+pub fn create(recommender: &Recommender, name: Option<&str>, new: &New<'_>) -> Result<(i64, String)> {
     let given = match name {
         Some("") => return Err(SqlError::parameter("a model needs a name that is not empty")),
         Some(name) if families::find(name).is_some() => {
@@ -173,12 +188,12 @@ pub fn create(
         given => given,
     };
     for _ in 0..given.map_or(NAME_ATTEMPTS, |_| 1) {
-        let name = given.map_or_else(|| next_name(recommender, family), |name| Ok(name.to_owned()))?;
-        if let Some(id) = insert(recommender, &name, family, params, state)? {
+        let name = given.map_or_else(|| next_name(recommender, new.family), |name| Ok(name.to_owned()))?;
+        if let Some(id) = insert(recommender, &name, new)? {
             return Ok((id, name));
         }
     }
-    let name = given.unwrap_or(family);
+    let name = given.unwrap_or(new.family);
     Err(SqlError::new(
         pgrx::PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
         format!("model \"{name}\" of recommender \"{}\" already exists", recommender.name),
@@ -187,18 +202,20 @@ pub fn create(
 }
 
 /// The new row's id, or None when the name is taken.
-fn insert(recommender: &Recommender, name: &str, family: &str, params: &Value, state: &str) -> Result<Option<i64>> {
+fn insert(recommender: &Recommender, name: &str, new: &New<'_>) -> Result<Option<i64>> {
     role::as_catalog(|| {
         spi::first(
             Mode::Write,
-            "INSERT INTO rec.model (recommender_id, name, family, params, state) VALUES ($1, $2, $3, $4::jsonb, $5) \
+            "INSERT INTO rec.model (recommender_id, name, family, params, state, seed) \
+             VALUES ($1, $2, $3, $4::jsonb, $5, $6) \
              ON CONFLICT (recommender_id, name) DO NOTHING RETURNING model_id",
             &[
                 Arg::Int8(recommender.id),
                 Arg::Text(name),
-                Arg::Text(family),
-                Arg::Text(&params.to_string()),
-                Arg::Text(state),
+                Arg::Text(new.family),
+                Arg::Text(&new.params.to_string()),
+                Arg::Text(new.state),
+                Arg::MaybeInt8(new.seed),
             ],
             |row| row.need::<i64>(0),
         )
@@ -231,15 +248,31 @@ pub struct Facts<'a> {
     pub bytes: usize,
     /// CRC32C of its artifact.
     pub checksum: u32,
+    /// What its training was like, where it was trained here.
+    pub training: Option<&'a Trained>,
 }
 
-/// Marks a model ready.
-pub fn finish(id: i64, facts: &Facts<'_>) -> Result<()> {
-    role::as_catalog(|| {
+/// What a training was like.
+pub struct Trained {
+    /// One object an epoch.
+    pub curve: Value,
+    /// How long it took.
+    pub seconds: f64,
+    /// Processor time of all threads.
+    pub cpu_seconds: f64,
+    /// Of what computed it.
+    pub versions: Value,
+}
+
+/// Marks a model ready; false when it is not in training any more.
+pub fn finish(id: i64, facts: &Facts<'_>) -> Result<bool> {
+    let training = facts.training;
+    let updated = role::as_catalog(|| {
         spi::execute(
             "UPDATE rec.model SET state = 'ready', reason = NULL, params = $2::jsonb, cut = $3::jsonb, \
-             metrics = $4::jsonb, items = $5, bytes = $6, checksum = $7, finished_at = pg_catalog.clock_timestamp() \
-             WHERE model_id = $1",
+             metrics = $4::jsonb, items = $5, bytes = $6, checksum = $7, finished_at = pg_catalog.clock_timestamp(), \
+             curve = coalesce($8::jsonb, curve), seconds = $9, cpu_seconds = $10, versions = $11::jsonb \
+             WHERE model_id = $1 AND state = 'training'",
             &[
                 Arg::Int8(id),
                 Arg::Text(&facts.params.to_string()),
@@ -248,44 +281,18 @@ pub fn finish(id: i64, facts: &Facts<'_>) -> Result<()> {
                 Arg::Int8(facts.items as i64),
                 Arg::Int8(facts.bytes as i64),
                 Arg::Int8(i64::from(facts.checksum)),
+                Arg::MaybeText(training.map(|t| t.curve.to_string()).as_deref()),
+                Arg::MaybeFloat8(training.map(|t| t.seconds)),
+                Arg::MaybeFloat8(training.map(|t| t.cpu_seconds)),
+                Arg::MaybeText(training.map(|t| t.versions.to_string()).as_deref()),
             ],
         )
     })?;
-    Ok(())
-}
-
-/// Marks a model failed, with the reason.
-pub fn fail(id: i64, reason: &str) -> Result<()> {
-    role::as_catalog(|| {
-        spi::execute(
-            "UPDATE rec.model SET state = 'failed', reason = $2, finished_at = pg_catalog.clock_timestamp() WHERE model_id = $1",
-            &[Arg::Int8(id), Arg::Text(reason)],
-        )
-    })?;
-    Ok(())
+    Ok(updated > 0)
 }
 
 /// Removes a model; its artifact and deployments go with it.
 pub fn remove(id: i64) -> Result<()> {
     role::as_catalog(|| spi::execute("DELETE FROM rec.model WHERE model_id = $1", &[Arg::Int8(id)]))?;
     Ok(())
-}
-
-/// Takes the lock that shows a training to be alive; it ends with the session.
-pub fn lock_training(id: i64) -> Result<()> {
-    let (class, key) = training_key(id);
-    spi::execute("SELECT pg_catalog.pg_advisory_lock($1, $2)", &[Arg::Int4(class), Arg::Int4(key)])?;
-    Ok(())
-}
-
-/// Gives the lock back.
-pub fn unlock_training(id: i64) -> Result<()> {
-    let (class, key) = training_key(id);
-    spi::execute("SELECT pg_catalog.pg_advisory_unlock($1, $2)", &[Arg::Int4(class), Arg::Int4(key)])?;
-    Ok(())
-}
-
-/// The function `rec.is_trained_now` computes the same key.
-fn training_key(id: i64) -> (i32, i32) {
-    (TRAINING_LOCK, (id & 0x7fff_ffff) as i32)
 }

@@ -50,18 +50,19 @@ pub fn in_subtransaction<T>(work: impl FnOnce() -> Result<T> + std::panic::Unwin
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;
     }
-    outcome.map_err(|failure| match failure {
-        Failure::Own(error) => error,
-        Failure::Caught(error) => describe(*error),
-    })
+    outcome.map_err(SqlError::from)
 }
 
-enum Failure {
+/// Why work failed.
+pub(super) enum Failure {
+    /// It says so itself.
     Own(SqlError),
+    /// An ERROR of Postgres, or a panic.
     Caught(Box<CaughtError>),
 }
 
-fn describe(error: CaughtError) -> SqlError {
+/// An ERROR of Postgres as a value.
+pub(super) fn describe(error: CaughtError) -> SqlError {
     let report = match error {
         CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
         CaughtError::RustPanic { ereport, .. } => ereport,

@@ -41,14 +41,21 @@ pub enum Arg<'a> {
     Texts(&'a [String]),
     /// oid
     Oid(Oid),
+    /// bigint or NULL
+    MaybeInt8(Option<i64>),
+    /// double precision or NULL
+    MaybeFloat8(Option<f64>),
+    /// text or NULL
+    MaybeText(Option<&'a str>),
 }
 
 impl Arg<'_> {
     fn type_oid(&self) -> Oid {
         match self {
-            Arg::Int8(_) => pg_sys::INT8OID,
+            Arg::Int8(_) | Arg::MaybeInt8(_) => pg_sys::INT8OID,
+            Arg::MaybeFloat8(_) => pg_sys::FLOAT8OID,
             Arg::Int4(_) => pg_sys::INT4OID,
-            Arg::Text(_) => pg_sys::TEXTOID,
+            Arg::Text(_) | Arg::MaybeText(_) => pg_sys::TEXTOID,
             Arg::Bytea(_) => pg_sys::BYTEAOID,
             Arg::Int8s(_) => pg_sys::INT8ARRAYOID,
             Arg::Texts(_) => pg_sys::TEXTARRAYOID,
@@ -65,6 +72,9 @@ impl Arg<'_> {
             Arg::Int8s(v) => v.to_vec().into_datum(),
             Arg::Texts(v) => v.to_vec().into_datum(),
             Arg::Oid(v) => v.into_datum(),
+            Arg::MaybeInt8(v) => v.into_datum(),
+            Arg::MaybeFloat8(v) => v.into_datum(),
+            Arg::MaybeText(v) => v.into_datum(),
         }
     }
 }

@@ -5,10 +5,12 @@ use pgrx::prelude::*;
 
 use super::bind::{index_remedy, uses_index};
 use crate::catalog::recommender::{self, Recommender};
+use crate::catalog::training;
 use crate::error::{Result, or_raise};
 use crate::pg::spi::{self, Arg, Mode};
 use crate::pg::{relation, role};
 use crate::storage::cache;
+use crate::worker::queue;
 
 /// A model is called stale when this share of the interactions is newer than it.
 const STALE: f64 = 0.05;
@@ -32,6 +34,8 @@ fn rec_check(
 }
 
 fn check(name: Option<&str>) -> Result<Vec<Finding>> {
+    training::sweep()?;
+    queue::resume()?;
     let mut findings = Vec::new();
     let all = match name {
         Some(name) => vec![(*recommender::resolve(Mode::Write, Some(name))?).clone()],

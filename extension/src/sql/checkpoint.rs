@@ -109,7 +109,8 @@ fn import(request: &Request, weights: &[u8]) -> Result<String> {
     let items = builder.ids().len();
     let bytes = builder.counts(counts).finish()?;
     let name = Some(request.name.as_deref().unwrap_or(""));
-    let (id, name) = model::create(&recommender, name, IMPORTED, &request.params, "training")?;
+    let new = model::New { family: IMPORTED, params: &request.params, state: "training", seed: None };
+    let (id, name) = model::create(&recommender, name, &new)?;
     let checksum = artifact::store(id, &bytes)?;
     let facts = model::Facts {
         params: &request.params,
@@ -118,6 +119,7 @@ fn import(request: &Request, weights: &[u8]) -> Result<String> {
         items,
         bytes: bytes.len(),
         checksum,
+        training: None,
     };
     model::finish(id, &facts)?;
     Ok(name)

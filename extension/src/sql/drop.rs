@@ -6,6 +6,7 @@ use pgrx::pg_sys::Oid;
 use super::create::existing;
 use super::typed;
 use crate::catalog::recommender::{self, quoted};
+use crate::catalog::training;
 use crate::error::{Result, SqlError, or_raise};
 use crate::pg::role;
 use crate::pg::spi::{self, Arg, Mode};
@@ -22,6 +23,7 @@ fn drop(name: Option<&str>, tables: bool) -> Result<()> {
     };
     let recommender = recommender::resolve(Mode::Write, Some(name))?;
     recommender.require_owner("drop it")?;
+    training::stop_before_drop(recommender.id, None)?;
     typed::drop(name)?;
     role::as_catalog(|| {
         spi::execute("DELETE FROM rec.recommender WHERE recommender_id = $1", &[Arg::Int8(recommender.id)])

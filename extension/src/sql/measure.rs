@@ -4,19 +4,22 @@ use std::sync::Arc;
 
 use pgrec_engine::evaluate::{self, By, EvalRow, Protocol, Report, Spec};
 use pgrec_engine::metrics::{self, Metric};
+use pgrec_engine::families::Needs;
 use pgrec_engine::{Artifact, Corpus, Model, audit, families};
 use pgrx::prelude::*;
 use pgrx::{JsonB, pg_extern};
 use serde_json::{Map, Value};
 
-use super::train::{fit_of, read_as_caller, split};
 use crate::catalog::model::{self, Cut};
 use crate::catalog::recommender::{self, Recommender};
 use crate::compute;
+use crate::corpus::{self, Read};
 use crate::error::{Result, SqlError, or_raise};
 use crate::pg::spi::Mode;
 use crate::settings;
 use crate::storage::open;
+use crate::worker::job::nothing_to_train_on;
+use crate::worker::request::{self, Params};
 
 /// Events at the end of every history that a model must not have seen.
 fn unseen(protocol: Protocol) -> u32 {
@@ -156,17 +159,33 @@ fn evaluate(request: &Request, recommender: Option<&str>) -> Result<(Option<Stri
 }
 
 fn evaluate_family(request: &Request, recommender: &Recommender) -> Result<(Option<String>, String, Vec<EvalRow>)> {
-    let family = fit_of(request.model.as_deref())?;
-    let (own, leave_last) = split(request.params.clone())?;
-    if leave_last != 0 {
-        return Err(SqlError::parameter("leave_last cannot be given here")
-            .hint("A family is fitted without the last two events of every user."));
+    let family = request::trainable(request.model.as_deref())?;
+    let params = Params::parse(request.params.clone())?;
+    if params.leave_last != 0 || params.init.is_some() {
+        return Err(SqlError::parameter("leave_last and init cannot be given here")
+            .hint("A family is fitted from scratch, without the last two events of every user."));
     }
     let read = read_as_caller(recommender)?;
-    let bytes = family.fit(&read.corpus.without_last(HELD_OUT), &own)?;
+    if read.corpus.interactions() == 0 {
+        return Err(nothing_to_train_on());
+    }
+    let bytes = compute::run("rec_evaluate: fitting", |control| {
+        let training = families::Training {
+            leave_last: HELD_OUT,
+            seed: params.seed as u64,
+            memory: settings::training_memory() as usize * 1024,
+            ..families::Training::new(&read.corpus, &params.own, control)
+        };
+        (family.fit)(&training)?.artifact.finish()
+    })?;
     let fitted = families::open(Arc::new(Artifact::from_vec(bytes)?))?;
     let report = measure(&*fitted, &read.corpus, request)?;
     Ok((None, family.name.to_owned(), report.rows))
+}
+
+/// Everything that is bound, as the caller may see it.
+fn read_as_caller(recommender: &Recommender) -> Result<Read> {
+    corpus::read(recommender, Needs::ALL, corpus::MEMORY, &mut |_, _| ())
 }
 
 fn measure(model: &dyn Model, corpus: &Corpus, request: &Request) -> Result<Report> {

@@ -4,8 +4,9 @@ use pgrec_engine::families::FAMILIES;
 use pgrx::pg_extern;
 use pgrx::prelude::*;
 
-use crate::catalog::{deployment, model, recommender};
+use crate::catalog::{deployment, model, recommender, training};
 use crate::error::{Result, SqlError, or_raise};
+use crate::pg::role;
 use crate::pg::spi::Mode;
 use crate::storage::cache;
 
@@ -39,7 +40,7 @@ fn deploy(name: Option<&str>, recommender: Option<&str>) -> Result<String> {
     let recommender = recommender::resolve(Mode::Write, recommender)?;
     recommender.require_owner("deploy its models")?;
     let model = model::ready(Mode::Write, &recommender, Some(required(name)?))?;
-    deployment::add(&recommender, &model)?;
+    deployment::add(&recommender, &model, &role::current_name())?;
     Ok(model.name)
 }
 
@@ -68,6 +69,7 @@ fn drop_model(name: Option<&str>, recommender: Option<&str>) -> Result<()> {
         return Err(SqlError::state(format!("model \"{name}\" is deployed"))
             .hint("Deploy another one or call rec_rollback first."));
     }
+    training::stop_before_drop(recommender.id, Some(row.id))?;
     model::remove(row.id)?;
     cache::remove_orphans(Mode::Write)?;
     Ok(())

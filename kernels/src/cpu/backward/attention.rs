@@ -171,9 +171,9 @@ impl Head {
                         self.pairs::<S, M>(left, panels, block.key..known, to.add(r * STRIDE));
                     }
                 }
-                for r in r..r + M {
+                for (r, &share) in shares.iter().enumerate().skip(r).take(M) {
                     let known = (block.first + r + 1).clamp(block.key, block.key_end) - block.key;
-                    self.row::<S>(block, r, known, shares[r]);
+                    self.row::<S>(block, r, known, share);
                 }
             });
         }

@@ -1,0 +1,76 @@
+//! Advisory locks of the session, taken without SQL: they are held across transactions and end with the process, so
+//! they show who is alive. `pg_locks` lists them like those of `pg_advisory_lock(int, int)`.
+
+use pgrx::pg_sys::{self, Oid};
+
+/// How `pg_locks.objsubid` tells a pair of integers from one bigint.
+const PAIR: u16 = 2;
+
+/// Names a lock.
+#[derive(Clone, Copy)]
+pub struct Lock(pg_sys::LOCKTAG);
+
+impl Lock {
+    /// A lock of this database.
+    pub fn of_database(class: i32, key: i32) -> Self {
+        // SAFETY: a global set at the start of the backend.
+        Self::new(unsafe { pg_sys::MyDatabaseId }, class, key)
+    }
+
+    /// A lock that all databases of the server share. No SQL function can take it: those are of their database.
+    pub fn of_server(class: i32, key: i32) -> Self {
+        Self::new(Oid::INVALID, class, key)
+    }
+
+    fn new(database: Oid, class: i32, key: i32) -> Self {
+        Self(pg_sys::LOCKTAG {
+            locktag_field1: database.to_u32(),
+            locktag_field2: class as u32,
+            locktag_field3: key as u32,
+            locktag_field4: PAIR,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+        })
+    }
+
+    /// Takes the lock if it is free.
+    pub fn try_hold(self) -> Option<Held> {
+        self.take(pg_sys::ExclusiveLock, true).then_some(Held(self.0))
+    }
+
+    /// Waits for the lock, first come first served. To be called inside a transaction: its end cleans up after a wait
+    /// that was cancelled.
+    pub fn hold(self) -> Held {
+        self.take(pg_sys::ExclusiveLock, false);
+        Held(self.0)
+    }
+
+    /// Whether no other process holds it.
+    pub fn is_free(self) -> bool {
+        let mode = pg_sys::ShareLock;
+        let free = self.take(mode, true);
+        if free {
+            // SAFETY: taken in this mode just now.
+            unsafe { pg_sys::LockRelease(&self.0, mode as pg_sys::LOCKMODE, true) };
+        }
+        free
+    }
+
+    fn take(self, mode: u32, try_only: bool) -> bool {
+        // SAFETY: a well-formed tag; session locks need no resource owner, so this works outside a transaction too.
+        let outcome = unsafe { pg_sys::LockAcquire(&self.0, mode as pg_sys::LOCKMODE, true, try_only) };
+        outcome != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+    }
+}
+
+/// A lock held by this process until dropped. Where a panic unwinds it stays until the process ends.
+pub struct Held(pg_sys::LOCKTAG);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: whoever made this value has taken the lock in this mode.
+            unsafe { pg_sys::LockRelease(&self.0, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, true) };
+        }
+    }
+}

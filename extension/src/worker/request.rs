@@ -1,0 +1,94 @@
+//! What a caller asks to be trained: a family that can be, and parameters that make sense.
+
+use pgrec_engine::families::{self, Family, Fit, Needs};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Result, SqlError};
+
+/// Seed where none is given: a training that is repeated gives the same model.
+const SEED: i64 = 42;
+
+/// A family that trains here.
+pub struct Trainable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is fitted on.
+    pub needs: Needs,
+    /// How it is fitted.
+    pub fit: Fit,
+}
+
+/// The family of that name, if it trains.
+pub fn trainable(family: Option<&str>) -> Result<Trainable> {
+    let known = || families::FAMILIES.iter().map(|f| f.name).collect::<Vec<_>>().join(", ");
+    let Some(name) = family else {
+        return Err(SqlError::parameter("which family?").hint(format!("One of {}.", known())));
+    };
+    let &Family { name, needs, fit, .. } = families::find(name).ok_or_else(|| {
+        SqlError::undefined(format!("family \"{name}\" does not exist")).hint(format!("One of {}.", known()))
+    })?;
+    let fit = fit.ok_or_else(|| {
+        SqlError::new(
+            pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("family \"{name}\" cannot be trained here"),
+        )
+        .hint("Import its weights with rec_import.")
+    })?;
+    Ok(Trainable { name, needs, fit })
+}
+
+/// Parameters of a training: those of all families, and the family's own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Params {
+    /// How many of the last events of every user the model must not see.
+    pub leave_last: u32,
+    /// Where its random numbers start.
+    pub seed: i64,
+    /// The model it continues from.
+    pub init: Option<String>,
+    /// What only the family understands.
+    pub own: Value,
+}
+
+impl Params {
+    /// Takes the common ones out of what was given.
+    pub fn parse(params: Value) -> Result<Self> {
+        let Value::Object(mut fields) = params else {
+            return Err(SqlError::parameter("params must be a JSON object").hint("For example '{\"leave_last\": 2}'."));
+        };
+        let leave_last =
+            take(&mut fields, "leave_last", |v| v.as_u64().and_then(|n| u32::try_from(n).ok())).map_err(|e| {
+                e.hint("It is how many of the last events of every user the model must not see: 0 or more.")
+            })?;
+        let seed = take(&mut fields, "seed", |v| v.as_i64().filter(|&n| n >= 0))
+            .map_err(|e| e.hint("It is where the random numbers start: a whole number, 0 or more."))?;
+        let init = take(&mut fields, "init", |v| v.as_str().map(str::to_owned))
+            .map_err(|e| e.hint("It is the name of a model of the same family to continue from."))?;
+        let own = Value::Object(fields);
+        Ok(Self { leave_last: leave_last.unwrap_or(0), seed: seed.unwrap_or(SEED), init, own })
+    }
+
+    /// As `rec.model.params` shows them; the seed has a column of its own.
+    pub fn to_json(&self) -> Value {
+        let mut all = self.own.clone();
+        if let Value::Object(fields) = &mut all {
+            if self.leave_last > 0 {
+                fields.insert("leave_last".into(), json!(self.leave_last));
+            }
+            if let Some(init) = &self.init {
+                fields.insert("init".into(), json!(init));
+            }
+        }
+        all
+    }
+}
+
+fn take<T>(fields: &mut Map<String, Value>, name: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
+    match fields.remove(name) {
+        None => Ok(None),
+        Some(value) => match read(&value) {
+            Some(read) => Ok(Some(read)),
+            None => Err(SqlError::parameter(format!("parameter \"{name}\" is {value}"))),
+        },
+    }
+}
