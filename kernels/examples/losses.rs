@@ -1,10 +1,13 @@
-//! Times the losses and the optimisers on one core. `cargo run --release -p pgrec-kernels --example losses [FILTER]`
+//! Times the losses and the optimisers on one core, and the loss of a whole batch on all.
+//!
+//! `cargo run --release -p pgrec-kernels --example losses [FILTER]`
 //!
 //! Prints the best of many repetitions as lines `RESULT losses.<case>.<metric> <value> <unit>` for scripts; with an
 //! argument only the cases whose name contains it. Derivatives count as much as the scores, twice: a loss over
 //! n items of d numbers counts 6·n·d operations a row, however often it computes the scores.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pgrec_kernels::cpu::{Cpu, Isa, Matrix, keep_buffers};
@@ -30,11 +33,11 @@ fn ids(count: usize, below: usize, seed: u64) -> Vec<u32> {
     states(seed).take(count).map(|x| (x % below as u64) as u32).collect()
 }
 
-/// The shortest of the repetitions that fit into half a second, in milliseconds.
+/// The shortest of the repetitions that fit into a second, in milliseconds.
 fn shortest<T>(mut f: impl FnMut() -> T) -> f64 {
     let begin = Instant::now();
     let mut best = Duration::MAX;
-    while begin.elapsed() < Duration::from_millis(500) {
+    while begin.elapsed() < Duration::from_secs(1) {
         let start = Instant::now();
         black_box(f());
         best = best.min(start.elapsed());
@@ -101,6 +104,31 @@ impl Bench {
         }
     }
 
+    /// The whole softmax for a batch of 25,600 events in slices of 256, on all cores.
+    fn step(&self, items: usize) {
+        const SLICES: usize = 100;
+        let (rows, dim) = (256, 64);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let hidden = Matrix::from_slice(&numbers(rows * dim, 1, 1.0), dim);
+        let Ok(table) = Tensor::from_vec(numbers(items * dim, 2, 0.3), vec![items, dim]) else { return };
+        let targets = ids(rows, items, 3);
+        let mut tables = vec![TableGradient::dense(items, dim); threads];
+        let flops = 6.0 * (SLICES * rows * items * dim) as f64;
+        self.time(&format!("step_on_{threads}_cores_{}x{dim}_of_{items}", SLICES * rows), flops, || {
+            let next = AtomicUsize::new(0);
+            std::thread::scope(|scope| {
+                for ditems in &mut tables {
+                    scope.spawn(|| {
+                        keep_buffers(64 << 20);
+                        while next.fetch_add(1, Ordering::Relaxed) < SLICES {
+                            self.cpu.softmax(&hidden, &table, &targets, 1.0, 0.01, ditems);
+                        }
+                    });
+                }
+            });
+        });
+    }
+
     fn optimizers(&self, count: usize) {
         let gradient = numbers(count, 1, 0.1);
         let [mut weights, mut m, mut v] = [numbers(count, 2, 1.0), vec![0.0; count], vec![0.0; count]];
@@ -145,6 +173,7 @@ fn main() {
         for items in [3_706, 12_101, 100_000] {
             bench.losses(256, 64, items);
         }
+        bench.step(3_706);
         bench.losses(512, 64, 3_706);
         bench.losses(256, 50, 3_706);
         bench.optimizers(1_000_000);

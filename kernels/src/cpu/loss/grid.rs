@@ -16,6 +16,10 @@ const BLOCK: usize = 192;
 /// Events of a group: a multiple of every panel.
 const GROUP: usize = 256;
 
+/// Scores that are kept from one pass to the next: 4 MB, a core's share of a third-level cache. Reading them there
+/// takes a fifth of the time of computing them again; reading them from memory would take as long.
+const KEPT: usize = 1 << 20;
+
 /// Numbers between a group's rows of scores that are not scores: rows a power of two apart share few cache sets.
 const GAP: usize = 16;
 
@@ -46,12 +50,17 @@ pub(super) trait Weigh {
     unsafe fn weigh<S: Simd, const V: usize>(&mut self, scores: *mut f32, stride: usize, count: usize, event: usize);
 }
 
-/// The events of a grid in panels.
-pub(super) struct Panels {
+/// What the passes over a grid share.
+pub(super) struct Workspace {
     /// `scale`·hidden: row `r`'s number `d` at `[(r / panel·dim + d)·panel + r % panel]`.
-    transposed: Scratch,
+    panels: Scratch,
     /// `scale`·hidden, `[rows, dim]`.
     scaled: Scratch,
+    /// Scores of a block of items and a group of events at a time, an item's `stride` apart; before them those of
+    /// every group and the first `kept` items.
+    scores: Scratch,
+    stride: usize,
+    kept: usize,
 }
 
 /// Some consecutive items.
@@ -62,21 +71,31 @@ struct Block<'a> {
 }
 
 impl<'a> Grid<'a> {
+    /// With `keep`, scores that [`Grid::look`] computes are there for [`Grid::spread`], as far as they fit.
+    ///
     /// # Safety
     /// The processor has the instruction set of `S`; the slices have the sizes that their comments say.
     #[inline(always)]
-    pub(super) unsafe fn panels<S: Simd>(&self) -> Panels {
+    pub(super) unsafe fn workspace<S: Simd>(&self, keep: bool) -> Workspace {
         let mut scaled = Scratch::new(self.rows * self.dim);
-        let mut transposed = Scratch::new(self.padded::<S>() * self.dim);
+        let mut panels = Scratch::new(self.padded::<S>() * self.dim);
         // SAFETY: both buffers are of the sizes that are written, and rows·dim of hidden are read.
         unsafe {
             let (to, scale) = (scaled.as_mut_ptr(), S::splat(self.scale));
             for_vectors!(S, self.rows * self.dim, j, lanes => {
                 (S::load_some(self.hidden.as_ptr().add(j), lanes) * scale).store_some(to.add(j), lanes);
             });
-            transpose_panels::<S>(to, self.dim, self.rows, self.dim, transposed.as_mut_ptr());
+            transpose_panels::<S>(to, self.dim, self.rows, self.dim, panels.as_mut_ptr());
         }
-        Panels { transposed, scaled }
+        let (stride, groups) = (GROUP.min(self.padded::<S>()) + GAP, self.rows.div_ceil(GROUP));
+        let fitting = KEPT / (stride * groups.max(1));
+        let kept = match keep {
+            true if fitting >= self.count => self.count,
+            true => fitting / BLOCK * BLOCK,
+            false => 0,
+        };
+        let scores = Scratch::new((groups * kept + BLOCK) * stride);
+        Workspace { panels, scaled, scores, stride, kept }
     }
 
     /// The rows in whole panels.
@@ -84,18 +103,16 @@ impl<'a> Grid<'a> {
         self.rows.next_multiple_of(2 * S::LANES)
     }
 
-    /// Shows every score to `weigh`.
+    /// Shows every score to `weigh`, which must not replace them where they are kept.
     ///
     /// # Safety
-    /// As for [`Grid::panels`], which made `panels`.
+    /// As for [`Grid::workspace`], which made `work`.
     #[inline(always)]
-    pub(super) unsafe fn look<S: Simd, W: Weigh>(&self, panels: &mut Panels, weigh: &mut W) {
-        let panel = 2 * S::LANES;
-        let mut scores = Scratch::new(BLOCK * panel);
+    pub(super) unsafe fn look<S: Simd, W: Weigh>(&self, work: &mut Workspace, weigh: &mut W) {
         for block in self.blocks() {
-            for event in (0..self.rows).step_by(panel) {
-                // SAFETY: the scores of a block and a panel fit the buffer.
-                unsafe { self.weigh::<S, W>(panels, &block, event, weigh, scores.as_mut_ptr(), panel) };
+            for first in (0..self.rows).step_by(GROUP) {
+                // SAFETY: the caller's.
+                unsafe { self.weigh_group::<S, W>(work, &block, first, weigh, true) };
             }
         }
     }
@@ -104,42 +121,37 @@ impl<'a> Grid<'a> {
     /// `ditems += weight·weightsᵀ·scale·hidden`.
     ///
     /// # Safety
-    /// As for [`Grid::panels`], which made `panels`; `dhidden` is readable and writable for `[rows, dim]` numbers, and
-    /// `ditems` for `[count, dim]`.
+    /// As for [`Grid::workspace`], which made `work`, with `keep` only where [`Grid::look`] was called; `dhidden` is
+    /// readable and writable for `[rows, dim]` numbers, and `ditems` for `[count, dim]`.
     #[inline(always)]
     pub(super) unsafe fn spread<S: Simd, W: Weigh>(
         &self,
-        panels: &mut Panels,
+        work: &mut Workspace,
         weigh: &mut W,
         weight: f32,
         dhidden: *mut f32,
         ditems: *mut f32,
     ) {
-        let (panel, dim) = (2 * S::LANES, self.dim);
-        let group = GROUP.min(self.padded::<S>()).max(panel);
-        let stride = group + GAP;
-        let mut scores = Scratch::new(BLOCK * stride);
-        let scores = scores.as_mut_ptr();
-        // SAFETY: events stay below `rows` and items below `count`; the scores of a block and a group fit the buffer.
+        let (dim, stride) = (self.dim, work.stride);
+        // SAFETY: events stay below `rows` and items below `count`.
         unsafe {
-            let (scaled, weight) = (panels.scaled.as_mut_ptr(), S::splat(weight));
+            let (scaled, weight) = (work.scaled.as_mut_ptr(), S::splat(weight));
             for_vectors!(S, self.rows * dim, j, lanes => {
                 (S::load_some(scaled.add(j), lanes) * weight).store_some(scaled.add(j), lanes);
             });
             for block in self.blocks() {
                 let items = self.items.as_ptr().add(block.begin * dim);
-                for first in (0..self.rows).step_by(group) {
-                    let events = group.min(self.rows - first);
-                    for event in (0..events).step_by(panel) {
-                        self.weigh::<S, W>(panels, &block, first + event, weigh, scores.add(event), stride);
-                    }
+                for first in (0..self.rows).step_by(GROUP) {
+                    let events = GROUP.min(self.rows - first);
+                    let weights = self.weigh_group::<S, W>(work, &block, first, weigh, block.begin >= work.kept);
+                    fill_hits(&block, first, events, weights, stride, 0.0);
                     for_row_tiles!(S, block.count, i, M => {
-                        let left = Left { at: scores.add(i * stride), stride, step: 1 };
+                        let left = Left { at: weights.add(i * stride), stride, step: 1 };
                         let to = ditems.add((block.begin + i) * dim);
                         add_rows::<S, M>(left, scaled.add(first * dim), dim, events, dim, to, dim);
                     });
                     for_row_tiles!(S, events, i, M => {
-                        let left = Left { at: scores.add(i), stride: 1, step: stride };
+                        let left = Left { at: weights.add(i), stride: 1, step: stride };
                         add_rows::<S, M>(left, items, dim, block.count, dim, dhidden.add((first + i) * dim), dim);
                     });
                 }
@@ -155,37 +167,52 @@ impl<'a> Grid<'a> {
         })
     }
 
-    /// Scores of a block for the panel from `event` on, weighed.
+    /// Weighs the scores of a block for the group from event `first` on, which it computes first where told to.
+    /// Gives their place.
     #[inline(always)]
-    unsafe fn weigh<S: Simd, W: Weigh>(
+    unsafe fn weigh_group<S: Simd, W: Weigh>(
         &self,
-        panels: &mut Panels,
+        work: &mut Workspace,
         block: &Block<'_>,
-        event: usize,
+        first: usize,
         weigh: &mut W,
-        to: *mut f32,
-        stride: usize,
-    ) {
-        // SAFETY: the caller's; a panel of one vector's events needs but one.
+        compute: bool,
+    ) -> *mut f32 {
+        let (panel, stride) = (2 * S::LANES, work.stride);
+        let above = match block.begin < work.kept {
+            true => first / GROUP * work.kept + block.begin,
+            false => self.rows.div_ceil(GROUP) * work.kept,
+        };
+        // SAFETY: the buffer has as many rows above the block's; a panel of one vector's events needs but one.
         unsafe {
-            let events = panels.transposed.as_mut_ptr().add(event * self.dim);
-            if self.rows - event > S::LANES {
-                self.scores::<S, 2>(events, block, event, to, stride);
-                weigh.weigh::<S, 2>(to, stride, block.count, event);
-            } else {
-                self.scores::<S, 1>(events, block, event, to, stride);
-                weigh.weigh::<S, 1>(to, stride, block.count, event);
+            let scores = work.scores.as_mut_ptr().add(above * stride);
+            for event in (first..self.rows.min(first + GROUP)).step_by(panel) {
+                let (events, to) = (work.panels.as_mut_ptr().add(event * self.dim), scores.add(event - first));
+                let wide = self.rows - event > S::LANES;
+                if compute {
+                    if wide {
+                        self.scores::<S, 2>(events, block, to, stride);
+                    } else {
+                        self.scores::<S, 1>(events, block, to, stride);
+                    }
+                    fill_hits(block, event, panel, to, stride, f32::NEG_INFINITY);
+                }
+                if wide {
+                    weigh.weigh::<S, 2>(to, stride, block.count, event);
+                } else {
+                    weigh.weigh::<S, 1>(to, stride, block.count, event);
+                }
             }
-            self.fill_hits(block, event, 2 * S::LANES, to, stride, 0.0);
+            scores
         }
     }
 
+    /// Scores of a block, corrected, for `V` vectors of events.
     #[inline(always)]
     unsafe fn scores<S: Simd, const V: usize>(
         &self,
         events: *const f32,
         block: &Block<'_>,
-        event: usize,
         to: *mut f32,
         stride: usize,
     ) {
@@ -208,19 +235,18 @@ impl<'a> Grid<'a> {
                     }
                 }
             }
-            self.fill_hits(block, event, 2 * S::LANES, to, stride, f32::NEG_INFINITY);
         }
     }
+}
 
-    /// Writes `value` for the block's hits among the panel's events.
-    #[inline(always)]
-    unsafe fn fill_hits(&self, block: &Block<'_>, event: usize, panel: usize, to: *mut f32, stride: usize, value: f32) {
-        for hit in block.hits {
-            let (item, row) = (hit.item as usize - block.begin, hit.row as usize);
-            if (event..event + panel).contains(&row) {
-                // SAFETY: the hit is among the block's items and the panel's events.
-                unsafe { *to.add(item * stride + row - event) = value };
-            }
+/// Writes `value` for the block's hits among `count` events from `first` on, of which `scores` are.
+#[inline(always)]
+unsafe fn fill_hits(block: &Block<'_>, first: usize, count: usize, scores: *mut f32, stride: usize, value: f32) {
+    for hit in block.hits {
+        let (item, row) = (hit.item as usize - block.begin, hit.row as usize);
+        if (first..first + count).contains(&row) {
+            // SAFETY: the hit is among the block's items and these events.
+            unsafe { *scores.add(item * stride + row - first) = value };
         }
     }
 }

@@ -8,8 +8,8 @@ use super::logistic::logistic;
 
 /// Cross-entropy of the softmax over the items of a grid.
 ///
-/// Two passes over the items: the first finds what each event's exponentials add up to, the second computes the
-/// scores again. Keeping them would cost more time in memory than their product costs.
+/// Two passes over the items: the first finds what each event's exponentials add up to. The second computes again the
+/// scores that were too many to keep.
 pub(super) struct SoftmaxKernel<'a> {
     pub grid: Grid<'a>,
     /// The scores of the targets.
@@ -42,8 +42,8 @@ impl Kernel for SoftmaxKernel<'_> {
                 *sums.largest.add(event) = start.copied().unwrap_or(f32::NEG_INFINITY);
                 *sums.sum.add(event) = if start.is_some() { 1.0 } else { 0.0 };
             }
-            let mut panels = grid.panels::<S>();
-            grid.look::<S, _>(&mut panels, &mut sums);
+            let mut work = grid.workspace::<S>(true);
+            grid.look::<S, _>(&mut work, &mut sums);
             let mut loss = 0.0;
             for (event, (&target, coefficient)) in self.targets.iter().zip(self.coefficients).enumerate() {
                 let sum = sums.sum.add(event);
@@ -54,7 +54,7 @@ impl Kernel for SoftmaxKernel<'_> {
             }
             let mut shares = Shares { largest: sums.largest, inverse: sums.sum };
             let (dhidden, ditems) = (self.dhidden.as_mut_ptr(), self.ditems.as_mut_ptr());
-            grid.spread::<S, _>(&mut panels, &mut shares, self.weight, dhidden, ditems);
+            grid.spread::<S, _>(&mut work, &mut shares, self.weight, dhidden, ditems);
             loss
         }
     }
@@ -150,9 +150,9 @@ impl Kernel for NegativesKernel<'_> {
         // SAFETY: the caller checked the shapes; there is a loss for every event of every panel.
         unsafe {
             std::ptr::write_bytes(chances.losses, 0, padded);
-            let mut panels = grid.panels::<S>();
+            let mut work = grid.workspace::<S>(false);
             let (dhidden, ditems) = (self.dhidden.as_mut_ptr(), self.ditems.as_mut_ptr());
-            grid.spread::<S, _>(&mut panels, &mut chances, self.weight, dhidden, ditems);
+            grid.spread::<S, _>(&mut work, &mut chances, self.weight, dhidden, ditems);
             (0..grid.rows).map(|event| f64::from(*chances.losses.add(event))).sum()
         }
     }

@@ -199,6 +199,8 @@ fn the_whole_softmax_matches_double_precision_at_every_edge() {
         (255, 40, 64),
         (257, 200, 12),
         (530, 30, 5),
+        // More scores than are kept.
+        (530, 1400, 5),
     ] {
         let mut case = case(&mut random, Formula::Softmax, rows, items, dim);
         // Answers at the edges of the blocks.
