@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::tape::Dropout;
 use crate::{Error, Result};
 
 /// Parameters of every family that is trained by gradients, beside the family's own. The defaults of a family may
@@ -16,7 +17,7 @@ pub struct Options {
     pub negatives: Option<usize>,
     /// Where they come from.
     pub negative_source: NegativeSource,
-    /// Whether the events of a slice (some 512) share their negatives, which is much cheaper.
+    /// Whether the events of a slice (some 256) share their negatives, which is much cheaper.
     pub shared_negatives: bool,
     /// Whether the scores of negatives are corrected by how likely they were drawn; absent: where they are not
     /// uniform.
@@ -45,12 +46,13 @@ pub struct Options {
     pub epochs: u32,
     /// Epochs without a better validation metric after which training stops; 0: never.
     pub patience: u32,
-    /// Histories in a step.
-    pub batch: usize,
+    /// Histories in a step; absent: as many as have some 4,000 events together, from 32 to 128.
+    pub batch: Option<usize>,
     /// Which parts of histories longer than the window are learnt from.
     pub windows: Windows,
-    /// Share of the numbers between layers that falls away.
-    pub dropout: f64,
+    /// Share of the numbers between layers that falls away; absent: 0.5 where histories have fewer than 20 events
+    /// on average, else 0.2.
+    pub dropout: Option<f64>,
     /// Share of the attention weights that falls away; absent: as `dropout`.
     pub attention_dropout: Option<f64>,
     /// Users whose validation event is ranked after each epoch, at most.
@@ -142,9 +144,9 @@ impl Default for Options {
             warmup: 100,
             epochs: 200,
             patience: 10,
-            batch: 128,
+            batch: None,
             windows: Windows::All,
-            dropout: 0.2,
+            dropout: None,
             attention_dropout: None,
             validation_users: 10_000,
             validate_every: 1,
@@ -153,12 +155,29 @@ impl Default for Options {
     }
 }
 
+/// Events of a step where no number of histories is given.
+const STEP_EVENTS: f64 = 4096.0;
+
+/// Below so many events a history on average, data is sparse.
+const SPARSE: f64 = 20.0;
+
 impl Options {
+    /// Histories in a step, of so many events on average.
+    pub(super) fn histories_a_step(&self, events: f64) -> usize {
+        self.batch.unwrap_or((STEP_EVENTS / events.max(1.0)).clamp(32.0, 128.0) as usize)
+    }
+
+    /// What falls away, where histories have so many events on average.
+    pub(super) fn dropout_for(&self, events: f64) -> Dropout {
+        let hidden = self.dropout.unwrap_or(if events < SPARSE { 0.5 } else { 0.2 }) as f32;
+        Dropout { hidden, attention: self.attention_dropout.map_or(hidden, |rate| rate as f32) }
+    }
+
     /// Refuses what makes no training.
     pub(crate) fn check(&self) -> Result<()> {
         let wrong = |what: &str| Err(Error::Parameter(what.to_owned()));
         let share = |x: f64| (0.0..1.0).contains(&x);
-        if !share(self.dropout) || !self.attention_dropout.is_none_or(share) {
+        if ![self.dropout, self.attention_dropout].into_iter().flatten().all(share) {
             return wrong("dropout and attention_dropout are shares, from 0 to below 1");
         }
         if !(share(self.beta1) && share(self.beta2) && share(self.average)) {
@@ -176,7 +195,7 @@ impl Options {
         if !(0.0..=1.0).contains(&self.calibration) {
             return wrong("calibration is a number from 0 to 1");
         }
-        if self.epochs == 0 || self.batch == 0 || self.validate_every == 0 || self.negatives == Some(0) {
+        if self.epochs == 0 || self.batch == Some(0) || self.validate_every == 0 || self.negatives == Some(0) {
             return wrong("epochs, batch, validate_every and negatives are whole numbers above 0");
         }
         Ok(())

@@ -22,7 +22,7 @@ use crate::random::SplitMix;
 use crate::{Error, Result};
 
 /// Inputs that a worker takes at a time: with 64 numbers an input, a slice's matrices stay in the second-level cache.
-const SLICE_EVENTS: usize = 512;
+const SLICE_EVENTS: usize = 256;
 
 /// Operations of a slice, at most: some 20 ms on one core, so that a cancel is heard.
 const SLICE_COST: usize = 2_000_000_000;
@@ -53,6 +53,9 @@ struct Run<'a, M> {
     model: &'a M,
     histories: &'a Histories<'a>,
     objective: &'a Objective,
+    /// Histories in a step.
+    batch: usize,
+    dropout: Dropout,
     device: Cpu,
     workers: Workers,
     optimizer: Optimizer,
@@ -84,12 +87,16 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         check_memory(training, options, &parameters, threads)?;
         let device = Cpu::new();
         let now = Instant::now();
+        let corpus = histories.corpus;
+        let events = (corpus.interactions() as f64 / corpus.users().max(1) as f64).min(model.window() as f64);
         Ok(Self {
             training,
             options,
             model,
             histories,
             objective,
+            batch: options.histories_a_step(events),
+            dropout: options.dropout_for(events),
             device,
             workers: Workers::new(device, &parameters, threads, objective.is_dense()),
             optimizer: Optimizer::new(options, &parameters),
@@ -141,10 +148,10 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             return Err(Error::Data("no history has the two interactions that one learns a next item from".into()));
         }
         let epoch_key = self.random.next();
-        let steps = samples.len().div_ceil(self.options.batch) as u64;
+        let steps = samples.len().div_ceil(self.batch) as u64;
         self.progress = TrainingProgress { epoch, step: 0, steps, loss: None, ..self.progress.clone() };
         let (mut sum, mut events) = (0.0, 0);
-        for step in samples.chunks_mut(self.options.batch) {
+        for step in samples.chunks_mut(self.batch) {
             let inputs = batches::events(step) as u64;
             sum += self.step(step, epoch_key, steps * u64::from(self.options.epochs))? * inputs as f64;
             events += inputs;
@@ -162,7 +169,6 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         let cost = self.model.cost() + self.objective.cost(dim);
         let slices = batches::slices(samples, SLICE_EVENTS.min(SLICE_COST / cost.max(1)).max(1));
         self.lay_out_scored();
-        let hidden = self.options.dropout as f32;
         let loss = self.workers.run(
             &Step {
                 model: self.model,
@@ -172,10 +178,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
                 histories: self.histories,
                 samples,
                 slices: &slices,
-                dropout: Dropout {
-                    hidden,
-                    attention: self.options.attention_dropout.map_or(hidden, |rate| rate as f32),
-                },
+                dropout: self.dropout,
                 weight: 1.0 / batches::events(samples) as f32,
                 epoch_key,
                 step_key: SplitMix::new(self.training.seed ^ self.steps).next(),

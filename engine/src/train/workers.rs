@@ -137,7 +137,7 @@ impl Workers {
 /// Numbers of a table that one task works on.
 pub(super) const RANGE: usize = 1 << 15;
 
-/// Bytes of dropped matrices that a thread keeps for its next slice: some 30 of 512 rows of 64 numbers a block.
+/// Bytes of dropped matrices that a thread keeps for its next slice: some 30 of 256 rows of 64 numbers a block.
 const KEPT: usize = 64 << 20;
 
 impl Worker {
