@@ -68,6 +68,17 @@ impl SqlError {
         &self.message
     }
 
+    /// A cancellation by Postgres in the words of a catalogue; every other error as it is.
+    pub fn as_cancellation(self) -> Self {
+        let own = self.message.starts_with("cancelled");
+        match self.code {
+            PgSqlErrorCode::ERRCODE_QUERY_CANCELED if !own => {
+                Self { message: format!("cancelled: {}", self.message), ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// Message and hint in one line, for a catalogue's column.
     pub fn reason(&self) -> String {
         match &self.hint {

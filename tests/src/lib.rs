@@ -12,9 +12,11 @@ mod database;
 mod random;
 mod servers;
 mod session;
+mod slow;
 
 pub use checkpoint::{Encoder, array, hex};
 pub use database::{Database, Ranked};
 pub use random::Random;
 pub use servers::{Server, each_database, each_server, installations};
 pub use session::{Reply, Session};
+pub use slow::{SLOW, WORKERS, slow};

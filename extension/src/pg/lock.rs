@@ -35,7 +35,7 @@ impl Lock {
 
     /// Takes the lock if it is free.
     pub fn try_hold(self) -> Option<Held> {
-        self.take(pg_sys::ExclusiveLock, true).then_some(Held(self.0))
+        self.take(pg_sys::ExclusiveLock, true).then(|| Held(self.0))
     }
 
     /// Waits for the lock, first come first served. To be called inside a transaction: its end cleans up after a wait

@@ -77,20 +77,35 @@ fn children(parent: u32) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     processes
         .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
-        .filter(|&pid| status(pid).is_some_and(|(_, of)| of == parent))
+        .filter(|&pid| status(pid).is_some_and(|status| status.parent == parent))
         .collect()
 }
 
-/// Whether a process exists and is more than a zombie.
+/// Whether a process exists and is more than a zombie. One whose first thread is a zombie still has its memory, and
+/// the server's, while other threads of it are on their way out.
 fn is_alive(pid: u32) -> bool {
-    status(pid).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
+    status(pid).is_some_and(|status| match status.state {
+        'X' => false,
+        'Z' => status.threads > 1,
+        _ => true,
+    })
 }
 
-/// State and parent of a process, from /proc/PID/stat: the name in parentheses may hold anything.
-fn status(pid: u32) -> Option<(char, u32)> {
+struct Status {
+    state: char,
+    parent: u32,
+    threads: u32,
+}
+
+/// From /proc/PID/stat: the name in parentheses may hold anything.
+fn status(pid: u32) -> Option<Status> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(Status {
+        state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
+        threads: fields.get(17)?.parse().ok()?,
+    })
 }
 
 #[cfg(test)]
