@@ -69,7 +69,7 @@ impl SqlError {
     }
 
     /// A cancellation by Postgres in the words of a catalogue; every other error as it is.
-    pub fn as_cancellation(self) -> Self {
+    pub fn into_cancellation(self) -> Self {
         let own = self.message.starts_with("cancelled");
         match self.code {
             PgSqlErrorCode::ERRCODE_QUERY_CANCELED if !own => {

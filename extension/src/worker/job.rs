@@ -34,7 +34,7 @@ const PUBLISH: Duration = Duration::from_secs(1);
 pub fn run(task: Task, alive: Held) {
     duty::assume(task.id, Part::Worker);
     if let Err(error) = Job::new(&task).and_then(|job| job.run()) {
-        let error = error.as_cancellation();
+        let error = error.into_cancellation();
         pgrx::log!(
             "pgrec: training of model \"{}\" of recommender \"{}\" failed: {}",
             task.model,

@@ -69,7 +69,7 @@ fn every_form_and_every_loss_learns_the_rule() {
         json!({ "form": "post_ln", "activation": "relu" }),
         json!({ "form": "hstu_baseline", "loss": "sampled_softmax", "negatives": 16, "shared_negatives": false }),
         json!({ "loss": "softmax", "normalized": true }),
-        json!({ "loss": "gbce", "negatives": 8, "calibration": 0.75 }),
+        json!({ "loss": "gbce", "negatives": 8, "calibration": 0.75, "epochs": 100 }),
         json!({ "loss": "sampled_softmax", "negatives": 16, "negative_source": "in_batch" }),
         json!({ "optimizer": "adagrad", "learning_rate": 0.1 }),
         json!({ "average": 0.9, "schedule": "linear", "clip": 1.0, "weight_decay": 0.01, "windows": "latest" }),
