@@ -103,7 +103,7 @@ fn define_training() {
         c"Memory that a training may use.",
         c"What does not fit ends with an error that says so. The value of the session that asks counts.",
         &TRAINING_MEMORY,
-        16 << 10,
+        1 << 10,
         i32::MAX,
         GucContext::Userset,
         GucFlags::UNIT_KB,
