@@ -169,11 +169,12 @@ fn evaluate_family(request: &Request, recommender: &Recommender) -> Result<(Opti
     if read.corpus.interactions() == 0 {
         return Err(nothing_to_train_on());
     }
+    let memory = settings::training_memory() as usize * 1024;
     let bytes = compute::run("rec_evaluate: fitting", |control| {
         let training = families::Training {
             leave_last: HELD_OUT,
             seed: params.seed as u64,
-            memory: settings::training_memory() as usize * 1024,
+            memory,
             ..families::Training::new(&read.corpus, &params.own, control)
         };
         (family.fit)(&training)?.artifact.finish()
