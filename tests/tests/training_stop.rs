@@ -44,6 +44,7 @@ fn whoever_stops_a_training_gets_back_at_once_and_leaves_no_worker() {
         terminated(&database);
         client_killed(&database);
         stopped_by_another(&database);
+        stopped_by_an_open_transaction(&database);
         worker_signalled(&database);
         assert!(!server.cluster.log().contains("terminated by signal"), "{}", server.cluster.log());
     });
@@ -124,6 +125,26 @@ fn stopped_by_another(database: &Database<'_>) {
     let mut other = database.session();
     other.ask(&format!("SET ROLE {role}"));
     assert_eq!(other.run("SELECT rec_train_stop('stopped', 'slow')").error(), "42501");
+}
+
+/// Whoever stops a training and does not commit keeps its row, but not the next training.
+fn stopped_by_an_open_transaction(database: &Database<'_>) {
+    database.run(&format!("SELECT rec_train_start({SLOW}, 'held')"));
+    database.wait_until_fitting("held");
+    let mut holder = database.session();
+    assert_eq!(holder.ask("BEGIN; SELECT rec_train_stop('held', 'slow')"), "t");
+    database.run("CALL rec_train('popularity', recommender => 'slow', model => 'next')");
+    holder.ask("ROLLBACK");
+    assert_eq!(outcome(database, "held"), "failed|interrupted: the process or server that trained it ended");
+    database.run(&format!("SELECT rec_train_start({SLOW}, 'first'); SELECT rec_train_start('popularity', recommender => 'slow', model => 'taken')"));
+    database.wait_until_fitting("first");
+    assert_eq!(holder.ask("BEGIN; SELECT rec_train_stop('taken', 'slow')"), "t");
+    database.run("SELECT rec_train_stop('first', 'slow')");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(database.ask("SELECT state FROM rec.models WHERE name = 'taken'"), "queued");
+    holder.ask("ROLLBACK");
+    database.wait_for("SELECT state FROM rec.models WHERE name = 'taken'", "ready");
+    let _ = database.wait_until_idle();
 }
 
 /// What an administrator may do who sees a busy process.
@@ -235,24 +256,18 @@ fn what_is_dropped_is_not_trained_to_the_end() {
         timely("worker is gone", database.wait_until_idle(), WORKER_AIM, WORKER_LIMIT);
         assert_eq!(database.ask("SELECT (SELECT count(*) FROM rec.model), (SELECT count(*) FROM rec.training)"), "0|0");
 
-        for (name, statement) in [("third", "DROP EXTENSION pgrec CASCADE"), ("fourth", "DROP SCHEMA rec CASCADE")] {
-            let database = Database::copy(&server.cluster, "template", name);
-            database.run(&format!("SELECT rec_train_start({SLOW})"));
-            database.wait_until_fitting("graph_1");
-            let reply = database.session().run(statement);
-            if name == "third" {
-                assert_eq!(reply.sqlstate, None, "{}", reply.text);
-                timely("worker is gone", database.wait_until_idle(), WORKER_AIM, WORKER_LIMIT);
-            }
-        }
+        let database = Database::copy(&server.cluster, "template", "third");
+        database.run(&format!("SELECT rec_train_start({SLOW})"));
+        database.wait_until_fitting("graph_1");
+        database.run("DROP EXTENSION pgrec CASCADE");
+        timely("worker is gone", database.wait_until_idle(), WORKER_AIM, WORKER_LIMIT);
 
-        let database = Database::copy(&server.cluster, "template", "fifth");
+        let database = Database::copy(&server.cluster, "template", "fourth");
         database.run(&format!("SELECT rec_train_start({SLOW})"));
         database.wait_until_fitting("graph_1");
         let told = Instant::now();
-        server.cluster.psql("DROP DATABASE fifth WITH (FORCE)").unwrap();
-        timely("database is dropped", told.elapsed(), WORKER_AIM, WORKER_LIMIT);
         server.cluster.psql("DROP DATABASE fourth WITH (FORCE)").unwrap();
+        timely("database is dropped", told.elapsed(), WORKER_AIM, WORKER_LIMIT);
         assert_eq!(server.cluster.psql(pgrec_tests::WORKERS).unwrap(), "0");
         assert!(!server.cluster.log().contains("terminated by signal"), "{}", server.cluster.log());
     });

@@ -3,6 +3,7 @@
 pub mod artifact;
 pub mod deployment;
 pub mod model;
+pub mod progress;
 pub mod recommender;
 pub mod training;
 

@@ -2,6 +2,10 @@
 
 use std::ffi::{CStr, c_char};
 
+#[cfg(not(feature = "pg18"))]
+use pgrx::pg_sys::pqsignal;
+#[cfg(feature = "pg18")]
+use pgrx::pg_sys::pqsignal_be as pqsignal;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use crate::worker;
@@ -49,8 +53,8 @@ pub extern "C-unwind" fn pgrec_training_worker(database: Datum) {
     // SAFETY: the pattern of a worker's main function (bgworker.c, worker_spi): handlers first, then signals, then the
     // database. No user is named: the session is the installer's whether or not that role may log in.
     unsafe {
-        pg_sys::pqsignal(libc::SIGTERM, Some(die));
-        pg_sys::pqsignal(libc::SIGHUP, Some(SignalHandlerForConfigReload));
+        pqsignal(libc::SIGTERM, Some(die));
+        pqsignal(libc::SIGHUP, Some(SignalHandlerForConfigReload));
         pg_sys::BackgroundWorkerUnblockSignals();
         pg_sys::BackgroundWorkerInitializeConnectionByOid(Oid::from(database.value() as u32), Oid::INVALID, 0);
     }

@@ -1,5 +1,6 @@
 //! Transactions of a process that has no client, and what is done at the end of one.
 
+use std::ffi::CStr;
 use std::panic::AssertUnwindSafe;
 
 use pgrx::pg_sys::{self, Datum};
@@ -21,21 +22,23 @@ pub fn run<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// As [`run`], for what may be lost in a crash of the server: nobody waits until the disk has it.
-pub fn run_relaxed<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+/// As [`run`], with settings that hold for this transaction.
+pub fn run_with<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> Result<T>) -> Result<T> {
     run(|| {
-        // SAFETY: as SET LOCAL does.
-        unsafe {
-            pg_sys::set_config_option(
-                c"synchronous_commit".as_ptr(),
-                c"off".as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_LOCAL,
-                true,
-                0,
-                false,
-            );
+        for (name, value) in settings {
+            // SAFETY: as SET LOCAL does; both are C strings.
+            unsafe {
+                pg_sys::set_config_option(
+                    name.as_ptr(),
+                    value.as_ptr(),
+                    pg_sys::GucContext::PGC_USERSET,
+                    pg_sys::GucSource::PGC_S_SESSION,
+                    pg_sys::GucAction::GUC_ACTION_LOCAL,
+                    true,
+                    0,
+                    false,
+                );
+            }
         }
         work()
     })

@@ -1,5 +1,6 @@
 //! One training, from its data to its stored model.
 
+use std::ffi::CStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,9 @@ use super::compare::Verdict;
 use super::duty::{self, Part};
 use super::request::{self, Params, Trainable};
 use crate::catalog::model::{Cut, Trained};
+use crate::catalog::progress::{self, Progress};
 use crate::catalog::recommender;
-use crate::catalog::training::{self, Progress, Task};
+use crate::catalog::training::{self, Task};
 use crate::catalog::{artifact, deployment, model};
 use crate::compute;
 use crate::corpus::{self, Read};
@@ -30,10 +32,16 @@ pub const VALIDATED: u32 = 2;
 /// How often a training says how far it is.
 const PUBLISH: Duration = Duration::from_secs(1);
 
+/// For what a crash of the server may lose: nobody waits until the disk has it.
+const UNHURRIED: &[(&CStr, &CStr)] = &[(c"synchronous_commit", c"off")];
+
+/// For what others may have locked for longer than a training should stand in the way of the next.
+const IMPATIENT: &[(&CStr, &CStr)] = &[(c"lock_timeout", c"1s")];
+
 /// Does a training and writes how it ended. `alive` is the lock that shows it to be under way.
-pub fn run(task: Task, alive: Held) {
+pub fn run(task: &Task, alive: Held) {
     duty::assume(task.id, Part::Worker);
-    if let Err(error) = Job::new(&task).and_then(|job| job.run()) {
+    if let Err(error) = Job::new(task).and_then(|job| job.run()) {
         let error = error.into_cancellation();
         pgrx::log!(
             "pgrec: training of model \"{}\" of recommender \"{}\" failed: {}",
@@ -41,8 +49,9 @@ pub fn run(task: Task, alive: Held) {
             task.recommender,
             error.reason()
         );
-        // A second failure, such as a dropped catalogue, leaves what the lock's end shows.
-        if let Err(error) = transaction::run(|| training::fail(task.id, &error)) {
+        // A second failure (the catalogue is dropped, or whoever stopped this keeps the row locked) leaves what the
+        // lock's end shows.
+        if let Err(error) = transaction::run_with(IMPATIENT, || training::fail(task.id, &error)) {
             pgrx::log!("pgrec: that cannot be written: {}", error.reason());
         }
     }
@@ -231,7 +240,7 @@ impl<'a> Job<'a> {
                 if training::is_forsaken(self.task) {
                     return Err(training::forsaken());
                 }
-                self.publish(phase, &progress(control))
+                self.publish(phase, &progress_of(control))
             })
         })
     }
@@ -246,14 +255,14 @@ impl<'a> Job<'a> {
     }
 
     fn publish(&self, phase: &str, progress: &Progress) -> Result<()> {
-        match transaction::run_relaxed(|| training::publish(self.task.id, phase, progress))? {
+        match transaction::run_with(UNHURRIED, || progress::publish(self.task.id, phase, progress))? {
             true => Ok(()),
             false => Err(stopped()),
         }
     }
 }
 
-fn progress(control: &Control) -> Progress {
+fn progress_of(control: &Control) -> Progress {
     if let Some(training) = control.training() {
         return training.into();
     }

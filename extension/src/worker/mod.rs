@@ -12,7 +12,7 @@ pub mod queue;
 pub mod request;
 pub mod wait;
 
-use crate::catalog::training;
+use crate::catalog::training::{self, Head};
 use crate::error::Result;
 use crate::pg::transaction;
 
@@ -28,9 +28,14 @@ fn work_through_queue() -> Result<()> {
         let Some(place) = queue::place() else { return Ok(()) };
         transaction::run(training::sweep)?;
         while transaction::run(training::any_queued)? {
-            let _slot = queue::slot()?;
-            if let Some((task, held)) = transaction::run(training::claim)? {
-                job::run(task, held);
+            let slot = queue::slot()?;
+            match transaction::run(training::claim)? {
+                Head::Task(task, alive) => job::run(&task, alive),
+                Head::Forsaken => {}
+                Head::Nothing => {
+                    drop(slot);
+                    queue::pause()?;
+                }
             }
         }
         drop(place);

@@ -37,11 +37,16 @@ pub fn slot() -> Result<Held> {
         if let Some(slot) = free {
             return Ok(slot);
         }
-        transaction::attempt(|| {
-            interrupt::sleep(LOOK);
-            Ok(())
-        })?;
+        pause()?;
     }
+}
+
+/// Waits a moment for something to change.
+pub fn pause() -> Result<()> {
+    transaction::attempt(|| {
+        interrupt::sleep(LOOK);
+        Ok(())
+    })
 }
 
 /// Starts a worker for this database unless it has all that are of use; false when the server has no room for one.

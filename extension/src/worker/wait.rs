@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::duty::{self, Part};
 use super::queue;
-use crate::catalog::training::{self, Progress, Standing};
+use crate::catalog::progress::{self, Progress, Standing};
+use crate::catalog::training;
 use crate::error::{Result, SqlError};
 use crate::pg::{interrupt, procedure, spi};
 use crate::settings;
@@ -82,10 +83,10 @@ impl Watch<'_> {
     }
 
     fn look(&self) -> Result<Standing> {
-        let standing = training::look(self.id)?;
+        let standing = progress::look(self.id)?;
         if matches!(standing, Standing::Training(..)) && training::worker_lock(self.id).is_free() {
             // Its worker writes the end before it lets go of the lock: who finds none written finds a dead one.
-            if let Standing::Training(..) = training::look(self.id)? {
+            if let Standing::Training(..) = progress::look(self.id)? {
                 let reason = training::interrupted();
                 training::fail(self.id, &reason)?;
                 return Ok(Standing::Failed(reason));
