@@ -18,7 +18,8 @@ fn histories_that_outgrow_memory_give_the_same_model() {
                 let model = format!("{family} in {memory}");
                 let mut session = database.session();
                 session.run(&format!("SET rec.training_memory = '{memory}'"));
-                let reply = session.run(&format!("CALL rec_train('{family}', recommender => 'large', model => '{model}')"));
+                let reply =
+                    session.run(&format!("CALL rec_train('{family}', recommender => 'large', model => '{model}')"));
                 assert_eq!(reply.sqlstate, None, "{}", reply.text);
                 database.ask(&format!("SELECT checksum FROM rec.models WHERE name = '{model}'"))
             };

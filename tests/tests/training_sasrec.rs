@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use pgrec_tests::{Database, each_database};
 
 /// Small and quick.
-const PARAMS: &str = r#""dim": 16, "blocks": 1, "window": 20, "epochs": 30, "batch": 32, "learning_rate": 0.01, "dropout": 0.1"#;
+const PARAMS: &str =
+    r#""dim": 16, "blocks": 1, "window": 20, "epochs": 30, "batch": 32, "learning_rate": 0.01, "dropout": 0.1"#;
 
 /// Users who walk through 40 items in steps of 1 or 2, each user in one kind, the same on every server.
 fn walks(database: &Database<'_>) {
@@ -41,7 +42,9 @@ fn the_same_seed_gives_the_same_bits_on_every_server_and_learns() {
         assert_ne!(checksum, train(database, "c", &params.replace("5", "6"), "never"), "another seed");
 
         let ndcg = |name: &str| -> f64 {
-            let query = format!("SELECT value FROM rec_evaluate('{name}', recommender => 'walk') WHERE metric = 'ndcg' AND k = 10");
+            let query = format!(
+                "SELECT value FROM rec_evaluate('{name}', recommender => 'walk') WHERE metric = 'ndcg' AND k = 10"
+            );
             database.ask(&query).parse().unwrap()
         };
         let (trained, popularity) = (ndcg("a"), ndcg("popularity"));
@@ -50,7 +53,8 @@ fn the_same_seed_gives_the_same_bits_on_every_server_and_learns() {
         let row = "SELECT seed, jsonb_array_length(curve) > 0, seconds > 0, cpu_seconds > 0, versions ? 'pgrec' \
                    FROM rec.models WHERE name = 'a'";
         assert_eq!(database.ask(row), "5|t|t|t|t");
-        let curve = "SELECT bool_and(loss > 0), count(*) = max(epoch) FROM rec.curve WHERE model = 'a' AND metric = 'ndcg@10'";
+        let curve =
+            "SELECT bool_and(loss > 0), count(*) = max(epoch) FROM rec.curve WHERE model = 'a' AND metric = 'ndcg@10'";
         assert_eq!(database.ask(curve), "t|t");
     });
 }

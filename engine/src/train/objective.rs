@@ -35,15 +35,20 @@ impl Objective {
             let why = "normalised vectors, temperature and correction belong to the softmax losses";
             return Err(Error::Parameter(why.into()));
         }
-        let negatives = options.negatives.unwrap_or(if kind == LossKind::Bce { 1 } else { 256 });
+        let negatives = options.negatives.unwrap_or(match kind {
+            LossKind::Bce => 1,
+            LossKind::Gbce => 256,
+            _ => 512,
+        });
         let in_batch = options.negative_source == NegativeSource::InBatch;
         if in_batch && !options.shared_negatives {
             return Err(Error::Parameter("in-batch negatives are shared: leave shared_negatives true".into()));
         }
-        let log_share = (kind == LossKind::SampledSoftmax && options.correction.unwrap_or(in_batch)).then(|| {
-            let total = counts.iter().map(|&count| f64::from(count)).sum::<f64>().max(1.0);
-            counts.iter().map(|&count| (f64::from(count.max(1)) / total).ln() as f32).collect()
-        });
+        let log_share = (kind == LossKind::SampledSoftmax && options.correction.unwrap_or(options.shared_negatives))
+            .then(|| {
+                let total = counts.iter().map(|&count| f64::from(count)).sum::<f64>().max(1.0);
+                counts.iter().map(|&count| (f64::from(count.max(1)) / total).ln() as f32).collect()
+            });
         let alpha = negatives as f64 / (items.max(2) - 1) as f64;
         let beta = match kind {
             LossKind::Gbce => alpha * (options.calibration * (1.0 - 1.0 / alpha) + 1.0 / alpha),

@@ -12,15 +12,15 @@ use crate::{Error, Result};
 pub struct Options {
     /// What is minimised.
     pub loss: LossKind,
-    /// Items an event's answer is told from: in the sampled losses; absent: 1 for `bce`, 256 for `gbce` and
-    /// `sampled_softmax`.
+    /// Items an event's answer is told from: in the sampled losses; absent: 1 for `bce`, 256 for `gbce`, 512
+    /// for `sampled_softmax`.
     pub negatives: Option<usize>,
     /// Where they come from.
     pub negative_source: NegativeSource,
     /// Whether the events of a slice (some 256) share their negatives, which is much cheaper.
     pub shared_negatives: bool,
-    /// Whether the scores of negatives are corrected by how likely they were drawn; absent: where they are not
-    /// uniform.
+    /// Whether the scores of negatives are corrected by how likely they were drawn, so that the sampled softmax
+    /// estimates the whole one; absent: where negatives are shared.
     pub correction: Option<bool>,
     /// τ: scores are divided by it in the softmax losses; absent: 0.05 for normalised vectors, else 1.
     pub temperature: Option<f64>,
@@ -67,7 +67,7 @@ pub struct Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossKind {
-    /// `softmax` for catalogues up to [`FULL_SOFTMAX`] items, else `sampled_softmax`.
+    /// `softmax` for catalogues up to 2,000 items, else `sampled_softmax`, which is as good there and far cheaper.
     Auto,
     /// Cross-entropy over the whole catalogue.
     Softmax,
@@ -80,7 +80,7 @@ pub enum LossKind {
 }
 
 /// The largest catalogue for which [`LossKind::Auto`] takes the whole softmax.
-pub const FULL_SOFTMAX: usize = 30_000;
+pub(super) const FULL_SOFTMAX: usize = 2_000;
 
 /// Where negatives come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use pgrec_engine::evaluate::{self, By, EvalRow, Protocol, Report, Spec};
-use pgrec_engine::metrics::{self, Metric};
 use pgrec_engine::families::Needs;
+use pgrec_engine::metrics::{self, Metric};
 use pgrec_engine::{Artifact, Corpus, Model, audit, families};
 use pgrx::prelude::*;
 use pgrx::{JsonB, pg_extern};

@@ -109,9 +109,8 @@ impl<'a> Job<'a> {
     fn read(&self) -> Result<Input> {
         let recommender = recommender::resolve(Mode::Write, Some(&self.task.recommender))?;
         let owner = recommender.owner_oid()?;
-        let read = role::as_owner(owner, || {
-            corpus::read(&recommender, self.family.needs, self.memory(), &mut |_, _| ())
-        })?;
+        let read =
+            role::as_owner(owner, || corpus::read(&recommender, self.family.needs, self.memory(), &mut |_, _| ()))?;
         if read.corpus.interactions() == 0 {
             return Err(nothing_to_train_on());
         }
