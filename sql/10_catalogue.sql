@@ -182,6 +182,30 @@ COMMENT ON COLUMN rec.training.seconds_left IS 'Seconds that all epochs would st
 COMMENT ON COLUMN rec.training.started_at IS 'When a worker took it out of the queue.';
 COMMENT ON COLUMN rec.training.updated_at IS 'When the row was last written.';
 
+CREATE TABLE rec.schedule (
+    recommender_id bigint NOT NULL REFERENCES rec.recommender ON DELETE CASCADE,
+    family         text NOT NULL,
+    every          interval NOT NULL CHECK (every > '0'),
+    params         jsonb NOT NULL,
+    deploy         rec.deploy_rule NOT NULL,
+    scheduled_by   text NOT NULL,
+    next_at        timestamptz NOT NULL,
+    model_id       bigint REFERENCES rec.model ON DELETE SET NULL,
+    failure        text,
+    PRIMARY KEY (recommender_id, family)
+);
+CREATE INDEX schedule_model ON rec.schedule (model_id);
+COMMENT ON TABLE rec.schedule IS 'Trainings to be repeated: rec_schedule. Look at the view rec.schedules.';
+COMMENT ON COLUMN rec.schedule.recommender_id IS 'The recommender.';
+COMMENT ON COLUMN rec.schedule.family IS 'Family that is trained.';
+COMMENT ON COLUMN rec.schedule.every IS 'Time from one start to the next.';
+COMMENT ON COLUMN rec.schedule.params IS 'Parameters of rec_train.';
+COMMENT ON COLUMN rec.schedule.deploy IS 'Whether the model is deployed once it is trained.';
+COMMENT ON COLUMN rec.schedule.scheduled_by IS 'Role that has scheduled it.';
+COMMENT ON COLUMN rec.schedule.next_at IS 'When it is due.';
+COMMENT ON COLUMN rec.schedule.model_id IS 'The model that was started last.';
+COMMENT ON COLUMN rec.schedule.failure IS 'Why the last training could not be started.';
+
 -- Whoever trains holds an advisory lock (0x70677263, model_id), whoever waits (0x70677277, model_id). Locks are not
 -- visible on a standby.
 CREATE FUNCTION rec.is_held(class bigint, model_id bigint) RETURNS boolean
@@ -300,7 +324,26 @@ COMMENT ON COLUMN rec.curve.metric IS 'Name of the validation metric; NULL where
 COMMENT ON COLUMN rec.curve.value IS 'Its value after the epoch.';
 COMMENT ON COLUMN rec.curve.seconds IS 'Seconds since the training began, at the end of the epoch.';
 
-GRANT SELECT ON rec.recommender, rec.model, rec.deployment, rec.training, rec.progress, rec.models, rec.curve TO PUBLIC;
+CREATE VIEW rec.schedules AS
+SELECT r.name AS recommender, s.family, s.every, s.params, s.deploy, s.scheduled_by, s.next_at, m.name AS model, m.state,
+       coalesce(s.failure, m.reason) AS failure
+FROM rec.schedule s
+JOIN rec.recommender r USING (recommender_id)
+LEFT JOIN rec.model m ON m.model_id = s.model_id;
+COMMENT ON VIEW rec.schedules IS 'Trainings that are repeated, and how the last one went.';
+COMMENT ON COLUMN rec.schedules.recommender IS 'Name of the recommender.';
+COMMENT ON COLUMN rec.schedules.family IS 'Family that is trained.';
+COMMENT ON COLUMN rec.schedules.every IS 'Time from one start to the next.';
+COMMENT ON COLUMN rec.schedules.params IS 'Parameters of rec_train.';
+COMMENT ON COLUMN rec.schedules.deploy IS 'Whether the model is deployed once it is trained.';
+COMMENT ON COLUMN rec.schedules.scheduled_by IS 'Role that has scheduled it.';
+COMMENT ON COLUMN rec.schedules.next_at IS 'When it is due.';
+COMMENT ON COLUMN rec.schedules.model IS 'The model that was started last.';
+COMMENT ON COLUMN rec.schedules.state IS 'Its state.';
+COMMENT ON COLUMN rec.schedules.failure IS 'Why the last training could not be started, or failed.';
+
+GRANT SELECT ON rec.recommender, rec.model, rec.deployment, rec.training, rec.schedule, rec.progress, rec.models, rec.curve,
+    rec.schedules TO PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('rec.recommender', '');
 SELECT pg_catalog.pg_extension_config_dump('rec.recommender_recommender_id_seq', '');
@@ -309,3 +352,4 @@ SELECT pg_catalog.pg_extension_config_dump('rec.model_model_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('rec.artifact', '');
 SELECT pg_catalog.pg_extension_config_dump('rec.deployment', '');
 SELECT pg_catalog.pg_extension_config_dump('rec.deployment_deployment_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('rec.schedule', '');

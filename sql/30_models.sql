@@ -20,6 +20,29 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rec_train_stop_wrappe
 COMMENT ON FUNCTION rec_train_stop(text, text) IS
 'Stops a training, queued or under way, also when this transaction is rolled back; its model stays as failed. Returns whether there was one to stop.';
 
+CREATE FUNCTION rec.schedule_text(recommender text, family text, every text, params jsonb, deploy rec.deploy_rule) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rec_schedule_text_wrapper';
+COMMENT ON FUNCTION rec.schedule_text(text, text, text, jsonb, rec.deploy_rule) IS 'What rec_schedule calls, with the interval as text.';
+
+CREATE FUNCTION rec_schedule(
+    recommender text, family text, every interval, params jsonb DEFAULT '{"leave_last": 2}',
+    deploy rec.deploy_rule DEFAULT 'if_better')
+RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE AS
+$$ SELECT rec.schedule_text($1, $2, $3::text, $4, $5) $$;
+COMMENT ON FUNCTION rec_schedule(text, text, interval, jsonb, rec.deploy_rule) IS
+'Has a family trained again and again, as rec_train_start does, the first time after that interval; replaces the schedule that the recommender had for this family. The extension''s launcher starts what is due where shared_preload_libraries names pgrec, and looks every rec.schedule_naptime; elsewhere let pg_cron do it: SELECT cron.schedule(''pgrec'', ''* * * * *'', ''SELECT rec_run_schedules()'').';
+
+CREATE FUNCTION rec_unschedule(recommender text, family text) RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rec_unschedule_wrapper';
+COMMENT ON FUNCTION rec_unschedule(text, text) IS
+'Ends a schedule; a training under way goes on. Returns whether there was one.';
+
+CREATE FUNCTION rec_run_schedules() RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rec_run_schedules_wrapper';
+COMMENT ON FUNCTION rec_run_schedules() IS
+'Starts the scheduled trainings that are due, of recommenders that the caller owns, and returns how many. One whose last training is not over is left out.';
+
 CREATE FUNCTION rec_deploy(model text, recommender text DEFAULT NULL) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rec_deploy_wrapper';
 COMMENT ON FUNCTION rec_deploy(text, text) IS

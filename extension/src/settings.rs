@@ -10,6 +10,7 @@ static HISTORY_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static OPEN_MODELS: GucSetting<i32> = GucSetting::<i32>::new(16);
 static MAX_TRAINING_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
+static SCHEDULE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 static TRAINING_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static TRAINING_NICENESS: GucSetting<i32> = GucSetting::<i32>::new(10);
 static TRAINING_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(1 << 20);
@@ -79,6 +80,16 @@ fn define_training() {
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
+        c"rec.schedule_naptime",
+        c"Time between two looks of the launcher for scheduled trainings.",
+        c"0: it does not look. The launcher runs where shared_preload_libraries names pgrec.",
+        &SCHEDULE_NAPTIME,
+        0,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
         c"rec.training_threads",
         c"Threads of a training.",
         c"0: as many as there are cores. The value of the session that asks for the training counts.",
@@ -113,6 +124,11 @@ fn define_training() {
 /// `rec.max_training_workers`.
 pub fn max_training_workers() -> i32 {
     MAX_TRAINING_WORKERS.get().max(1)
+}
+
+/// `rec.schedule_naptime`, in seconds; 0 for never.
+pub fn schedule_naptime() -> u64 {
+    SCHEDULE_NAPTIME.get().max(0) as u64
 }
 
 /// `rec.training_threads`, 0 for all cores.

@@ -5,6 +5,7 @@ pub mod deployment;
 pub mod model;
 pub mod progress;
 pub mod recommender;
+pub mod schedule;
 pub mod training;
 
 pub use model::ModelRow;

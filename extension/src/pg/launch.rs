@@ -8,28 +8,67 @@ use pgrx::pg_sys::pqsignal;
 use pgrx::pg_sys::pqsignal_be as pqsignal;
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use crate::worker;
+use crate::worker::{self, schedules};
 
-/// `pg_stat_activity.backend_type` and the process title.
-const NAME: &CStr = c"pgrec training";
+/// What `pg_stat_activity.backend_type` and the process titles say.
+const TRAINING: &CStr = c"pgrec training";
+const LAUNCHER: &CStr = c"pgrec launcher";
+const SCHEDULES: &CStr = c"pgrec schedules";
+
+/// Seconds after which a launcher that failed is started again.
+const LAUNCHER_RESTART: i32 = 60;
 
 /// Asks the postmaster for a worker that trains what is queued in this database; false when it has no slot left
 /// (`max_worker_processes`). Raises nothing, so it may be called after a commit.
 pub fn training_worker() -> bool {
+    // SAFETY: a global set at the start of the backend.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let mut worker = described(TRAINING, c"pgrec_training_worker", database);
+    // SAFETY: the value is copied into shared memory; without a handle nothing is allocated.
+    unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) }
+}
+
+/// Has the launcher started with the server, where the library is loaded by the postmaster.
+pub fn register_launcher() {
+    // SAFETY: called from _PG_init, which is where a library registers its workers.
+    unsafe {
+        if pg_sys::process_shared_preload_libraries_in_progress {
+            let mut worker = described(LAUNCHER, c"pgrec_launcher", Oid::INVALID);
+            worker.bgw_restart_time = LAUNCHER_RESTART;
+            pg_sys::RegisterBackgroundWorker(&mut worker);
+        }
+    }
+}
+
+/// Sends a process into a database that starts the trainings which are due, and waits until it has ended. Nothing
+/// happens where no slot is left: the next round comes by.
+pub fn visit(database: Oid) {
+    let mut worker = described(SCHEDULES, c"pgrec_schedules", database);
+    // SAFETY: a global set at the start of the process.
+    worker.bgw_notify_pid = unsafe { pg_sys::MyProcPid };
+    let mut handle = std::ptr::null_mut();
+    // SAFETY: the value is copied; the handle is allocated in the current context and freed here.
+    unsafe {
+        if pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) {
+            pg_sys::WaitForBackgroundWorkerShutdown(handle);
+            pg_sys::pfree(handle.cast());
+        }
+    }
+}
+
+fn described(name: &CStr, function: &CStr, database: Oid) -> pg_sys::BackgroundWorker {
     let mut worker = pg_sys::BackgroundWorker {
         bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32,
         bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
         bgw_restart_time: pg_sys::BGW_NEVER_RESTART,
-        // SAFETY: a global set at the start of the backend.
-        bgw_main_arg: Datum::from(unsafe { pg_sys::MyDatabaseId }),
+        bgw_main_arg: Datum::from(database),
         ..Default::default()
     };
-    fill(&mut worker.bgw_name, NAME);
-    fill(&mut worker.bgw_type, NAME);
+    fill(&mut worker.bgw_name, name);
+    fill(&mut worker.bgw_type, name);
     fill(&mut worker.bgw_library_name, c"pgrec");
-    fill(&mut worker.bgw_function_name, c"pgrec_training_worker");
-    // SAFETY: the value is copied into shared memory; without a handle nothing is allocated.
-    unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) }
+    fill(&mut worker.bgw_function_name, function);
+    worker
 }
 
 /// Copies a name that is shorter than the field.
@@ -46,19 +85,45 @@ unsafe extern "C-unwind" {
     fn SignalHandlerForConfigReload(signal: std::ffi::c_int);
 }
 
-/// Where such a worker starts.
+/// Where a worker that trains starts.
 #[pgrx::pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn pgrec_training_worker(database: Datum) {
+    begin(TRAINING, Some(Oid::from(database.value() as u32)));
+    worker::main();
+}
+
+/// Where the launcher starts.
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pgrec_launcher(_nothing: Datum) {
+    begin(LAUNCHER, None);
+    schedules::launcher_main();
+}
+
+/// Where a process of the launcher's starts.
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pgrec_schedules(database: Datum) {
+    begin(SCHEDULES, Some(Oid::from(database.value() as u32)));
+    schedules::visitor_main();
+}
+
+/// Makes this process a backend of a database, or of none, that no setting of the database stops.
+fn begin(name: &CStr, database: Option<Oid>) {
     // SAFETY: the pattern of a worker's main function (bgworker.c, worker_spi): handlers first, then signals, then the
-    // database. No user is named: the session is the installer's whether or not that role may log in.
+    // database. No user is named: the session is the installer's whether or not that role may log in. Without a
+    // database only what all of them share can be read, and none is kept from being dropped.
     unsafe {
         pqsignal(libc::SIGTERM, Some(die));
         pqsignal(libc::SIGHUP, Some(SignalHandlerForConfigReload));
         pg_sys::BackgroundWorkerUnblockSignals();
-        pg_sys::BackgroundWorkerInitializeConnectionByOid(Oid::from(database.value() as u32), Oid::INVALID, 0);
+        match database {
+            Some(database) => pg_sys::BackgroundWorkerInitializeConnectionByOid(database, Oid::INVALID, 0),
+            None => pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0),
+        }
     }
-    for (name, value) in SETTINGS {
+    for (name, value) in SETTINGS.iter().copied().chain([(c"application_name", name)]) {
         // SAFETY: both are C strings; an option that this version does not have is left alone.
         unsafe {
             if !pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() {
@@ -71,12 +136,10 @@ pub extern "C-unwind" fn pgrec_training_worker(database: Datum) {
             }
         }
     }
-    worker::main();
 }
 
 /// What a database's settings must not do to a worker, as in AutoVacWorkerMain.
-const SETTINGS: [(&CStr, &CStr); 9] = [
-    (c"application_name", NAME),
+const SETTINGS: [(&CStr, &CStr); 8] = [
     (c"search_path", c""),
     (c"statement_timeout", c"0"),
     (c"transaction_timeout", c"0"),

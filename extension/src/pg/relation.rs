@@ -1,4 +1,4 @@
-//! Privileges on relations.
+//! Relations, their privileges, and the databases they are in.
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -55,4 +55,40 @@ pub fn search_path() -> Vec<String> {
         }
     }
     schemas
+}
+
+/// Whether schema `rec` has this table: the extension is installed, and new enough.
+pub fn is_in_catalogue(table: &str) -> bool {
+    let Ok(table) = std::ffi::CString::new(table) else { return false };
+    // SAFETY: look-ups in the system caches; both strings outlive the calls.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"rec".as_ptr(), true);
+        schema != Oid::INVALID && pg_sys::get_relname_relid(table.as_ptr(), schema) != Oid::INVALID
+    }
+}
+
+/// The databases of the server that one can be connected to, but for templates.
+pub fn databases() -> Vec<Oid> {
+    let mut found = Vec::new();
+    // SAFETY: the pattern of autovacuum's get_database_list: pg_database is shared, so it can be read without a
+    // database; a tuple is valid until the next one is fetched, and begins with the fixed columns.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let table = pg_sys::table_open(pg_sys::DatabaseRelationId, lock);
+        let scan = pg_sys::table_beginscan_catalog(table, 0, std::ptr::null_mut());
+        loop {
+            let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            if tuple.is_null() {
+                break;
+            }
+            let database = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+            let invalid = (*database).datconnlimit == pg_sys::DATCONNLIMIT_INVALID_DB;
+            if (*database).datallowconn && !(*database).datistemplate && !invalid {
+                found.push((*database).oid);
+            }
+        }
+        pg_sys::table_endscan(scan);
+        pg_sys::table_close(table, lock);
+    }
+    found
 }

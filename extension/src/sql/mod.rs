@@ -7,6 +7,7 @@ mod create;
 mod drop;
 mod measure;
 mod models;
+mod schedule;
 mod serve;
 mod train;
 mod typed;

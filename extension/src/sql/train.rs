@@ -1,18 +1,17 @@
 //! `rec_train`, `rec_train_start`, `rec_train_stop`.
 
+use std::rc::Rc;
+
 use pgrx::{JsonB, pg_extern, pg_sys};
 use serde_json::{Map, Value};
 
-use crate::catalog::model;
 use crate::catalog::recommender::{self, Recommender};
-use crate::catalog::training::{self, Order};
+use crate::catalog::{model, training};
 use crate::error::{Result, SqlError, or_raise};
 use crate::pg::spi::Mode;
 use crate::pg::{enumeration, procedure, process, role, spi};
-use crate::settings;
-use crate::worker::compare::{self, IF_BETTER};
-use crate::worker::request::{self, Params};
-use crate::worker::{queue, wait};
+use crate::worker::order::{Queued, Request};
+use crate::worker::{compare, wait};
 
 #[pg_extern(sql = false)]
 fn rec_train(
@@ -24,7 +23,7 @@ fn rec_train(
     fcinfo: pg_sys::FunctionCallInfo,
 ) {
     or_raise(procedure::require_top_level(fcinfo, "rec_train"));
-    or_raise(Request::new(family, params, recommender, model, deploy).run());
+    or_raise(Arguments { family, params, recommender, model, deploy: rule(deploy) }.train());
 }
 
 #[pg_extern(sql = false)]
@@ -35,7 +34,7 @@ fn rec_train_start(
     model: Option<String>,
     deploy: Option<pg_sys::Oid>,
 ) -> String {
-    or_raise(Request::new(family, params, recommender, model, deploy).start())
+    or_raise(Arguments { family, params, recommender, model, deploy: rule(deploy) }.start())
 }
 
 #[pg_extern(sql = false)]
@@ -43,85 +42,59 @@ fn rec_train_stop(model: Option<String>, recommender: Option<String>) -> bool {
     or_raise(stop(model.as_deref(), recommender.as_deref()))
 }
 
-/// The arguments that all ways to train share.
-struct Request {
+/// A label of `rec.deploy_rule` from its value.
+pub fn rule(deploy: Option<pg_sys::Oid>) -> String {
+    deploy.map_or_else(|| "never".to_owned(), enumeration::label)
+}
+
+/// `params` where the caller gave NULL.
+pub fn object(params: Option<JsonB>) -> Value {
+    params.map_or_else(|| Value::Object(Map::new()), |p| p.0)
+}
+
+/// The arguments that both ways to train share.
+struct Arguments {
     family: Option<String>,
-    params: Value,
+    params: Option<JsonB>,
     recommender: Option<String>,
     model: Option<String>,
     deploy: String,
 }
 
-impl Request {
-    fn new(
-        family: Option<String>,
-        params: Option<JsonB>,
-        recommender: Option<String>,
-        model: Option<String>,
-        deploy: Option<pg_sys::Oid>,
-    ) -> Self {
-        let params = params.map_or_else(|| Value::Object(Map::new()), |p| p.0);
-        let deploy = deploy.map_or_else(|| "never".to_owned(), enumeration::label);
-        Self { family, params, recommender, model, deploy }
-    }
-
+impl Arguments {
     fn start(self) -> Result<String> {
-        let queued = self.queue(None)?;
-        Ok(queued.name)
+        Ok(self.queue(None)?.1.name)
     }
 
-    fn run(self) -> Result<()> {
+    fn train(self) -> Result<()> {
         let deploy = self.deploy.clone();
-        let queued = self.queue(Some(process::id()))?;
+        let (recommender, queued) = self.queue(Some(process::id()))?;
         let _waiting = training::waiter_lock(queued.id).try_hold();
         spi::commit();
         let metrics = wait::until_ended(queued.id, &queued.name)?;
         pgrx::notice!(
             "model \"{}\" of recommender \"{}\" is ready{}",
             queued.name,
-            queued.recommender,
+            recommender.name,
             compare::describe(&deploy, &metrics)
         );
         Ok(())
     }
 
-    /// Checks what can be checked at once, and puts the training at the end of the queue. It is seen, and begins, when
-    /// this transaction commits.
-    fn queue(self, waiter: Option<i32>) -> Result<Queued> {
-        let family = request::trainable(self.family.as_deref())?;
-        let params = Params::parse(self.params)?;
+    fn queue(self, waiter: Option<i32>) -> Result<(Rc<Recommender>, Queued)> {
+        let request = Request {
+            family: self.family.as_deref(),
+            params: object(self.params),
+            model: self.model.as_deref(),
+            deploy: &self.deploy,
+            by: &role::current_name(),
+            waiter,
+        };
         let recommender = recommender::resolve(Mode::Write, self.recommender.as_deref())?;
         recommender.require_owner("train its models")?;
-        recommender.owner_oid()?;
-        if let Some(init) = &params.init {
-            model::to_continue(&recommender, init, family.name)?;
-        }
-        if self.deploy == IF_BETTER {
-            compare::require_comparable(&recommender, params.leave_last)?;
-        }
-        training::sweep()?;
-        let new =
-            model::New { family: family.name, params: &params.to_json(), state: "queued", seed: Some(params.seed) };
-        let (id, name) = model::create(&recommender, self.model.as_deref(), &new)?;
-        let order = Order {
-            deploy: self.deploy,
-            started_by: role::current_name(),
-            waiter,
-            threads: settings::training_threads(),
-            niceness: settings::training_niceness(),
-            memory: settings::training_memory(),
-        };
-        training::enqueue(id, &order)?;
-        queue::start_worker_after_commit();
-        Ok(Queued { id, name, recommender: recommender.name.clone() })
+        let queued = request.queue(&recommender)?;
+        Ok((recommender, queued))
     }
-}
-
-/// A training that waits for its worker.
-struct Queued {
-    id: i64,
-    name: String,
-    recommender: String,
 }
 
 fn stop(name: Option<&str>, recommender: Option<&str>) -> Result<bool> {

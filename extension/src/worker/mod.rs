@@ -8,8 +8,10 @@
 pub mod compare;
 mod duty;
 pub mod job;
+pub mod order;
 pub mod queue;
 pub mod request;
+pub mod schedules;
 pub mod wait;
 
 use crate::catalog::training::{self, Head};
