@@ -2,16 +2,14 @@
 //!
 //! This starts the server and loads the data; what is measured, and how, is in `benches/serve/*.py`.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
+use pgrec_benches::{ml_1m_or_shop, python};
 use xtask::extension::installed;
-use xtask::generate::Shop;
-use xtask::process::{captured, on_path, streamed};
-use xtask::progress::grouped;
-use xtask::toolchain::{DEFAULT_MAJOR, PythonEnv, python_env};
+use xtask::process::streamed;
+use xtask::toolchain::{DEFAULT_MAJOR, PythonEnv};
 use xtask::{Cluster, Dataset, Home, Options, Progress};
 
 const DATABASE: &str = "serve";
@@ -38,8 +36,8 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let home = Home::locate()?;
     let progress = Progress::new();
-    let data = load(&home, &progress, arguments.data)?;
-    let python = python(&home, &progress, !arguments.no_peer)?;
+    let data = ml_1m_or_shop(&home, &progress, arguments.data)?;
+    let python = python_for(&home, &progress, !arguments.no_peer)?;
     let postgres = installed(&home, DEFAULT_MAJOR, &progress)?;
     // Everything fits into memory on both sides.
     let options = Options::new().set("shared_buffers", "256MB").set("max_wal_size", "4GB");
@@ -53,25 +51,6 @@ fn main() -> Result<()> {
     bench.arg("--pgbench").arg(postgres.program("pgbench"));
     bench.args(arguments.quick.then_some("--quick")).args(arguments.no_peer.then_some("--no-peer"));
     streamed(&mut bench, "the measurements")
-}
-
-fn load(home: &Home, progress: &Progress, folder: Option<PathBuf>) -> Result<Dataset> {
-    let real = || home.data().map(|data| data.join("ml-1m")).filter(|folder| folder.is_dir());
-    let folder = folder.or_else(real);
-    let what = folder.as_ref().map_or_else(|| "making up a shop".to_owned(), |f| format!("reading {}", f.display()));
-    progress.step(&what, |step| {
-        let data = match &folder {
-            Some(folder) => Dataset::load(folder)?,
-            None => Dataset::generated(&ml_1m_in_size()),
-        };
-        let (users, items, events) = (data.users(), data.items.len(), data.interactions.len());
-        step.remark(format!("{} users, {} items, {} events", grouped(users), grouped(items), grouped(events)));
-        Ok(data)
-    })
-}
-
-fn ml_1m_in_size() -> Shop {
-    Shop { users: 6_040, items: 3_416, events: 1_000_000, dimension: 0, ..Shop::default() }
 }
 
 /// Makes the database as the tour in the README does.
@@ -93,25 +72,15 @@ fn fill(cluster: &Cluster, data: &Dataset) -> Result<()> {
     cluster.psql_in(DATABASE, "VACUUM ANALYZE shop.interaction, shop.item").map(drop)
 }
 
-/// A Python with the packages: the host's own if it has them all, else one with packages beside it. Without PyTorch
-/// there is no peer, and the bench says so.
-fn python(home: &Home, progress: &Progress, peer: bool) -> Result<PythonEnv> {
+/// Python with the packages. Without PyTorch there is no peer, and the bench says so.
+fn python_for(home: &Home, progress: &Progress, peer: bool) -> Result<PythonEnv> {
     let mut packages = PACKAGES.to_vec();
     packages.extend(peer.then_some(PYTORCH));
-    let program = on_path("python3", "install Python 3 with pip (Debian: apt install python3-pip)")?;
-    if has_all(&program, peer) {
-        return Ok(PythonEnv { program, packages: PathBuf::new() });
-    }
-    python_env(home, &packages, progress).or_else(|error| {
+    python(home, &packages, progress).or_else(|error| {
         if !peer {
             return Err(error);
         }
         progress.say(&format!("no peer, because PyTorch cannot be installed: {error:#}"));
-        python_env(home, &PACKAGES, progress)
+        python(home, &PACKAGES, progress)
     })
-}
-
-fn has_all(python: &Path, peer: bool) -> bool {
-    let modules = if peer { "numpy, psycopg, safetensors, torch" } else { "numpy, psycopg, safetensors" };
-    captured(Command::new(python).args(["-c", &format!("import {modules}")]), "python").is_ok()
 }

@@ -1,0 +1,52 @@
+//! What several benches need: their data, and Python with the peers' packages.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+use xtask::generate::Shop;
+use xtask::process::{captured, on_path};
+use xtask::progress::grouped;
+use xtask::toolchain::{PythonEnv, python_env};
+use xtask::{Dataset, Home, Progress};
+
+/// The data in `folder`; without one, ml-1m of the real data if it is there, else a generated shop of its size.
+///
+/// # Errors
+/// When the folder is of no known kind, or a file in it is damaged.
+pub fn ml_1m_or_shop(home: &Home, progress: &Progress, folder: Option<PathBuf>) -> Result<Dataset> {
+    let real = || home.data().map(|data| data.join("ml-1m")).filter(|folder| folder.is_dir());
+    let folder = folder.or_else(real);
+    let what = folder.as_ref().map_or_else(|| "making up a shop".to_owned(), |f| format!("reading {}", f.display()));
+    progress.step(&what, |step| {
+        let data = match &folder {
+            Some(folder) => Dataset::load(folder)?,
+            None => Dataset::generated(&ml_1m_in_size()),
+        };
+        let (users, items, events) = (data.users(), data.items.len(), data.interactions.len());
+        step.remark(format!("{} users, {} items, {} events", grouped(users), grouped(items), grouped(events)));
+        Ok(data)
+    })
+}
+
+fn ml_1m_in_size() -> Shop {
+    Shop { users: 6_040, items: 3_416, events: 1_000_000, dimension: 0, ..Shop::default() }
+}
+
+/// Python with `packages` (pip requirements): the host's own if it has them all, else one with packages beside it.
+///
+/// # Errors
+/// When there is no Python 3, or pip cannot install the packages.
+pub fn python(home: &Home, packages: &[&str], progress: &Progress) -> Result<PythonEnv> {
+    let program = on_path("python3", "install Python 3 with pip (Debian: apt install python3-pip)")?;
+    if has_all(&program, packages) {
+        return Ok(PythonEnv { program, packages: PathBuf::new() });
+    }
+    python_env(home, packages, progress)
+}
+
+fn has_all(python: &Path, packages: &[&str]) -> bool {
+    // The extras of a requirement, as in `psycopg[binary]`, are no part of the module's name.
+    let modules: Vec<&str> = packages.iter().filter_map(|package| package.split('[').next()).collect();
+    captured(Command::new(python).args(["-c", &format!("import {}", modules.join(", "))]), "python").is_ok()
+}
