@@ -103,11 +103,11 @@ fn main() -> Result<()> {
     progress.say(&format!("  {threads} threads of {cores}{}", busy()));
     let mut report = Report::default();
     for loss in Loss::ALL {
-        let form = |peer: &'_ Peer| match arguments.quick {
-            true => Ok(peer.usual()),
-            false => peer.fastest(loss, &equal, &progress),
+        let peer = match &peer {
+            None => None,
+            Some(peer) if arguments.quick => Some(peer.usual()),
+            Some(peer) => Some(peer.fastest(loss, &equal, &progress)?),
         };
-        let peer = peer.as_ref().map(form).transpose()?;
         let mut sides: Vec<&dyn Side> = vec![&ours];
         sides.extend(peer.as_ref().map(|peer| peer as &dyn Side));
         for histories in [&equal, &ragged] {
