@@ -20,6 +20,7 @@ use std::ops::Range;
 
 use pgrec_kernels::{Operators, Sequences};
 
+pub(crate) use options::SPARSE;
 pub use options::{LossKind, NegativeSource, OptimizerKind, Options, Schedule, Windows};
 pub(crate) use parameters::{Init, Parameter, Parameters};
 pub(crate) use trainer::fit;

@@ -54,7 +54,7 @@ impl Objective {
             LossKind::Gbce => alpha * (options.calibration * (1.0 - 1.0 / alpha) + 1.0 / alpha),
             _ => 1.0,
         };
-        let temperature = options.temperature.unwrap_or(if normalized { 0.05 } else { 1.0 });
+        let temperature = options.temperature.unwrap_or(if normalized { 0.07 } else { 1.0 });
         Ok(Self {
             kind,
             negatives,

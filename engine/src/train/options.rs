@@ -22,7 +22,7 @@ pub struct Options {
     /// Whether the scores of negatives are corrected by how likely they were drawn, so that the sampled softmax
     /// estimates the whole one; absent: where negatives are shared.
     pub correction: Option<bool>,
-    /// τ: scores are divided by it in the softmax losses; absent: 0.05 for normalised vectors, else 1.
+    /// τ: scores are divided by it in the softmax losses; absent: 0.07 for normalised vectors, else 1.
     pub temperature: Option<f64>,
     /// gBCE's t: 0 is plain BCE, 1 unbiased scores.
     pub calibration: f64,
@@ -67,7 +67,7 @@ pub struct Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossKind {
-    /// `softmax` for catalogues up to 2,000 items, else `sampled_softmax`, which is as good there and far cheaper.
+    /// `softmax` for catalogues up to 30,000 items, else `sampled_softmax`.
     Auto,
     /// Cross-entropy over the whole catalogue.
     Softmax,
@@ -80,7 +80,7 @@ pub enum LossKind {
 }
 
 /// The largest catalogue for which [`LossKind::Auto`] takes the whole softmax.
-pub(super) const FULL_SOFTMAX: usize = 2_000;
+pub(super) const FULL_SOFTMAX: usize = 30_000;
 
 /// Where negatives come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,14 +135,14 @@ impl Default for Options {
             temperature: None,
             calibration: 0.75,
             optimizer: OptimizerKind::Adamw,
-            learning_rate: 1e-3,
+            learning_rate: 2e-3,
             beta1: 0.9,
             beta2: 0.98,
-            weight_decay: 0.0,
+            weight_decay: 0.05,
             clip: 0.0,
-            schedule: Schedule::Constant,
+            schedule: Schedule::Linear,
             warmup: 100,
-            epochs: 200,
+            epochs: 30,
             patience: 10,
             batch: None,
             windows: Windows::All,
@@ -150,7 +150,7 @@ impl Default for Options {
             attention_dropout: None,
             validation_users: 10_000,
             validate_every: 1,
-            average: 0.0,
+            average: 0.995,
         }
     }
 }
@@ -159,7 +159,7 @@ impl Default for Options {
 const STEP_EVENTS: f64 = 4096.0;
 
 /// Below so many events a history on average, data is sparse.
-const SPARSE: f64 = 20.0;
+pub(crate) const SPARSE: f64 = 20.0;
 
 impl Options {
     /// Histories in a step, of so many events on average.

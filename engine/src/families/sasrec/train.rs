@@ -30,7 +30,8 @@ struct Params {
     window: Option<usize>,
     /// Of the feed-forward half.
     activation: Option<Nonlinearity>,
-    /// Whether scores are cosines.
+    /// Whether scores are cosines; absent: in `hstu_baseline`, and in `pre_ln` where histories have fewer than 20
+    /// events on average.
     normalized: Option<bool>,
 }
 
@@ -49,7 +50,8 @@ enum Form {
 }
 
 impl Params {
-    fn config(&self) -> Config {
+    fn config(&self, corpus: &Corpus) -> Config {
+        let sparse = (corpus.interactions() as f64) < train::SPARSE * corpus.users() as f64;
         let form = self.form.unwrap_or(Form::PreLn);
         let wide = matches!(form, Form::PreLn | Form::PostLn);
         let dim = self.dim.unwrap_or(64);
@@ -68,7 +70,7 @@ impl Params {
             item_scale: (dim as f64).sqrt(),
             norm_eps: 1e-8,
             positions: Positions::FromEnd,
-            normalized: self.normalized.unwrap_or(form == Form::HstuBaseline),
+            normalized: self.normalized.unwrap_or(form == Form::HstuBaseline || form == Form::PreLn && sparse),
         }
     }
 
@@ -114,7 +116,7 @@ fn defaults(training: &Training<'_>) -> Options {
 
 /// Weights that begin at random.
 fn fresh(params: &Params, corpus: &Corpus, seed: u64) -> Result<(Config, Parameters)> {
-    let config = params.config();
+    let config = params.config(corpus);
     config.check()?;
     let mut parameters = Parameters::default();
     for weight in config.weights(corpus.items().len()) {
