@@ -9,7 +9,7 @@ use super::config::SCORED;
 use super::encoder::Encoder;
 use super::{Block, Config, NAME, Nonlinearity, Positions, SEGMENT, SEGMENT_ABOVE};
 use crate::families::{Fitted, Training, params};
-use crate::train::{self, Init, Options, Parameter, Parameters, SequenceModel};
+use crate::train::{self, Init, LossKind, Options, Parameter, Parameters, SequenceModel};
 use crate::{Artifact, ArtifactBuilder, Control, Corpus, Error, ItemIds, Result};
 
 /// The family's own parameters. Absent: what the form has, or the model that training starts from.
@@ -30,8 +30,8 @@ struct Params {
     window: Option<usize>,
     /// Of the feed-forward half.
     activation: Option<Nonlinearity>,
-    /// Whether scores are cosines; absent: in `hstu_baseline`, and in `pre_ln` where histories have fewer than 20
-    /// events on average.
+    /// Whether scores are cosines; absent: in `hstu_baseline`, and with a softmax loss in `pre_ln` where histories
+    /// have fewer than 20 events on average.
     normalized: Option<bool>,
 }
 
@@ -50,8 +50,9 @@ enum Form {
 }
 
 impl Params {
-    fn config(&self, corpus: &Corpus) -> Config {
+    fn config(&self, corpus: &Corpus, loss: LossKind) -> Config {
         let sparse = (corpus.interactions() as f64) < train::SPARSE * corpus.users() as f64;
+        let binary = matches!(loss, LossKind::Bce | LossKind::Gbce);
         let form = self.form.unwrap_or(Form::PreLn);
         let wide = matches!(form, Form::PreLn | Form::PostLn);
         let dim = self.dim.unwrap_or(64);
@@ -70,7 +71,9 @@ impl Params {
             item_scale: (dim as f64).sqrt(),
             norm_eps: 1e-8,
             positions: Positions::FromEnd,
-            normalized: self.normalized.unwrap_or(form == Form::HstuBaseline || form == Form::PreLn && sparse),
+            normalized: self
+                .normalized
+                .unwrap_or(form == Form::HstuBaseline || form == Form::PreLn && sparse && !binary),
         }
     }
 
@@ -89,14 +92,14 @@ impl Params {
 }
 
 pub(super) fn fit(training: &Training<'_>) -> Result<Fitted> {
-    let (params, options): (Params, _) = params::read_trained(NAME, training.params, &defaults(training))?;
+    let (params, options): (Params, Options) = params::read_trained(NAME, training.params, &defaults(training))?;
     let corpus = training.corpus;
     if corpus.interactions() == 0 {
         return Err(Error::Data("there are no interactions to train on".into()));
     }
     let (config, parameters) = match &training.start {
         Some(start) => continued(&params, start, corpus, training.seed)?,
-        None => fresh(&params, corpus, training.seed)?,
+        None => fresh(&params, corpus, options.loss, training.seed)?,
     };
     let encoder = Encoder::new(config, |name| Ok(parameters.find(name)))?;
     let counts = corpus.without_last(training.leave_last).counts().into_iter().map(|count| count as f32).collect();
@@ -115,8 +118,8 @@ fn defaults(training: &Training<'_>) -> Options {
 }
 
 /// Weights that begin at random.
-fn fresh(params: &Params, corpus: &Corpus, seed: u64) -> Result<(Config, Parameters)> {
-    let config = params.config(corpus);
+fn fresh(params: &Params, corpus: &Corpus, loss: LossKind, seed: u64) -> Result<(Config, Parameters)> {
+    let config = params.config(corpus, loss);
     config.check()?;
     let mut parameters = Parameters::default();
     for weight in config.weights(corpus.items().len()) {
