@@ -59,7 +59,7 @@ SELECT rec_encode(1);
 SELECT rec_encode(1, model => 'popular');
 SELECT * FROM rec_similar(1, model => 'popular');
 SELECT rec_export('tgh');
-CALL rec_train('sasrec');
+CALL rec_train('sasrec', '{"dimension": 64}');
 
 -- Creating.
 SELECT rec_create('');
@@ -148,7 +148,7 @@ CALL rec_train('popularity', model => 'all_seeing');
 SELECT * FROM rec_evaluate('all_seeing');
 CALL rec_train('popularity', '{"leave_last": 1}', model => 'half_seeing');
 SELECT * FROM rec_evaluate('half_seeing', protocol => 'validation');
-SELECT * FROM rec_evaluate('sasrec');
+SELECT * FROM rec_evaluate('sasrec', params => '{"heads": 3}');
 SELECT * FROM rec_evaluate('tgh', protocol => 'random');
 SELECT * FROM rec_evaluate('tgh', by => 'shoe size');
 SELECT * FROM rec_evaluate('graph', params => '{"leave_last": 1}');

@@ -105,7 +105,9 @@ fn shared(postgres: &Postgres) -> Arc<Server> {
     if let Some(server) = servers.get(&postgres.major).and_then(Weak::upgrade) {
         return server;
     }
-    let server = Arc::new(Server::start(postgres, "shared", &Options::new()));
+    // Tests that run at the same time must not see each other's trainings in the queue.
+    let options = Options::new().set("rec.max_training_workers", "8").set("max_worker_processes", "24");
+    let server = Arc::new(Server::start(postgres, "shared", &options));
     drop(Database::with_shop(&server.cluster, TEMPLATE));
     servers.insert(postgres.major, Arc::downgrade(&server));
     server

@@ -97,10 +97,12 @@ pub fn sleep(time: Duration) {
 
 /// Ends the session when its client has gone away, which else nobody would notice before something is sent to it.
 pub fn end_without_client() {
-    // SAFETY: asks the kernel about the client's socket. What is set makes ProcessInterrupts say that the connection
+    // SAFETY: asks the kernel about the client's socket, which only a process with a port has: a procedure may as well
+    // be called in a background worker. What is set makes ProcessInterrupts say that the connection
     // is lost, which it does when client_connection_check_interval finds the same.
     unsafe {
-        if !pg_sys::ffi::pg_guard_ffi_boundary(|| pq_check_connection()) {
+        let port = (&raw const pg_sys::MyProcPort).read();
+        if !port.is_null() && !pg_sys::ffi::pg_guard_ffi_boundary(|| pq_check_connection()) {
             pg_sys::ClientConnectionLost = 1;
             pg_sys::InterruptPending = 1;
         }
