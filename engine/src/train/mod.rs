@@ -6,6 +6,10 @@
 //! So the same seed and number of threads give the same bits, and no thread ever waits within a network.
 
 mod batches;
+#[cfg(test)]
+mod checks;
+#[cfg(test)]
+mod double;
 mod objective;
 mod optimizer;
 mod options;
@@ -20,6 +24,10 @@ use std::ops::Range;
 
 use pgrec_kernels::{Operators, Sequences};
 
+#[cfg(test)]
+pub(crate) use checks::Check;
+#[cfg(test)]
+pub(crate) use double::Double;
 pub(crate) use options::SPARSE;
 pub use options::{LossKind, NegativeSource, OptimizerKind, Options, Schedule, Windows};
 pub(crate) use parameters::{Init, Parameter, Parameters};

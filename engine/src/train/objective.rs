@@ -107,7 +107,8 @@ impl Objective {
         }
     }
 
-    fn draw(&self, answers: &[u32], key: u64) -> Drawn {
+    /// The negatives of a slice.
+    pub(super) fn draw(&self, answers: &[u32], key: u64) -> Drawn {
         let mut random = SplitMix::new(key);
         let uniform = if self.shared { self.negatives } else { self.negatives * answers.len() };
         let mut items: Vec<u32> = (0..uniform).map(|_| random.below(self.items) as u32).collect();
@@ -126,7 +127,9 @@ impl Objective {
     }
 }
 
-struct Drawn {
-    items: Vec<u32>,
-    correction: Option<Vec<f32>>,
+/// Negatives: of all events of a slice, or so many of each.
+pub(super) struct Drawn {
+    pub(super) items: Vec<u32>,
+    /// What is subtracted from their scores.
+    pub(super) correction: Option<Vec<f32>>,
 }

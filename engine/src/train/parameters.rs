@@ -102,6 +102,14 @@ impl Parameters {
     }
 }
 
+/// An accumulator for a table: of all rows, or of those that are touched.
+pub(super) fn zero_rows(table: &Tensor, dense: bool) -> TableGradient {
+    match dense {
+        true => TableGradient::dense(table.rows(), table.cols()),
+        false => TableGradient::sparse(table.rows(), table.cols()),
+    }
+}
+
 /// What one worker accumulates for every weight.
 pub(crate) struct Gradients<M> {
     slots: Vec<Slot<M>>,
@@ -119,15 +127,14 @@ impl<M> Gradients<M> {
     /// Zeros for every weight. `dense` says whether steps touch all rows of the tables.
     pub(crate) fn new<D: Backward<Matrix = M>>(device: &D, parameters: &Parameters, dense: bool) -> Self {
         let slots = parameters.tensors.iter().zip(&parameters.tables).map(|(tensor, &table)| {
+            if table {
+                return Slot::Table(zero_rows(tensor, dense));
+            }
             let (rows, cols) = match tensor.shape() {
                 [cols] => (1, *cols),
                 _ => (tensor.rows(), tensor.cols()),
             };
-            match (table, dense) {
-                (true, true) => Slot::Table(TableGradient::dense(rows, cols)),
-                (true, false) => Slot::Table(TableGradient::sparse(rows, cols)),
-                (false, _) => Slot::Whole(device.zeros(rows, cols)),
-            }
+            Slot::Whole(device.zeros(rows, cols))
         });
         Self { slots: slots.collect() }
     }

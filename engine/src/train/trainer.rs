@@ -84,7 +84,9 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         objective: &'a Objective,
     ) -> Result<Self> {
         let threads = rayon::current_num_threads();
-        check_memory(training, options, &parameters, threads)?;
+        let unit_rows = model.normalized().then(|| model.items());
+        let scored = unit_rows.map(|items| parameters.tensor(items).clone());
+        check_memory(training, options, &parameters, scored.as_ref(), threads)?;
         let device = Cpu::new();
         let now = Instant::now();
         let corpus = histories.corpus;
@@ -98,9 +100,9 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             batch: options.histories_a_step(events),
             dropout: options.dropout_for(events),
             device,
-            workers: Workers::new(device, &parameters, threads, objective.is_dense()),
+            workers: Workers::new(device, &parameters, threads, objective.is_dense(), unit_rows),
             optimizer: Optimizer::new(options, &parameters),
-            scored: model.normalized().then(|| parameters.tensor(model.items()).clone()),
+            scored,
             average: (options.average > 0.0).then(|| parameters.clone()),
             parameters,
             best: None,
@@ -173,7 +175,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             &Step {
                 model: self.model,
                 parameters: &self.parameters,
-                scored: self.scored.as_ref().unwrap_or(self.parameters.tensor(items)),
+                scored: self.scored.as_ref(),
                 objective: self.objective,
                 histories: self.histories,
                 samples,
@@ -188,9 +190,6 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         if !loss.is_finite() {
             let why = format!("the loss is {loss} at step {}: lower learning_rate, or set clip", self.steps + 1);
             return Err(Error::Data(why));
-        }
-        if self.scored.is_some() {
-            self.workers.unit_rows_backward(items, self.parameters.tensor(items));
         }
         let rate = schedule::rate(self.options, self.steps, all_steps);
         self.optimizer.step(&self.device, rate, &mut self.parameters, &self.workers.gradient());
@@ -245,10 +244,19 @@ impl<'a, M: SequenceModel> Run<'a, M> {
 }
 
 /// Refuses a training whose weights, gradients and optimiser do not fit the bound.
-fn check_memory(training: &Training<'_>, options: &Options, parameters: &Parameters, threads: usize) -> Result<()> {
+fn check_memory(
+    training: &Training<'_>,
+    options: &Options,
+    parameters: &Parameters,
+    scored: Option<&Tensor>,
+    threads: usize,
+) -> Result<()> {
     // The weights, the best of them, perhaps their mean; the optimiser; a gradient a worker.
     let copies = 2 + usize::from(options.average > 0.0) + threads;
     let needed = parameters.len().saturating_mul(4 * copies + Optimizer::bytes_a_number(options));
+    // The table that is scored, and a gradient of it a worker.
+    let scored = scored.map_or(0, |scored| scored.as_slice().len().saturating_mul(4 * (1 + threads)));
+    let needed = needed.saturating_add(scored);
     if needed > training.memory {
         let mb = |bytes: usize| bytes.div_ceil(1 << 20);
         return Err(Error::Data(format!(

@@ -10,7 +10,7 @@ use super::SequenceModel;
 use super::batches::{Histories, Sample, Slice};
 use super::objective::Objective;
 use super::optimizer::Gradient;
-use super::parameters::{Gradients, Parameter, Parameters, Slot};
+use super::parameters::{Gradients, Parameter, Parameters, Slot, zero_rows};
 use super::tape::{Dropout, Tape};
 use crate::random::SplitMix;
 use crate::{Control, Error, Result};
@@ -24,6 +24,8 @@ pub(super) struct Workers {
 
 struct Worker {
     gradients: Gradients<Matrix>,
+    /// The derivative by the rows that answers are scored by, where those are not the items' own.
+    scored: Option<TableGradient>,
     slice: Slice,
     loss: f64,
 }
@@ -32,8 +34,8 @@ struct Worker {
 pub(super) struct Step<'a, M> {
     pub(super) model: &'a M,
     pub(super) parameters: &'a Parameters,
-    /// The table that answers are scored by.
-    pub(super) scored: &'a Tensor,
+    /// The items' rows divided by their lengths, where answers are scored by those.
+    pub(super) scored: Option<&'a Tensor>,
     pub(super) objective: &'a Objective,
     pub(super) histories: &'a Histories<'a>,
     pub(super) samples: &'a [Sample],
@@ -48,9 +50,20 @@ pub(super) struct Step<'a, M> {
 }
 
 impl Workers {
-    pub(super) fn new(device: Cpu, parameters: &Parameters, count: usize, dense: bool) -> Self {
-        let worker =
-            || Worker { gradients: Gradients::new(&device, parameters, dense), slice: Slice::default(), loss: 0.0 };
+    /// `unit_rows` is the table whose rows answers are scored by after a division by their lengths.
+    pub(super) fn new(
+        device: Cpu,
+        parameters: &Parameters,
+        count: usize,
+        dense: bool,
+        unit_rows: Option<Parameter>,
+    ) -> Self {
+        let worker = || Worker {
+            gradients: Gradients::new(&device, parameters, dense),
+            scored: unit_rows.map(|table| zero_rows(parameters.tensor(table), dense)),
+            slice: Slice::default(),
+            loss: 0.0,
+        };
         Self { device, tables: parameters.tables(), all: (0..count).map(|_| worker()).collect() }
     }
 
@@ -67,6 +80,8 @@ impl Workers {
             Ok::<(), Error>(())
         })?;
         self.sum_gradients();
+        let items = step.model.items();
+        self.add_scored(items, step.parameters.tensor(items));
         Ok(self.all.iter().map(|worker| worker.loss).sum())
     }
 
@@ -74,14 +89,9 @@ impl Workers {
     fn sum_gradients(&mut self) {
         let device = self.device;
         for &table in &self.tables {
-            let taken = self.all.iter_mut().map(|worker| std::mem::take(worker.gradients.table(table)));
-            let mut tables: Vec<TableGradient> = taken.collect();
-            let rows = (RANGE / tables[0].cols().max(1)).max(1);
-            TableGradient::sum(&mut tables, rows).into_par_iter().for_each(|part| part.run(&device));
-            for (worker, gradient) in self.all.iter_mut().zip(tables) {
-                *worker.gradients.table(table) = gradient;
-            }
+            sum_tables(&device, self.all.iter_mut().map(|worker| worker.gradients.table(table)).collect());
         }
+        sum_tables(&device, self.all.iter_mut().filter_map(|worker| worker.scored.as_mut()).collect());
         let Some((first, others)) = self.all.split_first_mut() else { return };
         for (place, slot) in first.gradients.slots_mut().iter_mut().enumerate() {
             let Slot::Whole(sum) = slot else { continue };
@@ -91,23 +101,25 @@ impl Workers {
         }
     }
 
-    /// Turns the step's gradient by the rows of length 1 that were scored into that by the rows of `items`.
-    pub(super) fn unit_rows_backward(&mut self, table: Parameter, items: &Tensor) {
+    /// Turns the derivative by rows of length 1 that were scored into that by the rows of `items`, and adds it to
+    /// the table's, which so far has what came through the inputs.
+    fn add_scored(&mut self, table: Parameter, items: &Tensor) {
         let (device, cols) = (self.device, items.cols());
-        let gradient = self.all[0].gradients.table(table);
-        match gradient.ids().map(<[u32]>::to_vec) {
+        let Worker { gradients, scored: Some(scored), .. } = &mut self.all[0] else { return };
+        match scored.ids().map(<[u32]>::to_vec) {
             None => {
                 let rows = items.as_slice().par_chunks((RANGE / cols).max(1) * cols);
-                let drows = gradient.values_mut().par_chunks_mut((RANGE / cols).max(1) * cols);
+                let drows = scored.values_mut().par_chunks_mut((RANGE / cols).max(1) * cols);
                 rows.zip(drows).for_each(|(rows, drows)| device.unit_rows_backward(rows, cols, drows));
             }
             Some(ids) => {
-                let drows = gradient.values_mut().par_chunks_mut(cols);
+                let drows = scored.values_mut().par_chunks_mut(cols);
                 ids.into_par_iter()
                     .zip(drows)
                     .for_each(|(id, drow)| device.unit_rows_backward(items.row(id as usize), cols, drow));
             }
         }
+        sum_tables(&device, vec![gradients.table(table), scored]);
     }
 
     /// The gradient of the step, one a weight.
@@ -130,7 +142,20 @@ impl Workers {
                     Slot::Table(table) => table.clear(),
                 }
             }
+            if let Some(scored) = &mut worker.scored {
+                scored.clear();
+            }
         });
+    }
+}
+
+/// Adds accumulators of one table to the first of them.
+fn sum_tables(device: &Cpu, mut tables: Vec<&mut TableGradient>) {
+    let mut taken: Vec<TableGradient> = tables.iter_mut().map(|table| std::mem::take(&mut **table)).collect();
+    let rows = RANGE / taken.first().map_or(1, TableGradient::cols).max(1);
+    TableGradient::sum(&mut taken, rows.max(1)).into_par_iter().for_each(|part| part.run(device));
+    for (table, gradient) in tables.into_iter().zip(taken) {
+        *table = gradient;
     }
 }
 
@@ -151,11 +176,11 @@ impl Worker {
         let (loss, gradient) = step.objective.of(
             device,
             hidden.value(),
-            step.scored,
+            step.scored.unwrap_or(step.parameters.tensor(items)),
             &self.slice.answers,
             SplitMix::new(step.step_key ^ number as u64).next(),
             step.weight,
-            self.gradients.table(items),
+            self.scored.as_mut().unwrap_or(self.gradients.table(items)),
         );
         self.loss += loss;
         tape.backward(&hidden, gradient, &mut self.gradients);

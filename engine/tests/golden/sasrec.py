@@ -20,9 +20,9 @@ HISTORIES = [[5], [2, 2, 9], [1, 3, 5, 7, 9, 11], [13, 12, 11, 10, 9, 8, 7, 6, 5
 erf = np.vectorize(math.erf)
 
 
-def write(path, tensors):
-    """A safetensors file of float32 tensors."""
-    header, data = {}, b""
+def write(path, tensors, metadata=None):
+    """A safetensors file of float32 tensors; `metadata` maps names to text."""
+    header, data = {"__metadata__": metadata} if metadata else {}, b""
     for name in sorted(tensors):
         raw = tensors[name].astype("<f4").tobytes()
         header[name] = {"dtype": "F32", "shape": list(tensors[name].shape), "data_offsets": [len(data), len(data) + len(raw)]}

@@ -246,3 +246,6 @@ impl SequenceModel for Network<'_> {
         Ok(builder)
     }
 }
+
+#[cfg(test)]
+mod gradient_tests;

@@ -1,0 +1,196 @@
+//! Gradients of the whole network: against finite differences in double precision, and against PyTorch's.
+#![allow(clippy::unwrap_used)]
+
+use pgrec_kernels::Tensor;
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::catalogue::IdKind;
+use crate::corpus::{CorpusBuilder, ItemKey};
+use crate::random::SplitMix;
+use crate::testing::fresh_seed;
+use crate::train::{Check, Double};
+
+/// What a training that is given `params` would train.
+struct Subject {
+    config: Config,
+    options: Options,
+    parameters: Parameters,
+}
+
+impl Subject {
+    fn new(params: &Value, corpus: &Corpus) -> Self {
+        let (own, options): (Params, _) = params::read_trained(NAME, params, &Options::default()).unwrap();
+        let (config, parameters) = fresh(&own, corpus, 1).unwrap();
+        Self { config, options, parameters }
+    }
+
+    fn network<'a>(&self, corpus: &'a Corpus, control: &'a Control) -> Network<'a> {
+        let encoder = Encoder::new(self.config.clone(), |name| Ok(self.parameters.find(name))).unwrap();
+        Network { encoder, ids: corpus.items(), counts: Vec::new(), control }
+    }
+}
+
+/// Weights of which none is 0, gains of norms around one.
+fn draw(parameters: &mut Parameters, random: &mut SplitMix) {
+    let names: Vec<String> = parameters.iter().map(|(name, _)| name.to_owned()).collect();
+    for name in names {
+        let gain = name.contains("norm") && name.ends_with("weight");
+        let weight = parameters.find(&name).unwrap();
+        for x in parameters.tensor_mut(weight).to_mut() {
+            *x = if gain { 1.0 } else { 0.0 } + 0.4 * random.truncated_normal();
+        }
+    }
+}
+
+/// A catalogue of items 0 to `items` and histories of them.
+fn corpus(items: usize, histories: &[Vec<usize>]) -> Corpus {
+    let mut builder = CorpusBuilder::new(IdKind::Int);
+    (0..items).for_each(|item| builder.item(ItemKey::Int(item as i64)).unwrap());
+    for history in histories {
+        builder.user().unwrap();
+        history.iter().for_each(|&item| builder.event(ItemKey::Int(item as i64), None).unwrap());
+    }
+    builder.finish().unwrap()
+}
+
+fn largest(values: &[f32]) -> f64 {
+    values.iter().fold(0.0, |most, x| f64::from(x.abs()).max(most))
+}
+
+/// How far a derivative may be off: a weight's own derivatives set the scale, where they are not nearly 0, as those
+/// of a key's bias are, on which attention does not depend.
+fn tolerance(own: &[f32], all: &[Vec<f32>]) -> f64 {
+    let most = all.iter().map(|gradient| largest(gradient)).fold(0.0, f64::max);
+    1e-4 * largest(own).max(1e-2 * most)
+}
+
+/// Every form with every loss. The form of HSTU's baseline is normalised unless told otherwise.
+fn cases() -> Vec<Value> {
+    let forms = [
+        json!({ "form": "original" }),
+        json!({ "form": "pre_ln", "heads": 1 }),
+        json!({ "form": "pre_ln", "activation": "silu" }),
+        json!({ "form": "post_ln" }),
+        json!({ "form": "hstu_baseline" }),
+    ];
+    let losses = [
+        json!({ "loss": "softmax", "normalized": false }),
+        json!({ "loss": "softmax", "normalized": true }),
+        json!({ "loss": "sampled_softmax", "normalized": false, "negatives": 5, "shared_negatives": false }),
+        json!({ "loss": "sampled_softmax", "normalized": true, "negatives": 5, "shared_negatives": false }),
+        json!({ "loss": "sampled_softmax", "normalized": true, "negatives": 6, "correction": true }),
+        json!({ "loss": "sampled_softmax", "normalized": false, "negatives": 3, "negative_source": "in_batch" }),
+        json!({ "loss": "bce", "normalized": false, "negatives": 1, "shared_negatives": false }),
+        json!({ "loss": "gbce", "normalized": false, "negatives": 4 }),
+    ];
+    let sizes = json!({ "dim": 8, "blocks": 2, "heads": 2, "ffn": 8, "window": 5 });
+    let merged = |parts: [&Value; 3]| parts.iter().flat_map(|part| part.as_object().unwrap().clone()).collect();
+    forms
+        .iter()
+        .flat_map(|form| losses.iter().map(move |loss| (form, loss)))
+        .map(|(f, l)| merged([&sizes, f, l]))
+        .collect()
+}
+
+#[test]
+fn gradients_of_every_form_and_loss_are_finite_differences_of_the_loss() {
+    const ITEMS: usize = 13;
+    const STEP: f64 = 1e-5;
+    let mut random = SplitMix::new(fresh_seed());
+    let control = Control::default();
+    for params in cases() {
+        let histories: Vec<Vec<usize>> =
+            (0..7).map(|_| (0..2 + random.below(6)).map(|_| random.below(ITEMS - 1)).collect()).collect();
+        let corpus = corpus(ITEMS, &histories);
+        let mut subject = Subject::new(&params, &corpus);
+        let network = subject.network(&corpus, &control);
+        // Three slices or so, on two workers.
+        let check = Check::new(&network, &subject.options, &corpus, 9, random.next()).unwrap();
+        let mut exact = loop {
+            draw(&mut subject.parameters, &mut random);
+            let exact = Double::new(&subject.parameters);
+            check.loss(&exact);
+            // Farther than one step from where a ReLU bends.
+            if exact.nearest_kink.get() > 20.0 * STEP {
+                break exact;
+            }
+        };
+        let (loss, gradients) = check.gradient(&subject.parameters, 2).unwrap();
+        assert!((loss - check.loss(&exact)).abs() < 1e-5 * loss, "{params}: {loss}");
+        for (weight, (name, _)) in subject.parameters.iter().enumerate() {
+            let own = &gradients[weight];
+            for _ in 0..4 {
+                let at = random.below(own.len());
+                let there = exact.weights[weight].values[at];
+                let mut moved = |by: f64| {
+                    exact.weights[weight].values[at] = there + by;
+                    check.loss(&exact)
+                };
+                let difference = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
+                exact.weights[weight].values[at] = there;
+                let off = (f64::from(own[at]) - difference).abs();
+                assert!(off <= tolerance(own, &gradients), "{params}, {name}[{at}]: {} is not {difference}", own[at]);
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Golden {
+    items: usize,
+    histories: Vec<Vec<usize>>,
+    step_key: u64,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    params: Value,
+    loss: f64,
+    /// The order of the weights in the gradient.
+    weights: Vec<String>,
+}
+
+/// Written by `tests/golden/training.py`.
+const GOLDEN: &[u8] = include_bytes!("../../../../tests/golden/training.safetensors");
+
+fn numbers(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    let bytes = tensors.tensor(name).unwrap().data().chunks_exact(4);
+    bytes.map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+#[test]
+fn gradients_of_every_form_and_loss_are_those_of_pytorch() {
+    let (_, header) = SafeTensors::read_metadata(GOLDEN).unwrap();
+    let golden: Golden = serde_json::from_str(&header.metadata().as_ref().unwrap()["golden"]).unwrap();
+    let tensors = SafeTensors::deserialize(GOLDEN).unwrap();
+    let (corpus, control) = (corpus(golden.items, &golden.histories), Control::default());
+    for (number, case) in golden.cases.iter().enumerate() {
+        let params = &case.params;
+        let mut subject = Subject::new(params, &corpus);
+        assert_eq!(subject.parameters.iter().count(), case.weights.len(), "{params}");
+        for name in &case.weights {
+            let weight = subject.parameters.find(name).unwrap();
+            let values = numbers(&tensors, &format!("weights.{name}"));
+            let shape = subject.parameters.tensor(weight).shape().to_vec();
+            *subject.parameters.tensor_mut(weight) = Tensor::from_vec(values, shape).unwrap();
+        }
+        let network = subject.network(&corpus, &control);
+        let check = Check::new(&network, &subject.options, &corpus, usize::MAX, golden.step_key).unwrap();
+        let (loss, gradients) = check.gradient(&subject.parameters, 1).unwrap();
+        assert!((loss - case.loss).abs() < 1e-5 * case.loss, "{params}: {loss} is not {}", case.loss);
+        let theirs = numbers(&tensors, &format!("gradient.{number}"));
+        let mut theirs = theirs.iter();
+        for name in &case.weights {
+            let own = &gradients[subject.parameters.iter().position(|(known, _)| known == name).unwrap()];
+            let allowed = tolerance(own, &gradients);
+            for (at, &ours) in own.iter().enumerate() {
+                let theirs = *theirs.next().unwrap();
+                assert!(f64::from((ours - theirs).abs()) <= allowed, "{params}, {name}[{at}]: {ours} is not {theirs}");
+            }
+        }
+        assert_eq!(theirs.next(), None, "{params}");
+    }
+}

@@ -1,0 +1,134 @@
+//! What tests of a family's gradients need: those of one step, and the same loss in double precision.
+
+use std::ops::Range;
+
+use pgrec_kernels::Losses;
+use pgrec_kernels::cpu::Cpu;
+
+use super::SequenceModel;
+use super::batches::{self, HeldOut, Histories, Sample, Slice};
+use super::double::{Double, Matrix64, dot, unit};
+use super::objective::{Drawn, Objective};
+use super::optimizer::Gradient;
+use super::options::{LossKind, Options, Windows};
+use super::parameters::Parameters;
+use super::tape::Dropout;
+use super::workers::{Step, Workers};
+use crate::random::SplitMix;
+use crate::{Control, Corpus, Result};
+
+/// One step over all histories of a corpus, without dropout.
+pub(crate) struct Check<'a, M> {
+    model: &'a M,
+    options: &'a Options,
+    objective: Objective,
+    histories: Histories<'a>,
+    samples: Vec<Sample>,
+    slices: Vec<Range<usize>>,
+    step_key: u64,
+}
+
+impl<'a, M: SequenceModel> Check<'a, M> {
+    /// Histories are laid out longest first, in slices of about `slice_events` inputs; `step_key` decides on the
+    /// negatives.
+    pub(crate) fn new(
+        model: &'a M,
+        options: &'a Options,
+        corpus: &'a Corpus,
+        slice_events: usize,
+        step_key: u64,
+    ) -> Result<Self> {
+        let objective = Objective::new(options, &corpus.counts(), model.normalized())?;
+        let histories = Histories { corpus, held_out: HeldOut::Nobody };
+        let mut samples = batches::samples(&histories, model.window(), Windows::Latest, &mut SplitMix::new(0));
+        let slices = batches::slices(&mut samples, slice_events);
+        Ok(Self { model, options, objective, histories, samples, slices, step_key })
+    }
+
+    /// Loss, and its derivative by every number of every weight, as training computes them.
+    pub(crate) fn gradient(&self, parameters: &Parameters, workers: usize) -> Result<(f64, Vec<Vec<f32>>)> {
+        let device = Cpu::new();
+        let unit_rows = self.model.normalized().then(|| self.model.items());
+        let scored = unit_rows.map(|items| {
+            let mut scored = parameters.tensor(items).clone();
+            device.unit_rows(parameters.tensor(items).as_slice(), scored.cols(), scored.to_mut());
+            scored
+        });
+        let mut workers = Workers::new(device, parameters, workers, self.objective.is_dense(), unit_rows);
+        let step = Step {
+            model: self.model,
+            parameters,
+            scored: scored.as_ref(),
+            objective: &self.objective,
+            histories: &self.histories,
+            samples: &self.samples,
+            slices: &self.slices,
+            dropout: Dropout::default(),
+            weight: 1.0 / batches::events(&self.samples) as f32,
+            epoch_key: 0,
+            step_key: self.step_key,
+        };
+        let loss = workers.run(&step, &Control::default())?;
+        let gradients = workers.gradient();
+        let whole = gradients.iter().zip(parameters.all()).map(|(gradient, weight)| match gradient {
+            Gradient::Whole(values) => values.to_vec(),
+            Gradient::Table(table) => {
+                let mut rows = vec![0.0; weight.as_slice().len()];
+                let ids = table.ids().map_or_else(|| (0..weight.rows() as u32).collect(), <[u32]>::to_vec);
+                for (id, row) in ids.into_iter().zip(table.values().chunks_exact(weight.cols())) {
+                    rows[id as usize * weight.cols()..][..weight.cols()].copy_from_slice(row);
+                }
+                rows
+            }
+        });
+        Ok((loss, whole.collect()))
+    }
+
+    /// The loss in double precision.
+    pub(crate) fn loss(&self, weights: &Double) -> f64 {
+        let mut slice = Slice::default();
+        let mut sum = 0.0;
+        for (number, range) in self.slices.iter().enumerate() {
+            slice.pack(&self.samples[range.clone()], &self.histories, &|len| self.model.positions(len), 0);
+            let hidden = self.model.encode(weights, &slice.sequences());
+            let drawn = self.objective.draw(&slice.answers, SplitMix::new(self.step_key ^ number as u64).next());
+            sum += self.sum_of_losses(&hidden, weights.weight(self.model.items()), &slice.answers, &drawn);
+        }
+        sum / batches::events(&self.samples) as f64
+    }
+
+    fn sum_of_losses(&self, hidden: &Matrix64, items: &Matrix64, answers: &[u32], drawn: &Drawn) -> f64 {
+        let (options, normalized) = (self.options, self.model.normalized());
+        let items: Vec<Vec<f64>> = items.rows().map(|row| if normalized { unit(row) } else { row.to_vec() }).collect();
+        let temperature = options.temperature.unwrap_or(if normalized { 0.05 } else { 1.0 });
+        let count = options.negatives.unwrap_or(1);
+        let rows = hidden.rows().zip(answers).enumerate().map(|(row, (hidden, &answer))| {
+            let score = |item: u32| dot(hidden, &items[item as usize]) / temperature;
+            if options.loss == LossKind::Softmax {
+                return log_sum_exp((0..items.len() as u32).map(score)) - score(answer);
+            }
+            let own = if options.shared_negatives { 0..drawn.items.len() } else { row * count..(row + 1) * count };
+            let correction = |at: usize| drawn.correction.as_ref().map_or(0.0, |of| f64::from(of[at]));
+            let others = own.filter(|&at| drawn.items[at] != answer);
+            let others = others.map(|at| score(drawn.items[at]) - correction(at));
+            match options.loss {
+                LossKind::SampledSoftmax => log_sum_exp(others.chain([score(answer)])) - score(answer),
+                loss => {
+                    let alpha = count as f64 / (items.len() - 1) as f64;
+                    let gbce = alpha * (options.calibration * (1.0 - 1.0 / alpha) + 1.0 / alpha);
+                    let beta = if loss == LossKind::Gbce { gbce } else { 1.0 };
+                    beta * softplus(-score(answer)) + others.map(softplus).sum::<f64>()
+                }
+            }
+        });
+        rows.sum()
+    }
+}
+
+fn log_sum_exp(scores: impl Iterator<Item = f64>) -> f64 {
+    scores.map(f64::exp).sum::<f64>().ln()
+}
+
+fn softplus(x: f64) -> f64 {
+    x.exp().ln_1p()
+}
