@@ -100,7 +100,7 @@ impl<'a, M: SequenceModel> Check<'a, M> {
     fn sum_of_losses(&self, hidden: &Matrix64, items: &Matrix64, answers: &[u32], drawn: &Drawn) -> f64 {
         let (options, normalized) = (self.options, self.model.normalized());
         let items: Vec<Vec<f64>> = items.rows().map(|row| if normalized { unit(row) } else { row.to_vec() }).collect();
-        let temperature = options.temperature.unwrap_or(if normalized { 0.05 } else { 1.0 });
+        let temperature = options.temperature.unwrap_or(1.0);
         let count = options.negatives.unwrap_or(1);
         let rows = hidden.rows().zip(answers).enumerate().map(|(row, (hidden, &answer))| {
             let score = |item: u32| dot(hidden, &items[item as usize]) / temperature;

@@ -12,6 +12,9 @@ use crate::random::SplitMix;
 use crate::testing::fresh_seed;
 use crate::train::{Check, Double};
 
+/// τ of normalised cases, whatever a training's default is.
+const TEMPERATURE: f64 = 0.05;
+
 /// What a training that is given `params` would train.
 struct Subject {
     config: Config,
@@ -21,8 +24,13 @@ struct Subject {
 
 impl Subject {
     fn new(params: &Value, corpus: &Corpus) -> Self {
-        let (own, options): (Params, _) = params::read_trained(NAME, params, &Options::default()).unwrap();
-        let (config, parameters) = fresh(&own, corpus, 1).unwrap();
+        let (mut own, mut options): (Params, Options) =
+            params::read_trained(NAME, params, &Options::default()).unwrap();
+        own.normalized.get_or_insert(own.form == Some(Form::HstuBaseline));
+        let (config, parameters) = fresh(&own, corpus, options.loss, 1).unwrap();
+        if config.normalized {
+            options.temperature.get_or_insert(TEMPERATURE);
+        }
         Self { config, options, parameters }
     }
 
