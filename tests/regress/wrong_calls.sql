@@ -123,7 +123,7 @@ CALL rec_train('popularity', '{"leave_last": 100000}', model => 'empty');
 CALL rec_train('popularity', model => 'tgh');
 CALL rec_train('popularity', model => '');
 CALL rec_train('popularity', model => 'graph');
-SELECT name, family, state, reason FROM rec.models WHERE state <> 'ready' ORDER BY name;
+SELECT name, family, state, reason FROM rec.models WHERE state <> 'ready' ORDER BY name, reason COLLATE "C";
 SELECT count(*) AS trainings_left FROM rec.progress;
 
 -- Deploying.

@@ -120,7 +120,10 @@ fn defaults(training: &Training<'_>) -> Options {
 /// Weights that begin at random.
 fn fresh(params: &Params, corpus: &Corpus, loss: LossKind, seed: u64) -> Result<(Config, Parameters)> {
     let config = params.config(corpus, loss);
-    config.check()?;
+    config.check().map_err(|error| match error {
+        Error::Malformed(why) => Error::Parameter(why),
+        other => other,
+    })?;
     let mut parameters = Parameters::default();
     for weight in config.weights(corpus.items().len()) {
         if weight.optional && !params.has(&weight.name) {
