@@ -30,7 +30,8 @@ pub(crate) struct Check<'a, M> {
 
 impl<'a, M: SequenceModel> Check<'a, M> {
     /// Histories are laid out longest first, in slices of about `slice_events` inputs; `step_key` decides on the
-    /// negatives.
+    /// negatives. Of the options, loss, temperature and negatives must be given where they matter: a check knows no
+    /// defaults.
     pub(crate) fn new(
         model: &'a M,
         options: &'a Options,
@@ -100,8 +101,7 @@ impl<'a, M: SequenceModel> Check<'a, M> {
     fn sum_of_losses(&self, hidden: &Matrix64, items: &Matrix64, answers: &[u32], drawn: &Drawn) -> f64 {
         let (options, normalized) = (self.options, self.model.normalized());
         let items: Vec<Vec<f64>> = items.rows().map(|row| if normalized { unit(row) } else { row.to_vec() }).collect();
-        let temperature = options.temperature.unwrap_or(1.0);
-        let count = options.negatives.unwrap_or(1);
+        let (temperature, count) = (options.temperature.unwrap_or(1.0), options.negatives.unwrap_or(1));
         let rows = hidden.rows().zip(answers).enumerate().map(|(row, (hidden, &answer))| {
             let score = |item: u32| dot(hidden, &items[item as usize]) / temperature;
             if options.loss == LossKind::Softmax {

@@ -27,12 +27,17 @@ FORMS = {
     "post_ln": ("post_ln", F.gelu, {"norms", "input_norm", "output"}),
     "hstu_baseline": ("original", F.relu, {"output"}),
 }
+COSINES = {"normalized": True, "temperature": 0.05}
+PRODUCTS = {"normalized": False}
+IN_BATCH = {"negative_source": "in_batch", "shared_negatives": True, "correction": True}
+# Whatever has a default is said, so that the file outlives a change of defaults.
 LOSSES = [
-    {"loss": "softmax"},
-    {"loss": "sampled_softmax", "negatives": 4, "shared_negatives": False, "normalized": True},
-    {"loss": "sampled_softmax", "negatives": 5, "negative_source": "in_batch", "normalized": True, "temperature": 0.1},
-    {"loss": "bce", "shared_negatives": False, "normalized": False},
-    {"loss": "gbce", "negatives": 3, "calibration": 0.75, "normalized": False},
+    {"loss": "softmax"} | COSINES,
+    {"loss": "softmax"} | PRODUCTS,
+    {"loss": "sampled_softmax", "negatives": 4, "shared_negatives": False, "correction": False} | COSINES,
+    {"loss": "sampled_softmax", "negatives": 5} | IN_BATCH | COSINES,
+    {"loss": "bce", "negatives": 1, "shared_negatives": False} | PRODUCTS,
+    {"loss": "gbce", "negatives": 3, "shared_negatives": True, "calibration": 0.75} | PRODUCTS,
 ]
 SIZES = {"dim": DIM, "blocks": BLOCKS, "heads": HEADS, "ffn": FFN, "window": WINDOW}
 
@@ -50,8 +55,10 @@ def shapes(has):
         if "norms" in has:
             norm(f"blocks.{block}.attention_norm")
             norm(f"blocks.{block}.ffn_norm")
-        layers = {layer: (DIM, DIM) for layer in ("query", "key", "value", "output") if layer != "output" or layer in has}
-        for layer, shape in (layers | {"ffn_in": (DIM, FFN), "ffn_out": (FFN, DIM)}).items():
+        layers = {layer: (DIM, DIM) for layer in ("query", "key", "value")}
+        layers |= {"output": (DIM, DIM)} if "output" in has else {}
+        layers |= {"ffn_in": (DIM, FFN), "ffn_out": (FFN, DIM)}
+        for layer, shape in layers.items():
             all_shapes[f"blocks.{block}.{layer}.weight"] = shape
             all_shapes[f"blocks.{block}.{layer}.bias"] = shape[1:]
     return all_shapes
@@ -87,7 +94,7 @@ def attention(q, k, v):
     return torch.cat(parts, 1)
 
 
-def encode(weights, form, normalized, inputs):
+def encode(weights, form, cosines, inputs):
     """One row an event."""
     block_form, activation, has = FORMS[form]
     x = weights["items"][inputs] * math.sqrt(DIM) + weights["positions"][WINDOW - len(inputs) :]
@@ -97,7 +104,8 @@ def encode(weights, form, normalized, inputs):
         at = f"blocks.{block}."
 
         def attend(queries, memory):
-            q, k, v = (linear(y, weights, at + name) for y, name in zip((queries, memory, memory), ("query", "key", "value")))
+            q = linear(queries, weights, at + "query")
+            k, v = (linear(memory, weights, at + name) for name in ("key", "value"))
             y = attention(q, k, v)
             return linear(y, weights, at + "output") if "output" in has else y
 
@@ -118,7 +126,7 @@ def encode(weights, form, normalized, inputs):
             x = norm(y + feed(y), weights, second)
     if "final_norm" in has:
         x = norm(x, weights, "final_norm")
-    return F.normalize(x, dim=1) if normalized else x
+    return F.normalize(x, dim=1) if cosines else x
 
 
 class SplitMix:
@@ -141,9 +149,9 @@ class SplitMix:
 
 def negatives(params, answers):
     """`[rows, negatives]` items, and what is subtracted from their scores."""
-    count = params.get("negatives", 1)
+    count = params["negatives"]
     random = SplitMix(SplitMix(STEP_KEY).next())
-    if not params.get("shared_negatives", True):
+    if not params["shared_negatives"]:
         drawn = [[random.below(ITEMS) for _ in range(count)] for _ in answers]
         return torch.tensor(drawn), torch.zeros(count)
     drawn = [random.below(ITEMS) for _ in range(count)]
@@ -157,11 +165,11 @@ def negatives(params, answers):
     return torch.tensor(drawn).expand(len(answers), -1), torch.tensor(correction)
 
 
-def loss(params, normalized, hidden, items, answers):
+def loss(params, hidden, items, answers):
     """The mean over the events."""
-    if normalized:
+    if params["normalized"]:
         items = F.normalize(items, dim=1)
-    scale = 1 / params.get("temperature", 0.05 if normalized else 1.0)
+    scale = 1 / params.get("temperature", 1.0)
     if params["loss"] == "softmax":
         return F.cross_entropy(scale * hidden @ items.T, answers)
     others, correction = negatives(params, answers)
@@ -180,11 +188,10 @@ def loss(params, normalized, hidden, items, answers):
 
 
 def case(drawn, form, params):
-    normalized = params.get("normalized", form == "hstu_baseline")
     weights = {name: torch.tensor(drawn[name], requires_grad=True) for name in shapes(FORMS[form][2])}
-    hidden = torch.cat([encode(weights, form, normalized, history[:-1]) for history in HISTORIES])
+    hidden = torch.cat([encode(weights, form, params["normalized"], history[:-1]) for history in HISTORIES])
     answers = torch.tensor([item for history in HISTORIES for item in history[1:]])
-    value = loss(params, normalized, hidden, weights["items"], answers)
+    value = loss(params, hidden, weights["items"], answers)
     value.backward()
     gradient = np.concatenate([weight.grad.numpy().ravel() for weight in weights.values()])
     return value.item(), list(weights), gradient
@@ -199,7 +206,8 @@ def main():
         for params in LOSSES:
             value, names, gradient = case(drawn, form, params)
             tensors[f"gradient.{len(cases)}"] = gradient
-            cases.append({"params": SIZES | {"form": form} | params, "loss": value, "weights": names})
+            params = SIZES | {"form": form, "activation": FORMS[form][1].__name__} | params
+            cases.append({"params": params, "loss": value, "weights": names})
     golden = {"items": ITEMS, "histories": HISTORIES, "step_key": STEP_KEY, "cases": cases}
     write("training.safetensors", tensors, {"golden": json.dumps(golden, separators=(",", ":"))})
 

@@ -114,16 +114,17 @@ impl Run {
     fn params(&self, epochs: usize) -> Value {
         let mut params = json!({
             "form": "original", "dim": 64, "blocks": 2, "heads": 1, "ffn": 64, "activation": "relu",
-            "window": WINDOW, "windows": "latest", "batch": BATCH, "dropout": 0.2,
-            "optimizer": "adamw", "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.98, "warmup": 1,
+            "window": WINDOW, "windows": "latest", "batch": BATCH, "dropout": 0.2, "attention_dropout": 0.2,
+            "optimizer": "adamw", "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.98, "weight_decay": 0.0, "clip": 0.0,
+            "schedule": "constant", "warmup": 1, "average": 0.0,
             "epochs": epochs, "patience": 0, "validate_every": epochs, "validation_users": 1,
         });
         let loss = match self.loss {
-            Loss::Bce => json!({ "loss": "bce", "negatives": 1, "shared_negatives": false }),
-            Loss::Softmax => json!({ "loss": "softmax" }),
+            Loss::Bce => json!({ "loss": "bce", "normalized": false, "negatives": 1, "shared_negatives": false }),
+            Loss::Softmax => json!({ "loss": "softmax", "normalized": false }),
             Loss::SampledSoftmax => json!({
-                "loss": "sampled_softmax", "negatives": 128, "shared_negatives": false, "normalized": true,
-                "temperature": 0.05,
+                "loss": "sampled_softmax", "normalized": true, "temperature": 0.05, "negatives": 128,
+                "shared_negatives": false, "correction": false,
             }),
         };
         for (name, value) in loss.as_object().into_iter().flatten() {

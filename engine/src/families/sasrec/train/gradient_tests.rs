@@ -12,9 +12,6 @@ use crate::random::SplitMix;
 use crate::testing::fresh_seed;
 use crate::train::{Check, Double};
 
-/// τ of normalised cases, whatever a training's default is.
-const TEMPERATURE: f64 = 0.05;
-
 /// What a training that is given `params` would train.
 struct Subject {
     config: Config,
@@ -24,13 +21,8 @@ struct Subject {
 
 impl Subject {
     fn new(params: &Value, corpus: &Corpus) -> Self {
-        let (mut own, mut options): (Params, Options) =
-            params::read_trained(NAME, params, &Options::default()).unwrap();
-        own.normalized.get_or_insert(own.form == Some(Form::HstuBaseline));
+        let (own, options): (Params, _) = params::read_trained(NAME, params, &Options::default()).unwrap();
         let (config, parameters) = fresh(&own, corpus, options.loss, 1).unwrap();
-        if config.normalized {
-            options.temperature.get_or_insert(TEMPERATURE);
-        }
         Self { config, options, parameters }
     }
 
@@ -74,7 +66,7 @@ fn tolerance(own: &[f32], all: &[Vec<f32>]) -> f64 {
     1e-4 * largest(own).max(1e-2 * most)
 }
 
-/// Every form with every loss. The form of HSTU's baseline is normalised unless told otherwise.
+/// Every form with every loss.
 fn cases() -> Vec<Value> {
     let forms = [
         json!({ "form": "original" }),
@@ -83,23 +75,28 @@ fn cases() -> Vec<Value> {
         json!({ "form": "post_ln" }),
         json!({ "form": "hstu_baseline" }),
     ];
+    let cosines = json!({ "normalized": true, "temperature": 0.05 });
+    let products = json!({ "normalized": false });
+    let sampled = json!({ "loss": "sampled_softmax", "negatives": 5 });
+    let each = json!({ "shared_negatives": false });
+    let shared = json!({ "shared_negatives": true });
     let losses = [
-        json!({ "loss": "softmax", "normalized": false }),
-        json!({ "loss": "softmax", "normalized": true }),
-        json!({ "loss": "sampled_softmax", "normalized": false, "negatives": 5, "shared_negatives": false }),
-        json!({ "loss": "sampled_softmax", "normalized": true, "negatives": 5, "shared_negatives": false }),
-        json!({ "loss": "sampled_softmax", "normalized": true, "negatives": 6, "correction": true }),
-        json!({ "loss": "sampled_softmax", "normalized": false, "negatives": 3, "negative_source": "in_batch" }),
-        json!({ "loss": "bce", "normalized": false, "negatives": 1, "shared_negatives": false }),
-        json!({ "loss": "gbce", "normalized": false, "negatives": 4 }),
+        vec![json!({ "loss": "softmax" }), products.clone()],
+        vec![json!({ "loss": "softmax" }), cosines.clone()],
+        vec![sampled.clone(), each.clone(), products.clone()],
+        vec![sampled.clone(), each.clone(), cosines.clone()],
+        vec![sampled.clone(), shared.clone(), json!({ "correction": false }), cosines.clone()],
+        vec![sampled.clone(), shared.clone(), json!({ "correction": true }), cosines.clone()],
+        vec![sampled, shared.clone(), json!({ "negative_source": "in_batch", "correction": true }), products.clone()],
+        vec![json!({ "loss": "bce", "negatives": 1 }), each, products.clone()],
+        vec![json!({ "loss": "gbce", "negatives": 4, "calibration": 0.75 }), shared, products],
     ];
     let sizes = json!({ "dim": 8, "blocks": 2, "heads": 2, "ffn": 8, "window": 5 });
-    let merged = |parts: [&Value; 3]| parts.iter().flat_map(|part| part.as_object().unwrap().clone()).collect();
-    forms
-        .iter()
-        .flat_map(|form| losses.iter().map(move |loss| (form, loss)))
-        .map(|(f, l)| merged([&sizes, f, l]))
-        .collect()
+    let case = |form: &Value, loss: &[Value]| -> Value {
+        let parts = [&sizes, form].into_iter().chain(loss);
+        parts.flat_map(|part| part.as_object().unwrap().clone()).collect()
+    };
+    forms.iter().flat_map(|form| losses.iter().map(move |loss| (form, loss))).map(|(f, l)| case(f, l)).collect()
 }
 
 #[test]
