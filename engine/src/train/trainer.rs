@@ -259,9 +259,9 @@ fn check_memory(
     let needed = needed.saturating_add(scored);
     if needed > training.memory {
         let mb = |bytes: usize| bytes.div_ceil(1 << 20);
-        return Err(Error::Data(format!(
-            "out of training memory: {} MB for weights and gradients, the bound is {} MB; raise it, use fewer threads, \
-             a smaller dim or the loss \"sampled_softmax\"",
+        return Err(Error::Memory(format!(
+            "out of training memory: {} MB for weights and gradients, the bound is {} MB; fewer threads, a smaller dim \
+             or the loss \"sampled_softmax\" need less",
             mb(needed),
             mb(training.memory)
         )));

@@ -195,7 +195,7 @@ fn what_cannot_be_trained_is_refused_with_the_reason() {
         assert!(matches!(nothing(&testing::corpus(histories)), Err(Error::Data(_))));
     }
     let small = try_train(&corpus, &params(json!({})), |training| training.memory = 1000);
-    assert!(matches!(small, Err(Error::Data(why)) if why.contains("out of training memory")));
+    assert!(matches!(small, Err(Error::Memory(why)) if why.contains("out of training memory")));
     let control = Control::default();
     control.cancel();
     let params = params(json!({}));
