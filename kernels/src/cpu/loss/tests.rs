@@ -150,7 +150,7 @@ impl Case {
                 let found = self.on(cpu, &mut self.table(sparse));
                 let place = format!("{name}, {:?}, {}", cpu.isa(), if sparse { "sparse" } else { "dense" });
                 assert!(
-                    (found.loss - wanted.loss).abs() <= TOLERANCE * wanted.loss.abs().max(1e-2),
+                    (found.loss - wanted.loss).abs() <= TOLERANCE * wanted.loss.abs().max(0.1),
                     "{place}: {} for {}",
                     found.loss,
                     wanted.loss
