@@ -72,11 +72,11 @@ fn cancelled(database: &Database<'_>) {
 
 fn timed_out(database: &Database<'_>) {
     let mut session = database.session();
-    session.ask("SET statement_timeout = '2s'");
+    session.ask("SET statement_timeout = '600ms'");
     let start = Instant::now();
     let reply = session.run(&train("timed out"));
     assert!(reply.text.contains("statement timeout"), "{}", reply.text);
-    timely("timeout", start.elapsed().saturating_sub(Duration::from_secs(2)), SESSION_AIM, SESSION_LIMIT);
+    timely("timeout", start.elapsed().saturating_sub(Duration::from_millis(600)), SESSION_AIM, SESSION_LIMIT);
     timely("worker is gone", database.wait_until_idle(), WORKER_AIM, WORKER_LIMIT);
     assert!(
         stored(database, "timed out").starts_with("failed|cancelled by the session"),
