@@ -130,8 +130,9 @@ pub fn claim() -> Result<Head> {
     role::as_catalog(|| {
         let task = spi::first(
             Mode::Write,
-            "SELECT t.model_id, m.name, r.name, m.family, (m.params || jsonb_build_object('seed', m.seed))::text, \
-             t.deploy::text, t.started_by, t.waiter, t.threads, t.niceness, t.memory \
+            "SELECT t.model_id, m.name, r.name, m.family, \
+             (m.params || jsonb_strip_nulls(jsonb_build_object('seed', m.seed)))::text, t.deploy::text, \
+             t.started_by, t.waiter, t.threads, t.niceness, t.memory \
              FROM rec.training t JOIN rec.model m USING (model_id) JOIN rec.recommender r USING (recommender_id) \
              WHERE t.pid IS NULL ORDER BY t.queued_at, t.model_id LIMIT 1 FOR UPDATE OF t SKIP LOCKED",
             &[],
