@@ -19,4 +19,4 @@ pub use database::{Database, Ranked};
 pub use random::Random;
 pub use servers::{Server, each_database, each_server, installations};
 pub use session::{Reply, Session};
-pub use slow::{SLOW, WORKERS, slow};
+pub use slow::{ENDLESS, WORKERS, slow};

@@ -1,16 +1,17 @@
-//! A training that takes seconds, to be interrupted.
+//! A training that does not end by itself, to be interrupted: one that takes seconds here is over at once elsewhere.
 
 use std::time::{Duration, Instant};
 
 use crate::database::Database;
 
-/// Arguments of a training that takes seconds once the data is read.
-pub const SLOW: &str = "'graph', '{\"keep\": 1000}', 'slow'";
+/// Arguments of a training that has to be stopped.
+pub const ENDLESS: &str =
+    "'sasrec', '{\"dim\": 16, \"blocks\": 1, \"window\": 20, \"epochs\": 1000000, \"patience\": 0}', 'slow'";
 
 /// Prints `0` when no process trains.
 pub const WORKERS: &str = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pgrec training'";
 
-/// Makes the recommender `slow`: so many random steps between so few items that each follows every other.
+/// Makes the recommender `slow`: a million random events, which take a while to read.
 ///
 /// # Panics
 /// When it cannot be made.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pgrec_tests::{Database, SLOW, Session, WORKERS, each_database, each_server, slow};
+use pgrec_tests::{Database, ENDLESS, Session, WORKERS, each_database, each_server, slow};
 use xtask::Options;
 
 const PHASES: &str = "SELECT string_agg(model || ' ' || phase, ', ' ORDER BY model_id) FROM rec.progress";
@@ -13,7 +13,7 @@ fn trainings_run_one_after_the_other_in_the_order_in_which_they_were_asked_for()
     each_server("queue", &Options::new(), |server| {
         let database = Database::create(&server.cluster, "large");
         slow(&database);
-        database.run(&format!("SELECT rec_train_start({SLOW}, 'first')"));
+        database.run(&format!("SELECT rec_train_start({ENDLESS}, 'first')"));
         database.wait_until_fitting("first");
         let mut waiting = database.session();
         waiting.send("CALL rec_train('popularity', recommender => 'slow', model => 'second')");
@@ -33,6 +33,9 @@ fn trainings_run_one_after_the_other_in_the_order_in_which_they_were_asked_for()
         assert_eq!(queued, "queued");
         assert_eq!(database.session().run("SELECT rec_deploy('fourth', 'slow')").error(), "55000");
 
+        // A session that waits for its turn says so after a second.
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(database.ask("SELECT rec_train_stop('first', 'slow')"), "t");
         let reply = waiting.reply();
         assert_eq!(reply.sqlstate, None, "{}", reply.text);
         assert!(
@@ -42,11 +45,11 @@ fn trainings_run_one_after_the_other_in_the_order_in_which_they_were_asked_for()
         );
         database.wait_for("SELECT state FROM rec.models WHERE name = 'fourth'", "ready");
         let ended = "SELECT name, state FROM rec.model ORDER BY finished_at, model_id";
-        assert_eq!(database.ask(ended), "fifth|failed\nthird|failed\nfirst|ready\nsecond|ready\nfourth|ready");
+        assert_eq!(database.ask(ended), "fifth|failed\nthird|failed\nfirst|failed\nsecond|ready\nfourth|ready");
         let reasons = "SELECT name, reason FROM rec.model WHERE state = 'failed' ORDER BY 1";
         assert_eq!(
             database.ask(reasons),
-            "fifth|cancelled by rec_train_stop (role \"postgres\")\nthird|cancelled: the session that waited for it ended"
+            "fifth|cancelled by rec_train_stop (role \"postgres\")\nfirst|cancelled by rec_train_stop (role \"postgres\")\nthird|cancelled: the session that waited for it ended"
         );
         assert_eq!(database.ask("SELECT count(*) FROM rec.training"), "0");
         let _ = database.wait_until_idle();
@@ -60,7 +63,7 @@ fn the_limit_is_the_servers_and_more_workers_train_at_once() {
         slow(&one);
         let two = Database::copy(&server.cluster, "one", "two");
         for database in [&one, &two] {
-            database.run(&format!("SELECT rec_train_start({SLOW}, 'a'); SELECT rec_train_start({SLOW}, 'b')"));
+            database.run(&format!("SELECT rec_train_start({ENDLESS}, 'a'); SELECT rec_train_start({ENDLESS}, 'b')"));
         }
         let phases =
             || [&one, &two].map(|database| database.ask("SELECT count(*) FROM rec.progress WHERE pid IS NOT NULL"));
@@ -107,7 +110,7 @@ fn what_was_queued_when_the_server_stopped_is_trained_after_it_started_again() {
     each_server("restart", &Options::new(), |server| {
         let database = Database::create(&server.cluster, "large");
         slow(&database);
-        database.run(&format!("SELECT rec_train_start({SLOW}, 'cut short')"));
+        database.run(&format!("SELECT rec_train_start({ENDLESS}, 'cut short')"));
         database.wait_until_fitting("cut short");
         database.run("SELECT rec_train_start('popularity', recommender => 'slow', model => 'kept')");
         let mut session = database.session();
@@ -158,7 +161,7 @@ fn a_training_shows_how_far_it_is_and_holds_nothing_while_it_fits() {
         slow(&database);
         let mut session = database.session();
         session.ask("SET rec.training_threads = 1; SET rec.training_niceness = 7; SET rec.training_memory = '300MB'");
-        session.send(&format!("CALL rec_train({SLOW}, 'watched')"));
+        session.send(&format!("CALL rec_train({ENDLESS}, 'watched')"));
         database.wait_until_fitting("watched");
         let worker =
             "SELECT application_name, state, query, backend_xmin IS NULL, xact_start IS NULL FROM pg_stat_activity
@@ -184,12 +187,16 @@ fn a_training_shows_how_far_it_is_and_holds_nothing_while_it_fits() {
                 "{threads}"
             );
         }
+        // A waiting session says every two seconds how far it is.
+        std::thread::sleep(Duration::from_secs(4));
+        assert_eq!(database.ask("SELECT rec_train_stop('watched', 'slow')"), "t");
         let reply = session.reply();
-        assert_eq!(reply.sqlstate, None, "{}", reply.text);
-        assert!(reply.text.contains("NOTICE:  watched: fitting, "), "{}", reply.text);
+        assert!(reply.text.contains("NOTICE:  watched: epoch "), "{}", reply.text);
+        assert_eq!(reply.error(), "57014");
+        session.ask("CALL rec_train('popularity', recommender => 'slow', model => 'done')");
         assert_eq!(
             database.ask(
-                "SELECT seconds > 0, cpu_seconds > 0, versions->>'threads', seed FROM rec.models WHERE name = 'watched'"
+                "SELECT seconds > 0, cpu_seconds > 0, versions->>'threads', seed FROM rec.models WHERE name = 'done'"
             ),
             "t|t|1|42"
         );

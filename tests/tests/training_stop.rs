@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgrec_tests::{Database, SLOW, Session, each_server, slow};
+use pgrec_tests::{Database, ENDLESS, Session, each_server, slow};
 use xtask::Options;
 
 /// What is asked of an idle machine; other work on this one gets it ten times as long.
@@ -13,7 +13,7 @@ const WORKER_AIM: Duration = Duration::from_secs(1);
 const WORKER_LIMIT: Duration = Duration::from_secs(5);
 
 fn train(model: &str) -> String {
-    format!("CALL rec_train({SLOW}, '{model}')")
+    format!("CALL rec_train({ENDLESS}, '{model}')")
 }
 
 /// State and reason of a model.
@@ -129,14 +129,14 @@ fn stopped_by_another(database: &Database<'_>) {
 
 /// Whoever stops a training and does not commit keeps its row, but not the next training.
 fn stopped_by_an_open_transaction(database: &Database<'_>) {
-    database.run(&format!("SELECT rec_train_start({SLOW}, 'held')"));
+    database.run(&format!("SELECT rec_train_start({ENDLESS}, 'held')"));
     database.wait_until_fitting("held");
     let mut holder = database.session();
     assert_eq!(holder.ask("BEGIN; SELECT rec_train_stop('held', 'slow')"), "t");
     database.run("CALL rec_train('popularity', recommender => 'slow', model => 'next')");
     holder.ask("ROLLBACK");
     assert_eq!(outcome(database, "held"), "failed|interrupted: the process or server that trained it ended");
-    database.run(&format!("SELECT rec_train_start({SLOW}, 'first'); SELECT rec_train_start('popularity', recommender => 'slow', model => 'taken')"));
+    database.run(&format!("SELECT rec_train_start({ENDLESS}, 'first'); SELECT rec_train_start('popularity', recommender => 'slow', model => 'taken')"));
     database.wait_until_fitting("first");
     assert_eq!(holder.ask("BEGIN; SELECT rec_train_stop('taken', 'slow')"), "t");
     database.run("SELECT rec_train_stop('first', 'slow')");
@@ -201,7 +201,7 @@ fn a_fast_shutdown_does_not_wait_for_a_training_and_says_what_happened_to_it() {
             let mut session = database.session();
             match waits {
                 true => session.send(&train(model)),
-                false => drop(session.ask(&format!("SELECT rec_train_start({SLOW}, '{model}')"))),
+                false => drop(session.ask(&format!("SELECT rec_train_start({ENDLESS}, '{model}')"))),
             }
             database.wait_until_fitting(model);
             let told = Instant::now();
@@ -232,7 +232,7 @@ fn what_is_dropped_is_not_trained_to_the_end() {
         assert_eq!(database.ask("SELECT count(*) FROM rec.model"), "0");
 
         // Its data was read, and nothing holds a lock on where it came from.
-        session.send(&train("without a table"));
+        session.send("CALL rec_train('graph', '{\"keep\": 1000}', 'slow', 'without a table')");
         database.wait_until_fitting("without a table");
         database.run("DROP TABLE event");
         assert_eq!(session.reply().sqlstate, None);
@@ -257,14 +257,14 @@ fn what_is_dropped_is_not_trained_to_the_end() {
         assert_eq!(database.ask("SELECT (SELECT count(*) FROM rec.model), (SELECT count(*) FROM rec.training)"), "0|0");
 
         let database = Database::copy(&server.cluster, "template", "third");
-        database.run(&format!("SELECT rec_train_start({SLOW})"));
-        database.wait_until_fitting("graph_1");
+        database.run(&format!("SELECT rec_train_start({ENDLESS})"));
+        database.wait_until_fitting("sasrec_1");
         database.run("DROP EXTENSION pgrec CASCADE");
         timely("worker is gone", database.wait_until_idle(), WORKER_AIM, WORKER_LIMIT);
 
         let database = Database::copy(&server.cluster, "template", "fourth");
-        database.run(&format!("SELECT rec_train_start({SLOW})"));
-        database.wait_until_fitting("graph_1");
+        database.run(&format!("SELECT rec_train_start({ENDLESS})"));
+        database.wait_until_fitting("sasrec_1");
         let told = Instant::now();
         server.cluster.psql("DROP DATABASE fourth WITH (FORCE)").unwrap();
         timely("database is dropped", told.elapsed(), WORKER_AIM, WORKER_LIMIT);
