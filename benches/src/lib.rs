@@ -1,4 +1,6 @@
-//! What several benches need: their data, and Python with the peers' packages.
+//! What several benches need: their data, a server, and Python with the peers' packages.
+
+mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +11,8 @@ use xtask::process::{captured, on_path};
 use xtask::progress::grouped;
 use xtask::toolchain::{PythonEnv, python_env};
 use xtask::{Dataset, Home, Progress};
+
+pub use server::{Cost, Server, Training};
 
 /// The data in `folder`; without one, ml-1m of the real data if it is there, else a generated shop of its size.
 ///

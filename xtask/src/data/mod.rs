@@ -1,6 +1,7 @@
 //! Data sets: loaded from a folder or generated, and written as COPY streams.
 
 mod copy;
+mod fill;
 mod movielens;
 mod npy;
 mod shared;

@@ -106,12 +106,15 @@ fn fresh(home: &Home, progress: &Progress, arguments: &DemoArgs) -> Result<Clust
         let dimension = data.dimension().map_or("NULL".to_owned(), |dimension| dimension.to_string());
         cluster.psql_tables(DATABASE, CREATE, &[("dimension", &dimension)])
     })?;
-    progress.step("loading items and interactions", |step| fill(&cluster, &data, step))?;
+    progress.step("loading items and interactions", |step| {
+        data.fill(&cluster, DATABASE)?;
+        step.remark(format!("{} rows", grouped(data.items.len() + data.interactions.len())));
+        Ok(())
+    })?;
     for (family, params) in FAMILIES {
-        let status = || cluster.psql_in(DATABASE, PROGRESS).ok().map(|line| line.trim().to_owned());
         progress.watched(
             &format!("training {family}"),
-            || status().filter(|line| !line.is_empty()),
+            || training_status(&cluster, DATABASE),
             |step| {
                 cluster.psql_tables(DATABASE, TRAIN, &[("family", family), ("params", params)])?;
                 step.remark(cluster.psql_in(DATABASE, LEARNT)?.trim());
@@ -123,6 +126,13 @@ fn fresh(home: &Home, progress: &Progress, arguments: &DemoArgs) -> Result<Clust
         progress.step(&format!("importing {}", checkpoint.display()), |_| import(&cluster, &data, checkpoint))?;
     }
     Ok(cluster)
+}
+
+/// How the training that runs in a database is getting on, in one line.
+#[must_use]
+pub fn training_status(cluster: &Cluster, database: &str) -> Option<String> {
+    let line = cluster.psql_in(database, PROGRESS).ok()?;
+    Some(line.trim().to_owned()).filter(|line| !line.is_empty())
 }
 
 fn load(progress: &Progress, arguments: &DemoArgs) -> Result<Dataset> {
@@ -145,17 +155,6 @@ fn load(progress: &Progress, arguments: &DemoArgs) -> Result<Dataset> {
             Ok(data)
         }),
     }
-}
-
-/// Loads a data set into the tables of the recommender `shop`.
-fn fill(cluster: &Cluster, data: &Dataset, step: &Step) -> Result<()> {
-    let items = format!("shop.item ({})", data.item_columns().join(", "));
-    cluster.copy_in(DATABASE, &items, |rows| data.copy_items(rows))?;
-    let interactions = format!("shop.interaction ({})", data.interaction_columns().join(", "));
-    cluster.copy_in(DATABASE, &interactions, |rows| data.copy_interactions(rows))?;
-    cluster.psql_in(DATABASE, "VACUUM ANALYZE shop.interaction, shop.item")?;
-    step.remark(format!("{} rows", grouped(data.items.len() + data.interactions.len())));
-    Ok(())
 }
 
 fn import(cluster: &Cluster, data: &Dataset, checkpoint: &Path) -> Result<()> {

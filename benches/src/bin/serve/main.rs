@@ -6,11 +6,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
-use pgrec_benches::{ml_1m_or_shop, python};
-use xtask::extension::installed;
+use pgrec_benches::{Server, ml_1m_or_shop, python};
 use xtask::process::streamed;
-use xtask::toolchain::{DEFAULT_MAJOR, PythonEnv};
-use xtask::{Cluster, Dataset, Home, Options, Progress};
+use xtask::toolchain::PythonEnv;
+use xtask::{Home, Progress};
 
 const DATABASE: &str = "serve";
 /// What both sides need; the peer needs PyTorch too.
@@ -38,38 +37,14 @@ fn main() -> Result<()> {
     let progress = Progress::new();
     let data = ml_1m_or_shop(&home, &progress, arguments.data)?;
     let python = python_for(&home, &progress, !arguments.no_peer)?;
-    let postgres = installed(&home, DEFAULT_MAJOR, &progress)?;
-    // Everything fits into memory on both sides.
-    let options = Options::new().set("shared_buffers", "256MB").set("max_wal_size", "4GB");
-    let cluster = progress.step(&format!("starting a private {}", postgres.version), |_| {
-        Cluster::temporary(&home, &postgres, "bench-serve", &options)
-    })?;
-    progress.step("loading items and interactions", |_| fill(&cluster, &data))?;
+    let server = Server::start(&home, &progress, "bench-serve")?;
+    server.load(&progress, DATABASE, &data)?;
 
     let mut bench = python.command();
-    bench.arg(home.repository().join("benches/serve/main.py")).arg(cluster.connection(DATABASE));
-    bench.arg("--pgbench").arg(postgres.program("pgbench"));
+    bench.arg(home.repository().join("benches/serve/main.py")).arg(server.cluster.connection(DATABASE));
+    bench.arg("--pgbench").arg(server.cluster.postgres().program("pgbench"));
     bench.args(arguments.quick.then_some("--quick")).args(arguments.no_peer.then_some("--no-peer"));
     streamed(&mut bench, "the measurements")
-}
-
-/// Makes the database as the tour in the README does.
-fn fill(cluster: &Cluster, data: &Dataset) -> Result<()> {
-    let dimension = data.dimension().map_or_else(|| "NULL".to_owned(), |dimension| dimension.to_string());
-    cluster.psql(&format!("CREATE DATABASE {DATABASE}"))?;
-    cluster.psql_in(
-        DATABASE,
-        &format!(
-            "SET client_min_messages = warning; CREATE EXTENSION pgrec CASCADE; \
-             SELECT rec_create('shop', dimension => {dimension}); \
-             ALTER DATABASE {DATABASE} SET search_path = shop, public;"
-        ),
-    )?;
-    let items = format!("shop.item ({})", data.item_columns().join(", "));
-    cluster.copy_in(DATABASE, &items, |rows| data.copy_items(rows))?;
-    let interactions = format!("shop.interaction ({})", data.interaction_columns().join(", "));
-    cluster.copy_in(DATABASE, &interactions, |rows| data.copy_interactions(rows))?;
-    cluster.psql_in(DATABASE, "VACUUM ANALYZE shop.interaction, shop.item").map(drop)
 }
 
 /// Python with the packages. Without PyTorch there is no peer, and the bench says so.

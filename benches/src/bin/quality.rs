@@ -1,0 +1,134 @@
+//! What models trained in the database are worth: several seeds, full ranking, and quality over minutes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Parser;
+use pgrec_benches::{Server, Training, ml_1m_or_shop};
+use xtask::{Home, Progress};
+
+/// Those that are compared: a label, the family, its parameters, and whether a seed changes anything.
+const CONTESTANTS: [(&str, &str, &str, bool); 4] = [
+    ("popularity", "popularity", "", false),
+    ("graph", "graph", "", false),
+    ("original", "sasrec", ORIGINAL, true),
+    ("sasrec", "sasrec", "", true),
+];
+
+/// SASRec as published: its block, its loss, Adam at .001 on the latest window.
+const ORIGINAL: &str = r#""form": "original", "loss": "bce", "shared_negatives": false, "dim": 50, "batch": 128,
+    "windows": "latest", "learning_rate": 0.001, "schedule": "constant", "warmup": 0, "weight_decay": 0,
+    "average": 0, "epochs": 200, "patience": 20"#;
+
+/// Validation figures this far apart are the same.
+const SAME: f64 = 0.003;
+
+/// Families trained in the database, by rec_evaluate.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench quality", bin_name = "cargo xtask bench quality")]
+struct Arguments {
+    /// A folder of data, may be given several times; without, ml-1m of the real data, else a generated shop
+    #[arg(long, value_name = "DIR")]
+    data: Vec<PathBuf>,
+    /// How many trainings of each family that begins at random
+    #[arg(long, default_value_t = 3)]
+    seeds: u32,
+    /// Only these; may be given several times
+    #[arg(long, value_parser = CONTESTANTS.map(|(label, ..)| label))]
+    only: Vec<String>,
+    /// More parameters of `sasrec`, as a JSON object
+    #[arg(long, default_value = "{}")]
+    params: String,
+}
+
+/// One training's figures.
+struct Run {
+    hr: f64,
+    ndcg: f64,
+    seconds: f64,
+    /// Seconds until the validation figure was that of the end, and for good.
+    settled: Option<f64>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let home = Home::locate()?;
+    let progress = Progress::new();
+    let server = Server::start(&home, &progress, "bench-quality")?;
+    let folders: Vec<Option<&Path>> = match arguments.data.as_slice() {
+        [] => vec![None],
+        folders => folders.iter().map(|folder| Some(folder.as_path())).collect(),
+    };
+    let mut results = Vec::new();
+    for (place, folder) in folders.into_iter().enumerate() {
+        let data = ml_1m_or_shop(&home, &progress, folder.map(Path::to_path_buf))?;
+        let name = folder.and_then(Path::file_name).map_or("default".into(), |name| name.to_string_lossy());
+        let database = format!("quality_{place}");
+        server.load(&progress, &database, &data)?;
+        drop(data);
+        for (label, family, own, random) in CONTESTANTS {
+            if !arguments.only.is_empty() && !arguments.only.iter().any(|only| only == label) {
+                continue;
+            }
+            let more = if label == "sasrec" { arguments.params.trim().trim_matches(['{', '}']) } else { own };
+            let mut runs = Vec::new();
+            for seed in 1..=if random { arguments.seeds } else { 1 } {
+                let model = format!("{label}_{seed}");
+                let params = [r#""leave_last": 2"#, &format!(r#""seed": {seed}"#), more]
+                    .into_iter()
+                    .filter(|part| !part.is_empty())
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                let training = Training { model: &model, family, params: &format!("{{{params}}}"), memory: None };
+                let cost = server.train(&progress, &database, &training)?;
+                runs.push(measured(&server, &database, &model, cost.seconds, seed == 1)?);
+            }
+            results.push(line(&name, label, &runs));
+            println!("{}", results.last().map_or("", String::as_str));
+        }
+    }
+    println!("\nResults\n{}", results.join("\n"));
+    Ok(())
+}
+
+/// What a model is worth on the events that it has not seen.
+fn measured(server: &Server, database: &str, model: &str, seconds: f64, show: bool) -> Result<Run> {
+    let metric = |name: &str| {
+        let query = format!("SELECT value FROM rec_evaluate('{model}', k => ARRAY[10]) WHERE metric = '{name}'");
+        server.number(database, &query)
+    };
+    let curve = server.curve(database, model)?;
+    let settled = curve.last().and_then(|_| {
+        let best = curve.iter().map(|&(_, value)| value).fold(0.0, f64::max);
+        curve.iter().find(|&&(_, value)| value >= best - SAME).map(|&(seconds, _)| seconds)
+    });
+    if show && !curve.is_empty() {
+        let every = curve.len().div_ceil(12);
+        let points = curve.iter().step_by(every).map(|(seconds, value)| format!("{seconds:.0} s {value:.4}"));
+        println!("    validation ndcg@10: {}", points.collect::<Vec<_>>().join(", "));
+    }
+    Ok(Run { hr: metric("hr")?, ndcg: metric("ndcg")?, seconds, settled })
+}
+
+/// One line of results: means, and the least and most of the seeds.
+fn line(data: &str, label: &str, runs: &[Run]) -> String {
+    let figure = |of: fn(&Run) -> f64| {
+        let values: Vec<f64> = runs.iter().map(of).collect();
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if values.len() > 1 { format!("{mean:.4} ({least:.4} … {most:.4})") } else { format!("{mean:.4}") }
+    };
+    let mean = |of: &dyn Fn(&Run) -> f64| runs.iter().map(of).sum::<f64>() / runs.len() as f64;
+    let settled = match runs.iter().all(|run| run.settled.is_some()) {
+        true => format!(", within {SAME} of its best after {:.0} s", mean(&|run| run.settled.unwrap_or(0.0))),
+        false => String::new(),
+    };
+    format!(
+        "RESULT quality.{data}.{label} hr@10 {} ndcg@10 {}, {} seeds, {:.0} s{settled}",
+        figure(|run| run.hr),
+        figure(|run| run.ndcg),
+        runs.len(),
+        mean(&|run| run.seconds),
+    )
+}

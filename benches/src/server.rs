@@ -1,0 +1,158 @@
+//! A private server with data sets in it, and trainings there.
+
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use xtask::demo::training_status;
+use xtask::extension::installed;
+use xtask::toolchain::DEFAULT_MAJOR;
+use xtask::{Cluster, Dataset, Home, Options, Progress};
+
+/// Between two looks at how much memory a training has.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// A server of this bench's own, removed with it.
+pub struct Server {
+    /// Where it runs.
+    pub cluster: Cluster,
+}
+
+/// A training to be done with the recommender `shop`.
+#[derive(Debug, Clone, Copy)]
+pub struct Training<'a> {
+    /// The model's name.
+    pub model: &'a str,
+    /// The family.
+    pub family: &'a str,
+    /// The family's parameters, as JSON.
+    pub params: &'a str,
+    /// `rec.training_memory`; absent: the server's default.
+    pub memory: Option<&'a str>,
+}
+
+/// What a training took, from reading to its stored model.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    /// On the clock.
+    pub seconds: f64,
+    /// Of all its threads.
+    pub cpu_seconds: f64,
+    /// Memory of its own at most, in bytes: neither shared buffers nor files.
+    pub memory: u64,
+}
+
+impl Server {
+    /// Starts a server that has everything in memory.
+    ///
+    /// # Errors
+    /// When the extension cannot be built, or the server does not start.
+    pub fn start(home: &Home, progress: &Progress, label: &str) -> Result<Self> {
+        let postgres = installed(home, DEFAULT_MAJOR, progress)?;
+        let options = Options::new().set("shared_buffers", "256MB").set("max_wal_size", "4GB");
+        let cluster = progress.step(&format!("starting a private {}", postgres.version), |_| {
+            Cluster::temporary(home, &postgres, label, &options)
+        })?;
+        Ok(Self { cluster })
+    }
+
+    /// Makes a database with a data set in it, as the tour in the README does.
+    ///
+    /// # Errors
+    /// When the server refuses something of it.
+    pub fn load(&self, progress: &Progress, database: &str, data: &Dataset) -> Result<()> {
+        progress.step("loading items and interactions", |_| {
+            let dimension = data.dimension().map_or_else(|| "NULL".to_owned(), |dimension| dimension.to_string());
+            self.cluster.psql(&format!("CREATE DATABASE {database}"))?;
+            self.cluster.psql_in(
+                database,
+                &format!(
+                    "SET client_min_messages = warning; CREATE EXTENSION pgrec CASCADE; \
+                     SELECT rec_create('shop', dimension => {dimension}); \
+                     ALTER DATABASE {database} SET search_path = shop, public;"
+                ),
+            )?;
+            data.fill(&self.cluster, database)
+        })
+    }
+
+    /// Seconds of training and validation NDCG@10 after every epoch that was validated.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn curve(&self, database: &str, model: &str) -> Result<Vec<(f64, f64)>> {
+        let query = format!(
+            "SELECT seconds, value FROM rec.curve WHERE model = '{model}' AND metric = 'ndcg@10' AND value IS NOT NULL
+             ORDER BY epoch"
+        );
+        let number = |text: &str| text.parse::<f64>().with_context(|| format!("the curve has {text:?}"));
+        let rows = self.ask(database, &query)?;
+        rows.lines()
+            .filter_map(|row| row.split_once('|'))
+            .map(|(seconds, value)| Ok((number(seconds)?, number(value)?)))
+            .collect()
+    }
+
+    /// What a query prints.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn ask(&self, database: &str, query: &str) -> Result<String> {
+        self.cluster.psql_in(database, query)
+    }
+
+    /// The first number a query prints.
+    ///
+    /// # Errors
+    /// The server's, and when it is not a number.
+    pub fn number(&self, database: &str, query: &str) -> Result<f64> {
+        let text = self.ask(database, query)?;
+        text.trim().parse().with_context(|| format!("{query}\nprints {text:?}, which is no number"))
+    }
+
+    /// Trains a model while the progress line says how far it is.
+    ///
+    /// # Errors
+    /// When the training fails.
+    pub fn train(&self, progress: &Progress, database: &str, training: &Training<'_>) -> Result<Cost> {
+        let Training { model, family, params, memory } = training;
+        let bound = memory.map_or_else(String::new, |memory| format!("SET rec.training_memory = '{memory}'; "));
+        let memory = progress.watched(
+            &format!("training {model}"),
+            || training_status(&self.cluster, database),
+            |_| {
+                let call = format!("CALL rec_train('{family}', '{params}', 'shop', '{model}')");
+                let call = format!("SET client_min_messages = warning; {bound}{call}");
+                self.watching_memory(database, || self.ask(database, &call).map(drop))
+            },
+        )?;
+        let of =
+            |column: &str| self.number(database, &format!("SELECT {column} FROM rec.models WHERE name = '{model}'"));
+        Ok(Cost { seconds: of("seconds")?, cpu_seconds: of("cpu_seconds")?, memory })
+    }
+
+    /// The most memory of its own that the training process had while `work` was done.
+    fn watching_memory(&self, database: &str, work: impl FnOnce() -> Result<()>) -> Result<u64> {
+        std::thread::scope(|scope| {
+            let (done, waiting) = channel::<()>();
+            let watch = scope.spawn(move || {
+                let (mut pid, mut most) = (None, 0);
+                while waiting.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                    pid = pid.or_else(|| self.ask(database, "SELECT pid FROM rec.progress").ok()?.parse::<u32>().ok());
+                    most = most.max(pid.and_then(anonymous).unwrap_or(0));
+                }
+                most
+            });
+            work()?;
+            drop(done);
+            Ok(watch.join().unwrap_or(0))
+        })
+    }
+}
+
+/// Bytes of a process that are backed by no file and shared with nobody.
+fn anonymous(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
