@@ -168,7 +168,7 @@ COMMENT ON COLUMN rec.training.niceness IS 'rec.training_niceness of the session
 COMMENT ON COLUMN rec.training.memory IS 'rec.training_memory of the session that asked for it, in kB.';
 COMMENT ON COLUMN rec.training.queued_at IS 'When it was asked for; the first is trained first.';
 COMMENT ON COLUMN rec.training.pid IS 'Background worker that trains it; NULL while it is queued.';
-COMMENT ON COLUMN rec.training.phase IS 'queued, reading, fitting, validating or storing.';
+COMMENT ON COLUMN rec.training.phase IS 'queued, reading, fitting, validating or storing. How many interactions have been read stands in pg_stat_activity.query.';
 COMMENT ON COLUMN rec.training.epoch IS 'Epoch under way, from 1; NULL for families without epochs.';
 COMMENT ON COLUMN rec.training.epochs IS 'Epochs at most; early stopping may end before.';
 COMMENT ON COLUMN rec.training.step IS 'Steps done: of the epoch, or of the phase where there are no epochs.';
@@ -241,7 +241,7 @@ COMMENT ON COLUMN rec.progress.model IS 'Name of the model.';
 COMMENT ON COLUMN rec.progress.family IS 'Its family.';
 COMMENT ON COLUMN rec.progress.model_id IS 'The model to be.';
 COMMENT ON COLUMN rec.progress.pid IS 'Background worker that trains it; NULL while it is queued.';
-COMMENT ON COLUMN rec.progress.phase IS 'queued, reading, fitting, validating or storing.';
+COMMENT ON COLUMN rec.progress.phase IS 'queued, reading, fitting, validating or storing. How many interactions have been read stands in pg_stat_activity.query.';
 COMMENT ON COLUMN rec.progress.epoch IS 'Epoch under way, from 1; NULL for families without epochs.';
 COMMENT ON COLUMN rec.progress.epochs IS 'Epochs at most; early stopping may end before.';
 COMMENT ON COLUMN rec.progress.step IS 'Steps done: of the epoch, or of the phase where there are no epochs.';

@@ -12,8 +12,8 @@ use crate::pg::interrupt::{self, SignalsBlocked};
 use crate::pg::process;
 use crate::settings;
 
-/// How often a NOTICE reports progress.
-const REPORT: Duration = Duration::from_secs(2);
+/// How often a NOTICE says how far something is.
+pub const REPORT: Duration = Duration::from_secs(2);
 
 /// The pool of this backend, started by the first call that needs it; never in the postmaster, which forks.
 fn own_pool() -> Result<&'static ThreadPool> {

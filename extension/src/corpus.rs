@@ -52,6 +52,14 @@ pub fn read(
     })
 }
 
+/// How far a reading is, in words.
+pub fn how_far(read: u64, expected: u64) -> String {
+    match expected {
+        0 => format!("reading, {read} interactions so far"),
+        expected => format!("reading, {read} interactions of about {expected}"),
+    }
+}
+
 fn read_events(
     recommender: &Recommender,
     needs: Needs,

@@ -1,6 +1,7 @@
 //! `rec_evaluate`, `rec_audit` and the metric behind the aggregates.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use pgrec_engine::evaluate::{self, By, EvalRow, Protocol, Report, Spec};
 use pgrec_engine::families::Needs;
@@ -150,7 +151,7 @@ fn evaluate(request: &Request, recommender: Option<&str>) -> Result<(Option<Stri
         Some(row) => {
             require_unseen(&row, request.protocol)?;
             let open = open::open_row(row)?;
-            let read = read_as_caller(&recommender)?;
+            let read = read_as_caller(&recommender, "rec_evaluate")?;
             let report = measure(&*open.model, &read.corpus, request)?;
             Ok((Some(open.row.name.clone()), open.row.family.clone(), report.rows))
         }
@@ -165,7 +166,7 @@ fn evaluate_family(request: &Request, recommender: &Recommender) -> Result<(Opti
         return Err(SqlError::parameter("leave_last and init cannot be given here")
             .hint("A family is fitted from scratch, without the last two events of every user."));
     }
-    let read = read_as_caller(recommender)?;
+    let read = read_as_caller(recommender, "rec_evaluate")?;
     if read.corpus.interactions() == 0 {
         return Err(nothing_to_train_on());
     }
@@ -185,8 +186,14 @@ fn evaluate_family(request: &Request, recommender: &Recommender) -> Result<(Opti
 }
 
 /// Everything that is bound, as the caller may see it.
-fn read_as_caller(recommender: &Recommender) -> Result<Read> {
-    corpus::read(recommender, Needs::ALL, corpus::MEMORY, &mut |_, _| ())
+fn read_as_caller(recommender: &Recommender, what: &str) -> Result<Read> {
+    let mut said = Instant::now();
+    corpus::read(recommender, Needs::ALL, corpus::MEMORY, &mut |read, expected| {
+        if said.elapsed() >= compute::REPORT {
+            said = Instant::now();
+            pgrx::notice!("{what}: {}", corpus::how_far(read, expected));
+        }
+    })
 }
 
 fn measure(model: &dyn Model, corpus: &Corpus, request: &Request) -> Result<Report> {
@@ -238,7 +245,7 @@ fn require_unseen(row: &model::ModelRow, protocol: Protocol) -> Result<()> {
 fn run_audit(recommender: Option<&str>) -> Result<Vec<audit::AuditRow>> {
     let recommender = recommender::resolve(Mode::Read, recommender)?;
     recommender.require_readable()?;
-    let read = read_as_caller(&recommender)?;
+    let read = read_as_caller(&recommender, "rec_audit")?;
     compute::run("rec_audit", |control| audit::audit(&read.corpus, AUDIT_SEED, control))
 }
 

@@ -109,8 +109,15 @@ impl<'a> Job<'a> {
     fn read(&self) -> Result<Input> {
         let recommender = recommender::resolve(Mode::Write, Some(&self.task.recommender))?;
         let owner = recommender.owner_oid()?;
-        let read =
-            role::as_owner(owner, || corpus::read(&recommender, self.family.needs, self.memory(), &mut |_, _| ()))?;
+        // Rows of the catalogue written now are seen by nobody before the reading is over; this is.
+        let mut shown = Instant::now();
+        let mut show = |read: u64, expected: u64| {
+            if shown.elapsed() >= PUBLISH {
+                shown = Instant::now();
+                self.show(&corpus::how_far(read, expected));
+            }
+        };
+        let read = role::as_owner(owner, || corpus::read(&recommender, self.family.needs, self.memory(), &mut show))?;
         if read.corpus.interactions() == 0 {
             return Err(nothing_to_train_on());
         }
