@@ -39,7 +39,7 @@ impl<'a, M: SequenceModel> Check<'a, M> {
         slice_events: usize,
         step_key: u64,
     ) -> Result<Self> {
-        let objective = Objective::new(options, &corpus.counts(), model.normalized())?;
+        let objective = Objective::new(options, corpus, model.normalized())?;
         let histories = Histories { corpus, held_out: HeldOut::Nobody };
         let mut samples = batches::samples(&histories, model.window(), Windows::Latest, &mut SplitMix::new(0));
         let slices = batches::slices(&mut samples, slice_events);

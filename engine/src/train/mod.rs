@@ -28,7 +28,7 @@ use pgrec_kernels::{Operators, Sequences};
 pub(crate) use checks::Check;
 #[cfg(test)]
 pub(crate) use double::Double;
-pub(crate) use options::SPARSE;
+pub(crate) use options::is_sparse;
 pub use options::{LossKind, NegativeSource, OptimizerKind, Options, Schedule, Windows};
 pub(crate) use parameters::{Init, Parameter, Parameters};
 pub(crate) use trainer::fit;

@@ -2,9 +2,9 @@
 
 use pgrec_kernels::{Losses, Negatives, TableGradient, Tensor};
 
-use super::options::{FULL_SOFTMAX, LossKind, NegativeSource, Options};
+use super::options::{FULL_SOFTMAX, LossKind, NegativeSource, Options, is_sparse};
 use crate::random::SplitMix;
-use crate::{Error, Result};
+use crate::{Corpus, Error, Result};
 
 /// What is minimised, worked out for one catalogue.
 pub(super) struct Objective {
@@ -22,11 +22,12 @@ pub(super) struct Objective {
 }
 
 impl Objective {
-    /// `counts` says how often each item is an answer.
-    pub(super) fn new(options: &Options, counts: &[u32], normalized: bool) -> Result<Self> {
+    /// For learning from `corpus` by vectors of length 1 or of any.
+    pub(super) fn new(options: &Options, corpus: &Corpus, normalized: bool) -> Result<Self> {
+        let counts = corpus.counts();
         let items = counts.len();
         let kind = match options.loss {
-            LossKind::Auto if items <= FULL_SOFTMAX => LossKind::Softmax,
+            LossKind::Auto if is_sparse(corpus) && items <= FULL_SOFTMAX => LossKind::Softmax,
             LossKind::Auto => LossKind::SampledSoftmax,
             kind => kind,
         };

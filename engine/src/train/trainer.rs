@@ -15,7 +15,7 @@ use super::parameters::Parameters;
 use super::tape::Dropout;
 use super::validation::{METRIC, Validation};
 use super::workers::{RANGE, Step, Workers};
-use super::{SequenceModel, schedule};
+use super::{SequenceModel, is_sparse, schedule};
 use crate::control::TrainingProgress;
 use crate::families::{Fitted, Training};
 use crate::random::SplitMix;
@@ -40,7 +40,7 @@ pub(crate) fn fit<M: SequenceModel>(
     options.check()?;
     let learnt = training.corpus.without_last(training.leave_last);
     let (histories, validation) = Validation::split(training, &learnt, options.validation_users);
-    let objective = Objective::new(options, &learnt.counts(), model.normalized())?;
+    let objective = Objective::new(options, &learnt, model.normalized())?;
     let mut run = Run::new(training, options, model, parameters, &histories, &objective)?;
     run.epochs(&validation)?;
     run.finish()
@@ -98,7 +98,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             histories,
             objective,
             batch: options.histories_a_step(events),
-            dropout: options.dropout_for(events),
+            dropout: options.dropout_for(is_sparse(corpus)),
             device,
             workers: Workers::new(device, &parameters, threads, objective.is_dense(), unit_rows),
             optimizer: Optimizer::new(options, &parameters),

@@ -51,7 +51,6 @@ enum Form {
 
 impl Params {
     fn config(&self, corpus: &Corpus, loss: LossKind) -> Config {
-        let sparse = (corpus.interactions() as f64) < train::SPARSE * corpus.users() as f64;
         let binary = matches!(loss, LossKind::Bce | LossKind::Gbce);
         let form = self.form.unwrap_or(Form::PreLn);
         let wide = matches!(form, Form::PreLn | Form::PostLn);
@@ -73,7 +72,7 @@ impl Params {
             positions: Positions::FromEnd,
             normalized: self
                 .normalized
-                .unwrap_or(form == Form::HstuBaseline || form == Form::PreLn && sparse && !binary),
+                .unwrap_or(form == Form::HstuBaseline || form == Form::PreLn && train::is_sparse(corpus) && !binary),
         }
     }
 
