@@ -18,7 +18,7 @@ const CONTESTANTS: [(&str, &str, &str, bool); 4] = [
 /// SASRec as published: its block, its loss, Adam at .001 on the latest window.
 const ORIGINAL: &str = r#""form": "original", "loss": "bce", "shared_negatives": false, "dim": 50, "batch": 128,
     "windows": "latest", "learning_rate": 0.001, "schedule": "constant", "warmup": 0, "weight_decay": 0,
-    "average": 0, "epochs": 200, "patience": 20"#;
+    "average": 0, "anneal_dropout": 0, "epochs": 200, "patience": 20"#;
 
 /// Validation figures this far apart are the same.
 const SAME: f64 = 0.003;

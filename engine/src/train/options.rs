@@ -55,6 +55,10 @@ pub struct Options {
     pub dropout: Option<f64>,
     /// Share of the attention weights that falls away; absent: as `dropout`.
     pub attention_dropout: Option<f64>,
+    /// Share of the training, at its end, over which dropout falls to nothing in a straight line (annealed dropout,
+    /// Rennie, Goel & Thomas 2014); 0: it stays; absent: 0.4 where histories have fewer than 20 events on average,
+    /// else 1.
+    pub anneal_dropout: Option<f64>,
     /// Users whose validation event is ranked after each epoch, at most.
     pub validation_users: usize,
     /// Epochs between validations.
@@ -149,6 +153,7 @@ impl Default for Options {
             windows: Windows::All,
             dropout: None,
             attention_dropout: None,
+            anneal_dropout: None,
             validation_users: 10_000,
             validate_every: 1,
             average: 0.995,
@@ -179,12 +184,20 @@ impl Options {
         Dropout { hidden, attention: self.attention_dropout.map_or(hidden, |rate| rate as f32) }
     }
 
+    /// The share of the training over which that becomes nothing.
+    pub(super) fn annealing_for(&self, sparse: bool) -> f64 {
+        self.anneal_dropout.unwrap_or(if sparse { 0.4 } else { 1.0 })
+    }
+
     /// Refuses what makes no training.
     pub(crate) fn check(&self) -> Result<()> {
         let wrong = |what: &str| Err(Error::Parameter(what.to_owned()));
         let share = |x: f64| (0.0..1.0).contains(&x);
         if ![self.dropout, self.attention_dropout].into_iter().flatten().all(share) {
             return wrong("dropout and attention_dropout are shares, from 0 to below 1");
+        }
+        if !self.anneal_dropout.is_none_or(|part| (0.0..=1.0).contains(&part)) {
+            return wrong("anneal_dropout is a share, from 0 to 1");
         }
         if !(share(self.beta1) && share(self.beta2) && share(self.average)) {
             return wrong("beta1, beta2 and average are decays, from 0 to below 1");

@@ -1,4 +1,4 @@
-//! The learning rate over the steps of a training.
+//! The learning rate and dropout over the steps of a training.
 
 use super::options::{Options, Schedule};
 
@@ -18,9 +18,25 @@ pub(super) fn rate(options: &Options, step: u64, steps: u64) -> f64 {
     options.learning_rate * warm * left
 }
 
+/// What is left of dropout at step `step` (from 0) of `steps`, as a share of it, where it falls to nothing over the
+/// last `annealing` of them.
+pub(super) fn dropout_left(annealing: f64, step: u64, steps: u64) -> f64 {
+    let left = steps.saturating_sub(step) as f64 / steps.max(1) as f64;
+    if left < annealing { left / annealing } else { 1.0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dropout_stays_and_then_falls_to_nothing() {
+        let left = |annealing, step| dropout_left(annealing, step, 100);
+        assert_eq!([left(0.0, 0), left(0.0, 99), left(0.0, 100)], [1.0; 3]);
+        assert_eq!([left(0.2, 0), left(0.2, 80), left(0.2, 90), left(0.2, 100)], [1.0, 1.0, 0.5, 0.0]);
+        assert_eq!([left(1.0, 0), left(1.0, 75)], [1.0, 0.25]);
+        assert_eq!(dropout_left(1.0, 0, 0), 0.0);
+    }
 
     #[test]
     fn the_rate_rises_then_falls_to_its_end() {

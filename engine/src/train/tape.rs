@@ -36,6 +36,13 @@ pub(crate) struct Dropout {
     pub(crate) attention: f32,
 }
 
+impl Dropout {
+    /// Both shares times `factor`.
+    pub(crate) fn scaled(self, factor: f32) -> Self {
+        Self { hidden: self.hidden * factor, attention: self.attention * factor }
+    }
+}
+
 /// The way back of one operator: from the derivative of its result to those of its operands and weights.
 type Step<'a, D> = Box<dyn FnOnce(&D, <D as Operators>::Matrix, &mut Flow<'_, D>) + 'a>;
 

@@ -56,6 +56,8 @@ struct Run<'a, M> {
     /// Histories in a step.
     batch: usize,
     dropout: Dropout,
+    /// Share of the training over which that becomes nothing.
+    annealing: f64,
     device: Cpu,
     workers: Workers,
     optimizer: Optimizer,
@@ -90,6 +92,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         let device = Cpu::new();
         let now = Instant::now();
         let corpus = histories.corpus;
+        let sparse = is_sparse(corpus);
         let events = (corpus.interactions() as f64 / corpus.users().max(1) as f64).min(model.window() as f64);
         Ok(Self {
             training,
@@ -98,7 +101,8 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             histories,
             objective,
             batch: options.histories_a_step(events),
-            dropout: options.dropout_for(is_sparse(corpus)),
+            dropout: options.dropout_for(sparse),
+            annealing: options.annealing_for(sparse),
             device,
             workers: Workers::new(device, &parameters, threads, objective.is_dense(), unit_rows),
             optimizer: Optimizer::new(options, &parameters),
@@ -180,7 +184,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
                 histories: self.histories,
                 samples,
                 slices: &slices,
-                dropout: self.dropout,
+                dropout: self.dropout.scaled(schedule::dropout_left(self.annealing, self.steps, all_steps) as f32),
                 weight: 1.0 / batches::events(samples) as f32,
                 epoch_key,
                 step_key: SplitMix::new(self.training.seed ^ self.steps).next(),

@@ -9,7 +9,7 @@ use super::config::SCORED;
 use super::encoder::Encoder;
 use super::{Block, Config, NAME, Nonlinearity, Positions, SEGMENT, SEGMENT_ABOVE};
 use crate::families::{Fitted, Training, params};
-use crate::train::{self, Init, LossKind, Options, Parameter, Parameters, SequenceModel};
+use crate::train::{self, Init, LossKind, Options, Parameter, Parameters, SequenceModel, Windows};
 use crate::{Artifact, ArtifactBuilder, Control, Corpus, Error, ItemIds, Result};
 
 /// The family's own parameters. Absent: what the form has, or the model that training starts from.
@@ -111,8 +111,16 @@ fn defaults(training: &Training<'_>) -> Options {
     let options = Options::default();
     match training.start {
         None => options,
-        // The vectors are good already: few, careful steps.
-        Some(_) => Options { epochs: 3, learning_rate: 3e-4, patience: 0, ..options },
+        // The vectors are good already: one careful pass over what is latest. Without dropout it gains more than with,
+        // also when it follows seven others.
+        Some(_) => Options {
+            epochs: 1,
+            learning_rate: 3e-4,
+            patience: 0,
+            windows: Windows::Latest,
+            dropout: Some(0.0),
+            ..options
+        },
     }
 }
 
