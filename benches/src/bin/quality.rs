@@ -125,10 +125,10 @@ fn line(data: &str, label: &str, runs: &[Run]) -> String {
         false => String::new(),
     };
     format!(
-        "RESULT quality.{data}.{label} hr@10 {} ndcg@10 {}, {} seeds, {:.0} s{settled}",
+        "RESULT quality.{data}.{label} hr@10 {} ndcg@10 {}, {}, {:.0} s{settled}",
         figure(|run| run.hr),
         figure(|run| run.ndcg),
-        runs.len(),
+        if runs.len() > 1 { format!("{} seeds", runs.len()) } else { "one seed".to_owned() },
         mean(&|run| run.seconds),
     )
 }

@@ -115,6 +115,7 @@ impl Run {
         let mut params = json!({
             "form": "original", "dim": 64, "blocks": 2, "heads": 1, "ffn": 64, "activation": "relu",
             "window": WINDOW, "windows": "latest", "batch": BATCH, "dropout": 0.2, "attention_dropout": 0.2,
+            "anneal_dropout": 0.0,
             "optimizer": "adamw", "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.98, "weight_decay": 0.0, "clip": 0.0,
             "schedule": "constant", "warmup": 1, "average": 0.0,
             "epochs": epochs, "patience": 0, "validate_every": epochs, "validation_users": 1,

@@ -180,6 +180,7 @@ fn what_cannot_be_trained_is_refused_with_the_reason() {
     assert!(why.contains("`dim`") && why.contains("learning_rate"), "{why}");
     for wrong in [
         json!({ "dropout": 1.0 }),
+        json!({ "anneal_dropout": 1.5 }),
         json!({ "epochs": 0 }),
         json!({ "learning_rate": -1 }),
         json!({ "loss": "hinge" }),
