@@ -269,6 +269,19 @@ fn what_is_dropped_is_not_trained_to_the_end() {
         server.cluster.psql("DROP DATABASE fourth WITH (FORCE)").unwrap();
         timely("database is dropped", told.elapsed(), WORKER_AIM, WORKER_LIMIT);
         assert_eq!(server.cluster.psql(pgrec_tests::WORKERS).unwrap(), "0");
+
+        // Without FORCE the server waits five seconds for a training to end.
+        let database = Database::copy(&server.cluster, "template", "fifth");
+        database.run(&format!("SELECT rec_train_start({ENDLESS}); SELECT rec_train_start({ENDLESS})"));
+        database.wait_until_fitting("sasrec_1");
+        server.cluster.psql("ALTER DATABASE fifth RENAME TO sixth").unwrap();
+        let models = "SELECT name, state, reason FROM rec.models ORDER BY 1";
+        assert_eq!(
+            server.cluster.psql_in("sixth", models).unwrap(),
+            "sasrec_1|failed|cancelled: the database was to be dropped or renamed\nsasrec_2|queued|"
+        );
+        server.cluster.psql_in("sixth", &format!("SELECT rec_train_start({ENDLESS})")).unwrap();
+        server.cluster.psql("DROP DATABASE sixth").unwrap();
         assert!(!server.cluster.log().contains("terminated by signal"), "{}", server.cluster.log());
     });
 }

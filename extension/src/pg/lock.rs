@@ -1,5 +1,6 @@
 //! Advisory locks of the session, taken without SQL: they are held across transactions and end with the process, so
-//! they show who is alive. `pg_locks` lists them like those of `pg_advisory_lock(int, int)`.
+//! they show who is alive. `pg_locks` lists them like those of `pg_advisory_lock(int, int)`. And the lock of the
+//! database, which is only looked at.
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -47,7 +48,10 @@ impl Lock {
 
     /// Whether no other process holds it.
     pub fn is_free(self) -> bool {
-        let mode = pg_sys::ShareLock;
+        self.is_free_for(pg_sys::ShareLock)
+    }
+
+    fn is_free_for(self, mode: u32) -> bool {
         let free = self.take(mode, true);
         if free {
             // SAFETY: taken in this mode just now.
@@ -61,6 +65,20 @@ impl Lock {
         let outcome = unsafe { pg_sys::LockAcquire(&self.0, mode as pg_sys::LOCKMODE, true, try_only) };
         outcome != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
     }
+}
+
+/// Whether a session waits for the last of the others to leave this database, so that it can drop or rename it.
+pub fn database_is_wanted() -> bool {
+    let database = Lock(pg_sys::LOCKTAG {
+        locktag_field1: Oid::INVALID.to_u32(),
+        locktag_field2: pg_sys::DatabaseRelationId.to_u32(),
+        // SAFETY: a global set at the start of the backend.
+        locktag_field3: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    });
+    !database.is_free_for(pg_sys::AccessShareLock)
 }
 
 /// A lock held by this process until dropped. Where a panic unwinds it stays until the process ends.

@@ -21,7 +21,7 @@ use crate::catalog::{artifact, deployment, model};
 use crate::compute;
 use crate::corpus::{self, Read};
 use crate::error::{Result, SqlError};
-use crate::pg::lock::Held;
+use crate::pg::lock::{self, Held};
 use crate::pg::spi::Mode;
 use crate::pg::{interrupt, process, role, transaction};
 use crate::storage::open;
@@ -245,6 +245,9 @@ impl<'a> Job<'a> {
                 interrupt::sleep(Duration::ZERO);
                 if training::is_forsaken(self.task) {
                     return Err(training::forsaken());
+                }
+                if lock::database_is_wanted() {
+                    return Err(training::cancelled("cancelled: the database was to be dropped or renamed"));
                 }
                 self.publish(phase, &progress_of(control))
             })

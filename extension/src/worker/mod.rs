@@ -16,7 +16,7 @@ pub mod wait;
 
 use crate::catalog::training::{self, Head};
 use crate::error::Result;
-use crate::pg::transaction;
+use crate::pg::{lock, transaction};
 
 /// The life of a worker: to be called once, in its process.
 pub fn main() {
@@ -30,6 +30,9 @@ fn work_through_queue() -> Result<()> {
         let Some(place) = queue::place() else { return Ok(()) };
         transaction::run(training::sweep)?;
         while transaction::run(training::any_queued)? {
+            if lock::database_is_wanted() {
+                return Ok(());
+            }
             let slot = queue::slot()?;
             match transaction::run(training::claim)? {
                 Head::Task(task, alive) => job::run(&task, alive),
