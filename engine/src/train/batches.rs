@@ -46,6 +46,12 @@ pub(super) struct Sample {
     len: u32,
 }
 
+/// What [`samples`] takes at most, in bytes.
+pub(super) fn bytes(corpus: &Corpus, window: usize) -> usize {
+    // A history is cut at one place more than whole windows fit, which may leave a shorter one on either side.
+    size_of::<Sample>().saturating_mul(2 * corpus.users() + corpus.interactions() / window.max(1))
+}
+
 /// The samples of one epoch in the order in which steps take them.
 ///
 /// With [`Windows::All`] each history is cut into windows at a place drawn anew, so that every event is an answer

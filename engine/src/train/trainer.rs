@@ -88,10 +88,11 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         let threads = rayon::current_num_threads();
         let unit_rows = model.normalized().then(|| model.items());
         let scored = unit_rows.map(|items| parameters.tensor(items).clone());
-        check_memory(training, options, &parameters, scored.as_ref(), threads)?;
+        let corpus = histories.corpus;
+        let windows = batches::bytes(corpus, model.window());
+        check_memory(training, options, &parameters, scored.as_ref(), threads, windows)?;
         let device = Cpu::new();
         let now = Instant::now();
-        let corpus = histories.corpus;
         let sparse = is_sparse(corpus);
         let events = (corpus.interactions() as f64 / corpus.users().max(1) as f64).min(model.window() as f64);
         Ok(Self {
@@ -247,24 +248,25 @@ impl<'a, M: SequenceModel> Run<'a, M> {
     }
 }
 
-/// Refuses a training whose weights, gradients and optimiser do not fit the bound.
+/// Refuses a training whose weights, gradients, optimiser and `windows` (bytes) do not fit the bound.
 fn check_memory(
     training: &Training<'_>,
     options: &Options,
     parameters: &Parameters,
     scored: Option<&Tensor>,
     threads: usize,
+    windows: usize,
 ) -> Result<()> {
     // The weights, the best of them, perhaps their mean; the optimiser; a gradient a worker.
     let copies = 2 + usize::from(options.average > 0.0) + threads;
     let needed = parameters.len().saturating_mul(4 * copies + Optimizer::bytes_a_number(options));
     // The table that is scored, and a gradient of it a worker.
     let scored = scored.map_or(0, |scored| scored.as_slice().len().saturating_mul(4 * (1 + threads)));
-    let needed = needed.saturating_add(scored);
+    let needed = needed.saturating_add(scored).saturating_add(windows);
     if needed > training.memory {
         let mb = |bytes: usize| bytes.div_ceil(1 << 20);
         return Err(Error::Memory(format!(
-            "out of training memory: {} MB for weights and gradients, the bound is {} MB; fewer threads, a smaller dim \
+            "out of training memory: {} MB for weights, gradients and the places of histories, the bound is {} MB; fewer threads, a smaller dim \
              or the loss \"sampled_softmax\" need less",
             mb(needed),
             mb(training.memory)
