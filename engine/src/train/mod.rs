@@ -35,6 +35,9 @@ pub(crate) use trainer::fit;
 
 use crate::{ArtifactBuilder, Result};
 
+/// Numbers of a weight that one task works on: small enough to share out, large enough to be worth a task.
+const RANGE: usize = 1 << 15;
+
 /// A network that turns a history into the vector by which the next item is found.
 pub(crate) trait SequenceModel: Sync {
     /// Most events it looks at.

@@ -3,11 +3,9 @@
 use pgrec_kernels::{AdaGrad, AdamW, Optimizers, TableGradient, Tensor};
 use rayon::prelude::*;
 
+use super::RANGE;
 use super::options::{OptimizerKind, Options};
 use super::parameters::Parameters;
-
-/// Numbers of a weight that one task steps: small enough to share out, large enough to be worth a task.
-const RANGE: usize = 1 << 15;
 
 /// What the optimiser remembers of every number.
 pub(super) struct Optimizer {

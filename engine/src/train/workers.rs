@@ -6,12 +6,12 @@ use pgrec_kernels::cpu::{Cpu, Matrix, keep_buffers};
 use pgrec_kernels::{Losses, Optimizers, TableGradient, Tensor};
 use rayon::prelude::*;
 
-use super::SequenceModel;
 use super::batches::{Histories, Sample, Slice};
 use super::objective::Objective;
 use super::optimizer::Gradient;
 use super::parameters::{Gradients, Parameter, Parameters, Slot, zero_rows};
 use super::tape::{Dropout, Tape};
+use super::{RANGE, SequenceModel};
 use crate::random::SplitMix;
 use crate::{Control, Error, Result};
 
@@ -158,9 +158,6 @@ fn sum_tables(device: &Cpu, mut tables: Vec<&mut TableGradient>) {
         *table = gradient;
     }
 }
-
-/// Numbers of a table that one task works on.
-pub(super) const RANGE: usize = 1 << 15;
 
 /// Bytes of dropped matrices that a thread keeps for its next slice: some 30 of 256 rows of 64 numbers a block.
 const KEPT: usize = 64 << 20;

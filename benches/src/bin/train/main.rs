@@ -100,7 +100,7 @@ fn main() -> Result<()> {
     let rounds = arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 3 });
     let ours = Ours { program: std::env::current_exe().context("finding this program")?, threads };
     let peer = if arguments.no_peer { None } else { peer_or_none(&home, &progress, threads)? };
-    progress.say(&format!("  {threads} threads of {cores}{}", busy()));
+    progress.say(&format!("  threads: {threads}, cores: {cores}{}", busy()));
     let mut report = Report::default();
     for loss in Loss::ALL {
         let peer = match &peer {
