@@ -10,7 +10,7 @@ use crate::catalogue::IdKind;
 use crate::{Error, Result};
 
 /// Builds a [`Corpus`] from rows in one pass: 4 bytes an event (12 with times) and 8 a user, which go to files once
-/// memory is full, beside one entry an item, which stays in memory.
+/// they are too many for memory, beside one entry an item, which stays there.
 ///
 /// Events come user by user, oldest first: [`CorpusBuilder::user`] begins the next user. Items may be described
 /// before, between or after the events that touch them; described items without events are in the catalogue too.
@@ -42,9 +42,9 @@ impl CorpusBuilder {
         Self::with_memory(kind, Memory { bound: usize::MAX, spills: None, grown: 0 })
     }
 
-    /// A builder that takes at most `bytes` of memory, give or take a few hundred kilobytes: histories that do not
-    /// fit go to files that `spills` makes. [`Error::Memory`] from any call when what is known of the items does
-    /// not fit by itself.
+    /// A builder that takes at most `bytes` of memory, give or take a few hundred kilobytes: histories that need more
+    /// than half of what the items leave, so that a model can be fitted in the rest, go to files that `spills` makes.
+    /// [`Error::Memory`] from any call when what is known of the items does not fit by itself.
     pub fn bounded(kind: IdKind, bytes: usize, spills: Spills) -> Self {
         Self::with_memory(kind, Memory { bound: bytes, spills: Some(spills), grown: 0 })
     }
@@ -172,7 +172,7 @@ impl CorpusBuilder {
             )));
         }
         let histories = self.offsets.resident() + self.events.resident() + self.times.resident();
-        if items + histories > self.memory.bound
+        if histories > (self.memory.bound - items) / 2
             && let Some(mut create) = self.memory.spills.take()
         {
             self.offsets.spill(create()?)?;

@@ -102,6 +102,20 @@ fn nothing_is_written_while_it_fits() {
 }
 
 #[test]
+fn half_of_the_memory_is_left_for_the_model() {
+    for (bound, fits) in [(24 << 20, true), (6 << 20, false)] {
+        let (spills, written) = pages();
+        let mut builder = CorpusBuilder::bounded(IdKind::Int, bound, spills);
+        builder.user().unwrap();
+        for event in 0..1 << 20 {
+            builder.event(ItemKey::Int(event % 7), None).unwrap();
+        }
+        let resident = builder.finish().unwrap().resident();
+        assert_eq!((resident > 0, written.get() == 0), (fits, fits), "{resident} bytes of {bound}");
+    }
+}
+
+#[test]
 fn items_that_do_not_fit_are_an_error_that_says_so() {
     let bounded = || CorpusBuilder::bounded(IdKind::Int, 1 << 20, pages().0);
     let mut many = bounded();
