@@ -150,9 +150,45 @@ impl Server {
     }
 }
 
+/// One JSON object of the members in `parts`, with braces around them or without.
+#[must_use]
+pub fn object(parts: &[&str]) -> String {
+    let bare =
+        |part: &str| part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(part).trim().to_owned();
+    let members = parts.iter().map(|part| bare(part.trim()));
+    format!("{{{}}}", members.filter(|members| !members.is_empty()).collect::<Vec<_>>().join(", "))
+}
+
+/// The highest value of a [`Server::curve`]; 0 for an empty one.
+#[must_use]
+pub fn best(curve: &[(f64, f64)]) -> f64 {
+    curve.iter().map(|&(_, value)| value).fold(0.0, f64::max)
+}
+
 /// Bytes of a process that are backed by no file and shared with nobody.
 fn anonymous(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_become_one_object() {
+        assert_eq!(
+            object(&[r#""seed": 1"#, "", "{}", r#" {"dim": 8, "loss": "bce"} "#]),
+            r#"{"seed": 1, "dim": 8, "loss": "bce"}"#
+        );
+        assert_eq!(object(&[r#"{"a": {"b": 1}}"#]), r#"{"a": {"b": 1}}"#);
+        assert_eq!(object(&[]), "{}");
+    }
+
+    #[test]
+    fn the_best_of_nothing_is_nothing() {
+        assert_eq!(best(&[]), 0.0);
+        assert_eq!(best(&[(1.0, 0.1), (2.0, 0.3), (3.0, 0.2)]), 0.3);
+    }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Parser;
-use pgrec_benches::{Server, Training, ml_1m_or_shop};
+use pgrec_benches::{Server, Training, best, ml_1m_or_shop, object};
 use xtask::{Home, Progress};
 
 /// Those that are compared: a label, the family, its parameters, and whether a seed changes anything.
@@ -46,7 +46,7 @@ struct Run {
     hr: f64,
     ndcg: f64,
     seconds: f64,
-    /// Seconds until the validation figure was that of the end, and for good.
+    /// Seconds until the validation figure was within [`SAME`] of its best.
     settled: Option<f64>,
 }
 
@@ -70,16 +70,12 @@ fn main() -> Result<()> {
             if !arguments.only.is_empty() && !arguments.only.iter().any(|only| only == label) {
                 continue;
             }
-            let more = if label == "sasrec" { arguments.params.trim().trim_matches(['{', '}']) } else { own };
+            let more = if label == "sasrec" { arguments.params.as_str() } else { own };
             let mut runs = Vec::new();
             for seed in 1..=if random { arguments.seeds } else { 1 } {
                 let model = format!("{label}_{seed}");
-                let params = [r#""leave_last": 2"#, &format!(r#""seed": {seed}"#), more]
-                    .into_iter()
-                    .filter(|part| !part.is_empty())
-                    .collect::<Vec<_>>()
-                    .join(", ");
-                let training = Training { model: &model, family, params: &format!("{{{params}}}"), memory: None };
+                let params = object(&[r#""leave_last": 2"#, &format!(r#""seed": {seed}"#), more]);
+                let training = Training { model: &model, family, params: &params, memory: None };
                 let cost = server.train(&progress, &database, &training)?;
                 runs.push(measured(&server, &database, &model, cost.seconds, seed == 1)?);
             }
@@ -98,10 +94,8 @@ fn measured(server: &Server, database: &str, model: &str, seconds: f64, show: bo
         server.number(database, &query)
     };
     let curve = server.curve(database, model)?;
-    let settled = curve.last().and_then(|_| {
-        let best = curve.iter().map(|&(_, value)| value).fold(0.0, f64::max);
-        curve.iter().find(|&&(_, value)| value >= best - SAME).map(|&(seconds, _)| seconds)
-    });
+    let best = best(&curve);
+    let settled = curve.iter().find(|&&(_, value)| value >= best - SAME).map(|&(seconds, _)| seconds);
     if show && !curve.is_empty() {
         let every = curve.len().div_ceil(12);
         let points = curve.iter().step_by(every).map(|(seconds, value)| format!("{seconds:.0} s {value:.4}"));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
-use pgrec_benches::{Cost, Server, Training, ml_1m_or_shop};
+use pgrec_benches::{Cost, Server, Training, best, ml_1m_or_shop, object};
 use xtask::progress::grouped;
 use xtask::{Dataset, Home, Progress};
 
@@ -47,14 +47,10 @@ fn main() -> Result<()> {
     let train = |model: &str, seed: u32, start: Option<&str>| -> Result<(Cost, f64)> {
         let more = if start.is_some() { &arguments.refresh } else { &arguments.params };
         let init = start.map_or_else(String::new, |start| format!("\"init\": \"{start}\""));
-        let own = more.trim().trim_matches(['{', '}']);
-        let parts = [r#""leave_last": 2"#, &format!("\"seed\": {seed}"), &init, own];
-        let params = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
-        let params = format!("{{{params}}}");
+        let params = object(&[r#""leave_last": 2"#, &format!("\"seed\": {seed}"), &init, more]);
         let training = Training { model, family: &arguments.family, params: &params, memory: None };
         let cost = server.train(&progress, DATABASE, &training)?;
-        let best = server.curve(DATABASE, model)?.iter().map(|&(_, value)| value).fold(0.0, f64::max);
-        Ok((cost, best))
+        Ok((cost, best(&server.curve(DATABASE, model)?)))
     };
     for seed in 1..=arguments.seeds {
         train(&format!("known_{seed}"), seed, None)?;
