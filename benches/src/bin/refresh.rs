@@ -57,9 +57,12 @@ fn main() -> Result<()> {
     }
     new.fill(&server.cluster, DATABASE)?;
     let mut results = Vec::new();
+    let (mut losses, mut shares) = (Vec::new(), Vec::new());
     for seed in 1..=arguments.seeds {
         let (whole, anew) = train(&format!("anew_{seed}"), seed, None)?;
         let (part, refreshed) = train(&format!("refreshed_{seed}"), seed, Some(&format!("known_{seed}")))?;
+        losses.push(anew - refreshed);
+        shares.push(100.0 * part.cpu_seconds / whole.cpu_seconds);
         results.push(format!(
             "RESULT refresh.{seed} validation ndcg@10 anew {anew:.4} refreshed {refreshed:.4} ({:+.4}); {:.1} s and \
              {:.1} s ({:.1} %); {:.1} and {:.1} cpu s ({:.1} %)",
@@ -73,8 +76,23 @@ fn main() -> Result<()> {
         ));
         println!("{}", results.last().map_or("", String::as_str));
     }
+    let (loss, error) = mean(&losses);
+    results.push(format!(
+        "RESULT refresh.mean of {}: ndcg@10 {loss:.4} (standard error {error:.4}) below a training anew for {:.1} % of its \
+         cpu time",
+        losses.len(),
+        mean(&shares).0,
+    ));
     println!("\nResults\n{}", results.join("\n"));
     Ok(())
+}
+
+/// The mean of some measurements and its standard error.
+fn mean(values: &[f64]) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, (squares / (count - 1.0).max(1.0) / count).sqrt())
 }
 
 /// All but the newest share of the interactions, and those. Where only the order of each user's events is known, the
