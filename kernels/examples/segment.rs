@@ -50,7 +50,6 @@ fn measure(name: &str, vectors: &[f32], query_sets: &[(&str, &[f32])], options: 
     let start = Instant::now();
     let segment = Segment::view(Arc::new(bytes)).unwrap_or_else(|error| panic!("{error}"));
     report("view_ms", start.elapsed().as_secs_f64() * 1e3, "ms");
-    report("private_bytes_per_vector", segment.private_bytes() as f64 / segment.len() as f64, "B");
     let items = Tensor::from_vec(vectors.to_vec(), vec![segment.len(), DIM]).unwrap_or_else(|error| panic!("{error}"));
     for (set, queries) in query_sets {
         for k in [10, 100] {

@@ -19,5 +19,5 @@ pub use error::KernelError;
 pub use gradient::{PartialSum, TableGradient};
 pub use loss::{Losses, Negatives};
 pub use optimizer::{AdaGrad, AdamW, Optimizers};
-pub use segment::{Segment, SegmentOptions};
+pub use segment::{Format, Found, Metric, Query, Scalar, Segment, SegmentBuilder, SegmentOptions, Walk, normalise};
 pub use tensor::{Bytes, Tensor};

@@ -34,6 +34,19 @@ unsafe fn first(count: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - count).cast()) }
 }
 
+/// `count ≤ 8` numbers of 16 bits, then zeros.
+/// # Safety
+/// `from` is readable for `count` numbers.
+#[inline(always)]
+unsafe fn first_halves(from: *const u16, count: usize) -> __m128i {
+    let mut halves = [0u16; 8];
+    // SAFETY: the caller's; the copy is of bytes, so any alignment will do.
+    unsafe {
+        std::ptr::copy_nonoverlapping(from.cast::<u8>(), halves.as_mut_ptr().cast(), 2 * count);
+        _mm_loadu_si128(halves.as_ptr().cast())
+    }
+}
+
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const TILE_ROWS: usize = 6;
@@ -62,6 +75,32 @@ impl Simd for Avx2 {
     unsafe fn store_part(self, to: *mut f32, count: usize) {
         // SAFETY: masked-out lanes are not accessed.
         unsafe { _mm256_maskstore_ps(to, first(count), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16, count: usize) -> Self {
+        // SAFETY: the caller has AVX2 and F16C, and `count` readable numbers; no more are copied.
+        unsafe {
+            let bits = if count == 8 { _mm_loadu_si128(from.cast()) } else { first_halves(from, count) };
+            Self(_mm256_cvtph_ps(bits))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16, count: usize) -> Self {
+        // SAFETY: as in `load_f16`.
+        unsafe {
+            let bits = if count == 8 { _mm_loadu_si128(from.cast()) } else { first_halves(from, count) };
+            Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8, count: usize) -> Self {
+        // SAFETY: the caller has AVX2 and `count` readable numbers, of which no more are copied.
+        unsafe {
+            let mut bytes = [0i8; 8];
+            std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), count);
+            Self(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(bytes.as_ptr().cast()))))
+        }
     }
 
     #[inline(always)]

@@ -31,6 +31,19 @@ fn first(count: usize) -> __mmask16 {
     ((1u32 << count) - 1) as __mmask16
 }
 
+/// `count ≤ 16` numbers of 16 bits, then zeros.
+/// # Safety
+/// `from` is readable for `count` numbers.
+#[inline(always)]
+unsafe fn first_halves(from: *const u16, count: usize) -> __m256i {
+    let mut halves = [0u16; 16];
+    // SAFETY: the caller's; the copy is of bytes, so any alignment will do.
+    unsafe {
+        std::ptr::copy_nonoverlapping(from.cast::<u8>(), halves.as_mut_ptr().cast(), 2 * count);
+        _mm256_loadu_si256(halves.as_ptr().cast())
+    }
+}
+
 impl Simd for Avx512 {
     const LANES: usize = 16;
     const TILE_ROWS: usize = 12;
@@ -59,6 +72,37 @@ impl Simd for Avx512 {
     unsafe fn store_part(self, to: *mut f32, count: usize) {
         // SAFETY: masked-out lanes are not accessed.
         unsafe { _mm512_mask_storeu_ps(to, first(count), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16, count: usize) -> Self {
+        // SAFETY: the caller has AVX-512F and `count` readable numbers; no more are copied.
+        unsafe {
+            let bits = if count == 16 { _mm256_loadu_si256(from.cast()) } else { first_halves(from, count) };
+            Self(_mm512_cvtph_ps(bits))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16, count: usize) -> Self {
+        // SAFETY: as in `load_f16`.
+        unsafe {
+            let bits = if count == 16 { _mm256_loadu_si256(from.cast()) } else { first_halves(from, count) };
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8, count: usize) -> Self {
+        // SAFETY: the caller has AVX-512F and `count` readable numbers, of which no more are copied.
+        unsafe {
+            let mut bytes = [0i8; 16];
+            let bytes = if count == 16 {
+                _mm_loadu_si128(from.cast())
+            } else {
+                std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), count);
+                _mm_loadu_si128(bytes.as_ptr().cast())
+            };
+            Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)))
+        }
     }
 
     #[inline(always)]

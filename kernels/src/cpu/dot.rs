@@ -1,6 +1,6 @@
 //! Dot products of one vector with many rows.
 
-use super::isa::{Isa, Kernel};
+use super::isa::Kernel;
 use super::simd::{MAX_LANES, Simd};
 
 /// The dot product of two vectors of `dim` f32s: a chain of additions for each lane, then the sum of the lanes.
@@ -102,70 +102,6 @@ impl Kernel for ScoreKernel<'_> {
             }
             // SAFETY: the slices above are dim long, and out has as many numbers as are stored.
             unsafe { dots::<S>(self.query.as_ptr(), &rows, dim).store_part(out.as_mut_ptr(), out.len()) };
-        }
-    }
-}
-
-/// A pair of vectors of `dim` f32s, in any alignment.
-pub(crate) struct Pair {
-    pub a: *const f32,
-    pub b: *const f32,
-    pub dim: usize,
-}
-
-impl Pair {
-    /// The dot product: the same bits as [`ScoreKernel`]'s. Does not panic.
-    ///
-    /// # Safety
-    /// `isa` is available; both pointers are readable for `dim` f32s.
-    pub(crate) unsafe fn dot(self, isa: Isa) -> f32 {
-        // SAFETY: the caller's.
-        unsafe { isa.run(DotKernel(self)) }
-    }
-
-    /// a·b/√(|a|·|b|), halfway between the dot product and the cosine; 0 where a vector is 0. Does not panic.
-    ///
-    /// # Safety
-    /// As for [`Pair::dot`].
-    pub(crate) unsafe fn half_cosine(self, isa: Isa) -> f32 {
-        // SAFETY: the caller's.
-        unsafe { isa.run(HalfCosineKernel(self)) }
-    }
-}
-
-struct DotKernel(Pair);
-
-impl Kernel for DotKernel {
-    type Output = f32;
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) -> f32 {
-        // SAFETY: the caller of `Pair::dot` vouches for the pointers.
-        unsafe { dot::<S>(self.0.a, self.0.b, self.0.dim) }
-    }
-}
-
-struct HalfCosineKernel(Pair);
-
-impl Kernel for HalfCosineKernel {
-    type Output = f32;
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) -> f32 {
-        let Pair { a, b, dim } = self.0;
-        // SAFETY: at most dim numbers are read from either.
-        unsafe {
-            let zero = S::splat(0.0);
-            let (mut ab, mut aa, mut bb) = (zero, zero, zero);
-            for d in (0..dim).step_by(S::LANES) {
-                let count = S::LANES.min(dim - d);
-                let (x, y) = (S::load_part(a.add(d), count), S::load_part(b.add(d), count));
-                ab = ab.fma(x, y);
-                aa = aa.fma(x, x);
-                bb = bb.fma(y, y);
-            }
-            let lengths = aa.sum().sqrt() * bb.sum().sqrt();
-            if lengths > 0.0 { ab.sum() / lengths.sqrt() } else { 0.0 }
         }
     }
 }

@@ -8,7 +8,7 @@ use super::simd::Simd;
 pub enum Isa {
     /// x86-64 with AVX-512F: 16 lanes.
     Avx512,
-    /// x86-64 with AVX2 and FMA: 8 lanes.
+    /// x86-64 with AVX2, FMA and F16C: 8 lanes.
     Avx2,
     /// AArch64: 4 lanes.
     Neon,
@@ -36,7 +36,9 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => is_x86_feature_detected!("avx512f") && Isa::Avx2.is_available(),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+            }
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             Isa::Portable => true,
@@ -70,14 +72,14 @@ impl Isa {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx2,fma")]
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
 unsafe fn avx512<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the features of this function are those of the type.
     unsafe { kernel.run::<super::avx512::Avx512>() }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn avx2<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the features of this function are those of the type.
     unsafe { kernel.run::<super::avx2::Avx2>() }

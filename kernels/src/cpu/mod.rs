@@ -4,6 +4,7 @@
 mod activation;
 mod attention;
 mod backward;
+mod distance;
 mod dot;
 mod gemm;
 mod isa;
@@ -33,7 +34,7 @@ mod neon;
 pub use isa::Isa;
 pub use matrix::{Matrix, keep_buffers};
 
-pub(crate) use dot::Pair;
+pub(crate) use distance::{Comparison, Number, Pair, RowDistances, hamming, prefetch};
 
 use crate::{Activation, Device, Filter, LayerNorm, Linear, Operators, Rows, Scored, Sequences, Tensor};
 use attention::AttentionKernel;

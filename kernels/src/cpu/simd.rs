@@ -7,6 +7,8 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
+use half::f16;
+
 use super::noise::Stream;
 
 /// Lanes of the widest vector.
@@ -103,6 +105,44 @@ pub(super) trait Simd:
     unsafe fn store_some(self, to: *mut f32, count: usize) {
         // SAFETY: the caller's.
         unsafe { if count == Self::LANES { self.store(to) } else { self.store_part(to, count) } }
+    }
+
+    /// `count ≤ LANES` half-precision numbers (IEEE 754 binary16), as f32; the other lanes are zero.
+    /// # Safety
+    /// The processor has the instruction set; `from` is readable for `count` numbers, in any alignment.
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16, count: usize) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::load_as(from, count, |bits| f16::from_bits(bits).to_f32()) }
+    }
+    /// `count ≤ LANES` bfloat16 numbers, as f32; the other lanes are zero.
+    /// # Safety
+    /// As for [`Simd::load_f16`].
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16, count: usize) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::load_as(from, count, |bits| f32::from_bits(u32::from(bits) << 16)) }
+    }
+    /// `count ≤ LANES` whole numbers, as f32; the other lanes are zero.
+    /// # Safety
+    /// As for [`Simd::load_f16`].
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8, count: usize) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::load_as(from, count, f32::from) }
+    }
+    /// `count ≤ LANES` numbers of another type, converted one by one; the other lanes are zero.
+    /// # Safety
+    /// As for [`Simd::load_f16`].
+    #[inline(always)]
+    unsafe fn load_as<T: Copy>(from: *const T, count: usize, number: impl Fn(T) -> f32) -> Self {
+        let mut lanes = [0f32; MAX_LANES];
+        for (l, lane) in lanes.iter_mut().enumerate().take(count) {
+            // SAFETY: the caller has `count` readable numbers.
+            *lane = number(unsafe { from.add(l).read_unaligned() });
+        }
+        // SAFETY: a vector has at most MAX_LANES lanes.
+        unsafe { Self::load(lanes.as_ptr()) }
     }
 
     /// A vector of one number, where `self` proves that there are vectors.

@@ -120,7 +120,6 @@ fn bytes_at_any_alignment_can_be_viewed_and_outlive_the_caller() {
 fn small_and_empty_catalogues_and_large_k_are_answered() {
     let empty = open(&[], 8);
     assert!(empty.is_empty() && empty.search(&[1.0; 8], 10).is_empty());
-    assert_eq!(empty.private_bytes(), 0);
     let one = open(&[1.0, 2.0], 2);
     assert_eq!(one.search(&[1.0, 1.0], usize::MAX / 4).len(), 1);
     assert!(one.search(&[1.0, 1.0], 0).is_empty());
@@ -174,10 +173,239 @@ fn truncated_and_foreign_bytes_are_refused() {
     }
 }
 
+const FORMATS: [(Metric, Scalar); 11] = [
+    (Metric::L2, Scalar::F32),
+    (Metric::L2, Scalar::F16),
+    (Metric::L2, Scalar::BF16),
+    (Metric::InnerProduct, Scalar::F32),
+    (Metric::InnerProduct, Scalar::F16),
+    (Metric::InnerProduct, Scalar::BF16),
+    (Metric::Cosine, Scalar::F32),
+    (Metric::Cosine, Scalar::F16),
+    (Metric::Cosine, Scalar::BF16),
+    (Metric::Cosine, Scalar::I8),
+    (Metric::Hamming, Scalar::Bit),
+];
+
+/// The operator's value in double precision.
+fn exact(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+    let pairs = || a.iter().zip(b).map(|(&a, &b)| (f64::from(a), f64::from(b)));
+    match metric {
+        Metric::L2 => pairs().map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt(),
+        Metric::InnerProduct => -pairs().map(|(a, b)| a * b).sum::<f64>(),
+        Metric::Cosine => 1.0 - pairs().map(|(a, b)| a * b).sum::<f64>(),
+        Metric::Hamming => pairs().filter(|(a, b)| a != b).count() as f64,
+    }
+}
+
+/// `count` vectors as the format takes them, stored, and what rounding lost of each.
+struct Vectors {
+    format: Format,
+    numbers: Vec<Vec<f32>>,
+    stored: Vec<Vec<u8>>,
+    errors: Vec<f32>,
+}
+
+impl Vectors {
+    fn new(random: &mut Random, format: Format, count: usize) -> Self {
+        let centres = random.normals(CENTRES * format.dim());
+        Self::around(random, &centres, format, count)
+    }
+
+    fn around(random: &mut Random, centres: &[f32], format: Format, count: usize) -> Self {
+        let mut vectors = Self { format, numbers: Vec::new(), stored: Vec::new(), errors: Vec::new() };
+        for vector in around(random, centres, count, format.dim()).chunks(format.dim()) {
+            let (mut numbers, mut stored) = (vector.to_vec(), Vec::new());
+            if format.scalar() == Scalar::Bit {
+                numbers.iter_mut().for_each(|x| *x = f32::from(*x > 0.0));
+                stored.resize(format.vector_bytes(), 0);
+                for (i, _) in numbers.iter().enumerate().filter(|(_, x)| **x > 0.0) {
+                    stored[i / 8] |= 0x80 >> (i % 8);
+                }
+                vectors.errors.push(0.0);
+            } else {
+                if format.metric() == Metric::Cosine {
+                    assert!(normalise(&mut numbers));
+                }
+                vectors.errors.push(format.store(&numbers, &mut stored));
+            }
+            vectors.numbers.push(numbers);
+            vectors.stored.push(stored);
+        }
+        vectors
+    }
+
+    fn query(&self, row: usize) -> Query {
+        match self.format.scalar() {
+            Scalar::Bit => self.format.query_stored(&self.format, &self.stored[row]),
+            _ => self.format.query(&self.numbers[row]),
+        }
+    }
+
+    fn segment(&self) -> Segment {
+        let options = SegmentOptions { connectivity: 16, expansion_add: 64, expansion_search: 64 };
+        let builder = SegmentBuilder::new(self.format, &options, 10, 1).unwrap();
+        for (row, stored) in self.stored.iter().enumerate() {
+            builder.add(1000 + row as u64, stored, self.errors[row]).unwrap();
+        }
+        assert_eq!(builder.len(), self.stored.len());
+        Segment::view(Arc::new(builder.finish().unwrap())).unwrap()
+    }
+}
+
 #[test]
-fn a_panicking_filter_panics_in_the_caller() {
-    let segment = open(&[1.0; 100], 2);
-    let caught = catch_unwind(AssertUnwindSafe(|| segment.search_filtered(&[1.0, 1.0], 3, |_| panic!("filter"))));
-    assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"filter"));
-    assert_eq!(segment.search(&[1.0, 1.0], 3).len(), 3);
+fn distances_are_those_of_the_stored_vectors_in_every_format_and_dimension() {
+    let mut random = Random::new();
+    for (metric, scalar) in FORMATS {
+        for dim in [1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 100, 129] {
+            let vectors = Vectors::new(&mut random, Format::new(metric, scalar, dim).unwrap(), 6);
+            let format = vectors.format;
+            let rows: Vec<&[u8]> = vectors.stored.iter().map(Vec::as_slice).collect();
+            let (query, mut distances) = (vectors.query(0), vec![0.0; rows.len()]);
+            query.distances(&rows, &mut distances);
+            let mut strided = Vec::new();
+            query.distances_strided(&vectors.stored.concat(), format.vector_bytes(), 0, &mut strided);
+            assert_eq!(strided, distances);
+            for (row, &distance) in distances.iter().enumerate() {
+                let kept = format.numbers(rows[row]);
+                let wanted = exact(metric, &vectors.numbers[0], &kept);
+                let found = format.sql_distance(distance);
+                assert!((found - wanted).abs() <= 1e-4 * (1.0 + wanted.abs()), "{format:?}: {found}, not {wanted}");
+                let lost: f64 =
+                    kept.iter().zip(&vectors.numbers[row]).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+                assert!(lost <= f64::from(vectors.errors[row]), "{format:?} lost {lost}, said {}", vectors.errors[row]);
+                if metric == Metric::Cosine {
+                    assert!(vectors.errors[row] <= format.rounding(), "{format:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bound_is_below_the_exact_distance_and_near_it() {
+    let mut random = Random::new();
+    for (metric, scalar) in FORMATS {
+        let vectors = Vectors::new(&mut random, Format::new(metric, scalar, 48).unwrap(), 300);
+        let (format, segment) = (vectors.format, vectors.segment());
+        let query = vectors.query(7);
+        let mut found = Vec::new();
+        segment.scan(&query, 0..segment.len() as u32, &mut found);
+        for f in found {
+            let exact = exact(metric, &vectors.numbers[7], &vectors.numbers[segment.key(f.slot) as usize - 1000]);
+            let bound = format.bound(&query, f.distance, segment.error(), segment.longest());
+            assert!(bound <= exact, "{format:?}: {bound} is above {exact}");
+            let length = if metric == Metric::L2 { 1.0 } else { query.length() };
+            let apart = 2.1 * segment.error() * length + 1e-3 * (1.0 + query.length() * segment.longest());
+            assert!(exact - bound <= f64::from(apart), "{format:?}: {bound} is far below {exact}");
+        }
+    }
+}
+
+#[test]
+fn a_walk_finds_most_of_the_nearest_in_every_format() {
+    let mut random = Random::new();
+    for (metric, scalar) in FORMATS {
+        let vectors = Vectors::new(&mut random, Format::new(metric, scalar, 32).unwrap(), 2000);
+        let segment = vectors.segment();
+        let (mut hits, mut wanted) = (0, 0);
+        for row in (0..2000).step_by(50) {
+            let query = vectors.query(row);
+            let found = Walk::new(&segment, 100).next(&segment, &query, &|_| true);
+            assert!(found.windows(2).all(|w| w[0].distance <= w[1].distance), "ascending");
+            let mut all = Vec::new();
+            segment.scan(&query, 0..2000, &mut all);
+            all.sort_by(|a, b| a.distance.total_cmp(&b.distance));
+            hits += found.iter().take(10).filter(|f| f.distance <= all[9].distance).count();
+            wanted += 10;
+        }
+        let recall = f64::from(hits as u32) / f64::from(wanted);
+        assert!(recall >= 0.97, "{metric:?} of {scalar:?}: recall {recall}");
+    }
+}
+
+#[test]
+fn a_walk_that_goes_on_gives_every_live_vector_once() {
+    let mut random = Random::new();
+    let vectors = Vectors::new(&mut random, Format::new(Metric::L2, Scalar::F32, 16).unwrap(), 1500);
+    let segment = vectors.segment();
+    for (expansion, every) in [(1, 1), (10, 1), (40, 3), (64, 50), (5000, 2)] {
+        let live = |slot: u32| segment.key(slot).is_multiple_of(every);
+        let (mut walk, query) = (Walk::new(&segment, expansion), vectors.query(3));
+        let mut keys = Vec::new();
+        loop {
+            let batch = walk.next(&segment, &query, &live);
+            assert!(batch.windows(2).all(|w| w[0].distance <= w[1].distance) && batch.len() <= expansion);
+            if batch.is_empty() {
+                break;
+            }
+            keys.extend(batch.iter().map(|f| segment.key(f.slot)));
+        }
+        let given = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), given, "one was given twice");
+        let all = (1000..2500u64).filter(|key| key.is_multiple_of(every)).count();
+        assert!(given * 100 >= all * 99 && given <= all, "{given} of {all} at {expansion}");
+        assert!(walk.next(&segment, &query, &live).is_empty());
+    }
+}
+
+#[test]
+fn stored_vectors_and_keys_come_back_bit_by_bit() {
+    let mut random = Random::new();
+    for (metric, scalar) in FORMATS {
+        let vectors = Vectors::new(&mut random, Format::new(metric, scalar, 19).unwrap(), 50);
+        let segment = vectors.segment();
+        assert_eq!(segment.format(), vectors.format);
+        let mut keys: Vec<u64> = (0..50).map(|slot| segment.key(slot)).collect();
+        for slot in 0..50 {
+            assert_eq!(segment.vector(slot), vectors.stored[segment.key(slot) as usize - 1000]);
+        }
+        keys.sort_unstable();
+        assert_eq!(keys, (1000..1050).collect::<Vec<_>>());
+        assert!(segment.vector(50).is_empty() && segment.key(u32::MAX) == 0);
+    }
+}
+
+#[test]
+fn damaged_bytes_do_not_panic() {
+    let mut random = Random::new();
+    let vectors = Vectors::new(&mut random, Format::new(Metric::L2, Scalar::F16, 8).unwrap(), 200);
+    let builder = SegmentBuilder::new(vectors.format, &SegmentOptions::default(), 200, 1).unwrap();
+    for (row, stored) in vectors.stored.iter().enumerate() {
+        builder.add(row as u64, stored, 0.0).unwrap();
+    }
+    let bytes = builder.finish().unwrap();
+    for _ in 0..2000 {
+        let mut damaged = bytes.clone();
+        for _ in 0..1 + random.below(20) {
+            let at = random.below(damaged.len());
+            damaged[at] = random.below(256) as u8;
+        }
+        if let Ok(segment) = Segment::view(Arc::new(damaged)) {
+            let query = segment.format().query(&vec![0.5; segment.format().dim()]);
+            let mut walk = Walk::new(&segment, 20);
+            while !walk.next(&segment, &query, &|slot| segment.key(slot) != 7).is_empty() {}
+        }
+    }
+}
+
+#[test]
+fn formats_that_mean_nothing_are_refused() {
+    for (metric, scalar) in [
+        (Metric::Hamming, Scalar::F32),
+        (Metric::L2, Scalar::Bit),
+        (Metric::L2, Scalar::I8),
+        (Metric::InnerProduct, Scalar::I8),
+    ] {
+        assert!(Format::new(metric, scalar, 8).is_err(), "{metric:?} of {scalar:?}");
+    }
+    assert!(Format::new(Metric::L2, Scalar::F32, 0).is_err());
+    let format = Format::new(Metric::L2, Scalar::F32, 3).unwrap();
+    let builder = SegmentBuilder::new(format, &SegmentOptions::default(), 1, 1).unwrap();
+    assert!(builder.add(0, &[0; 8], 0.0).is_err());
+    let long: Vec<u8> = [3e38f32; 3].iter().flat_map(|x| x.to_le_bytes()).collect();
+    assert!(builder.add(0, &long, 0.0).is_err());
+    assert!(!normalise(&mut [0.0, 0.0]) && !normalise(&mut [f32::NAN, 1.0]));
 }
