@@ -14,6 +14,7 @@ pub mod corpus;
 mod error;
 pub mod evaluate;
 pub mod families;
+pub mod index;
 pub mod metrics;
 pub mod query;
 mod random;

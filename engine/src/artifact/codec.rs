@@ -13,14 +13,14 @@ fn config() -> impl bincode::config::Config {
 }
 
 /// Encodes a header.
-pub(super) fn encode<T: Serialize>(header: &T) -> Result<Vec<u8>> {
+pub(crate) fn encode<T: Serialize>(header: &T) -> Result<Vec<u8>> {
     bincode::serde::encode_to_vec(header, config())
-        .map_err(|e| Error::Parameter(format!("artifact header cannot be encoded: {e}")))
+        .map_err(|e| Error::Parameter(format!("a header cannot be encoded: {e}")))
 }
 
 /// Decodes a header that must fill `bytes`.
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    let malformed = |why: String| Error::Malformed(format!("artifact header: {why}"));
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let malformed = |why: String| Error::Malformed(format!("header: {why}"));
     let (header, read) = bincode::serde::decode_from_slice(bytes, config()).map_err(|e| malformed(e.to_string()))?;
     if read != bytes.len() {
         return Err(malformed(format!("{} bytes too many", bytes.len() - read)));

@@ -5,7 +5,7 @@
 //! version, family, configuration) and those of the [`Catalogue`]; all others are the family's.
 
 mod builder;
-mod codec;
+pub(crate) mod codec;
 mod shared;
 
 use std::collections::{BTreeMap, HashMap};

@@ -60,7 +60,7 @@ impl SegmentBuilder {
         if stored.len() != self.format.vector_bytes() {
             return Err(KernelError::Shape { shape: vec![self.format.dim()], bytes: stored.len() });
         }
-        let longest = self.length(stored);
+        let longest = self.format.length(stored);
         if !longest.is_finite() || !error.is_finite() {
             return Err(KernelError::Segment("a vector is too long for products in f32".to_owned()));
         }
@@ -83,18 +83,6 @@ impl SegmentBuilder {
             index.reserve_capacity_and_threads(needed + needed / 2, self.threads).map_err(refused)?;
         }
         Ok(())
-    }
-
-    /// Length of a stored vector, infinite where products with itself are; 0 for bits.
-    fn length(&self, stored: &[u8]) -> f32 {
-        let Some(number) = self.format.number() else {
-            return 0.0;
-        };
-        let (a, dim) = (stored.as_ptr(), self.format.dim());
-        let pair = Pair { comparison: Comparison::Product, number, a, b: a, dim };
-        // SAFETY: `detect` gives an instruction set that is available; the length was checked above.
-        let square = -unsafe { pair.distance(Isa::detect()) };
-        square.sqrt() * self.format.unit() * (1.0 + self.format.dim() as f32 * f32::EPSILON)
     }
 
     /// How many vectors were added.

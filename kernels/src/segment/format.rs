@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use super::query::Query;
 use crate::KernelError;
-use crate::cpu::{Comparison, Number};
+use crate::cpu::{Comparison, Isa, Number, Pair};
 
 /// How near two vectors are; smaller is nearer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -164,6 +164,18 @@ impl Format {
             return 0.0;
         }
         self.store(&from.numbers(stored), to)
+    }
+
+    /// Length of a stored vector, rounded up; infinite where the square of it is; 0 for bits.
+    pub fn length(&self, stored: &[u8]) -> f32 {
+        let Some(number) = self.number().filter(|_| stored.len() == self.vector_bytes()) else {
+            return 0.0;
+        };
+        let (a, dim) = (stored.as_ptr(), self.dim);
+        let pair = Pair { comparison: Comparison::Product, number, a, b: a, dim };
+        // SAFETY: `detect` gives an instruction set that is available; the vector has its numbers, as just checked.
+        let square = -unsafe { pair.distance(Isa::detect()) };
+        square.sqrt() * self.unit() * (1.0 + dim as f32 * f32::EPSILON)
     }
 
     /// The most that [`Format::store`] loses of a vector of length 1.
