@@ -1,7 +1,7 @@
 //! pgrec: the database itself as the recommender.
 //!
 //! This crate is glue between SQL and the engine: `sql` holds the functions, `catalog` the rows of schema `rec`,
-//! `storage` the cache files, `worker` the trainings, `pg` everything that calls Postgres' C functions.
+//! `storage` the cache files, `worker` the trainings, `pg/usearch` the index access method, `pg` everything that calls Postgres' C functions.
 
 mod catalog;
 mod compute;
@@ -22,5 +22,7 @@ pgrx::pg_module_magic!(name, version);
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
+    pg::usearch::define_settings();
+    pg::usearch::register_options();
     pg::launch::register_launcher();
 }

@@ -251,6 +251,11 @@ impl Segments for Cache {
         self.0.lock().unwrap().insert(entry.identity, Arc::clone(&segment));
         Ok(segment)
     }
+
+    fn keep(&self, entries: &[SegmentEntry]) {
+        let current = |identity: &u64| entries.iter().any(|entry| entry.identity == *identity);
+        self.0.lock().unwrap().retain(|identity, _| current(identity));
+    }
 }
 
 /// The calling thread.

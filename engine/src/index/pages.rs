@@ -72,6 +72,8 @@ pub type Source<'a> = dyn FnMut(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<(
 pub trait Segments {
     /// The segment of an entry; `source` gives its bytes where they are not at hand.
     fn open(&self, entry: &SegmentEntry, source: &mut Source<'_>) -> Result<Arc<Segment>>;
+    /// Told which segments there are: others need not be kept open.
+    fn keep(&self, entries: &[SegmentEntry]);
 }
 
 /// A lock that is released when this is dropped.

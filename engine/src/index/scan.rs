@@ -113,6 +113,7 @@ impl Scan {
             let batch = Vec::new().into_iter();
             sources.push(Walking { segment, dead, walk, batch, head: None, ended: false, given: Vec::new() });
         }
+        segments.keep(&meta.segments);
         bitmaps.keep(&meta.segments);
         let query = stored.query_stored(&exact, query);
         let last = f64::NEG_INFINITY;

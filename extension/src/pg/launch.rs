@@ -8,12 +8,14 @@ use pgrx::pg_sys::pqsignal;
 use pgrx::pg_sys::pqsignal_be as pqsignal;
 use pgrx::pg_sys::{self, Datum, Oid};
 
+use super::usearch;
 use crate::worker::{self, schedules};
 
 /// What `pg_stat_activity.backend_type` and the process titles say.
 const TRAINING: &CStr = c"pgrec training";
 const LAUNCHER: &CStr = c"pgrec launcher";
 const SCHEDULES: &CStr = c"pgrec schedules";
+const INDEX: &CStr = c"pgrec index";
 
 /// Seconds after which a launcher that failed is started again.
 const LAUNCHER_RESTART: i32 = 60;
@@ -24,6 +26,17 @@ pub fn training_worker() -> bool {
     // SAFETY: a global set at the start of the backend.
     let database = unsafe { pg_sys::MyDatabaseId };
     let mut worker = described(TRAINING, c"pgrec_training_worker", database);
+    // SAFETY: the value is copied into shared memory; without a handle nothing is allocated.
+    unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) }
+}
+
+/// Asks the postmaster for a worker that merges the segments of an index of this database; false when it has no slot
+/// left: a later insert or VACUUM asks again. An index that only this transaction knows is left to them, too.
+pub fn index_worker(index: u32) -> bool {
+    // SAFETY: a global set at the start of the backend.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let mut worker = described(INDEX, c"pgrec_index_worker", database);
+    worker.bgw_main_arg = Datum::from(u64::from(database.to_u32()) << 32 | u64::from(index));
     // SAFETY: the value is copied into shared memory; without a handle nothing is allocated.
     unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) }
 }
@@ -107,6 +120,15 @@ pub extern "C-unwind" fn pgrec_launcher(_nothing: Datum) {
 pub extern "C-unwind" fn pgrec_schedules(database: Datum) {
     begin(SCHEDULES, Some(Oid::from(database.value() as u32)));
     schedules::visitor_main();
+}
+
+/// Where a worker that merges starts.
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pgrec_index_worker(database_and_index: Datum) {
+    let both = database_and_index.value() as u64;
+    begin(INDEX, Some(Oid::from((both >> 32) as u32)));
+    usearch::merge_in_background(Oid::from(both as u32));
 }
 
 /// Makes this process a backend of a database, or of none, that no setting of the database stops.

@@ -1,4 +1,5 @@
-//! Cache files: one a model, named by database, model and checksum, in the data directory.
+//! Cache files: one a model, named by database, model and checksum, in the data directory. Those of index segments
+//! (`super::segments`) are beside them.
 //!
 //! The folder's name begins with `pgsql_tmp`, so base backups leave it out. A file that is missing, of the wrong
 //! size or left half-written by a crash is made again from the artifact's rows, on a standby too.
@@ -10,18 +11,18 @@ use std::path::{Path, PathBuf};
 use pgrec_kernels::Bytes;
 use pgrx::pg_sys;
 
-use super::mapping;
+use super::{mapping, segments};
 use crate::catalog::{ModelRow, artifact};
 use crate::error::{Result, SqlError};
 use crate::pg::spi::{self, Mode};
 
 /// Folder below the data directory, which is every backend's working directory.
-const FOLDER: &str = "pgsql_tmp_pgrec";
+pub(super) const FOLDER: &str = "pgsql_tmp_pgrec";
 
 /// The bytes of a model's artifact, mapped from its cache file, which is made first where it is missing.
 pub fn map(model: &ModelRow) -> Result<Bytes> {
     let path = path(model);
-    let file = match open_existing(&path, model)? {
+    let file = match open_existing(&path, model.bytes as u64)? {
         Some(file) => file,
         None => materialise(model, &path)?,
     };
@@ -32,28 +33,50 @@ fn path(model: &ModelRow) -> PathBuf {
     Path::new(FOLDER).join(format!("{}_{}_{:08x}", database(), model.id, model.checksum))
 }
 
-fn database() -> u32 {
+pub(super) fn database() -> u32 {
     // SAFETY: a global set at the start of the backend.
     unsafe { pg_sys::MyDatabaseId }.to_u32()
 }
 
-fn open_existing(path: &Path, model: &ModelRow) -> Result<Option<File>> {
+/// A file of the cache, if it is there and has its size.
+pub(super) fn open_existing(path: &Path, bytes: u64) -> Result<Option<File>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(file_error("open", path, &e)),
     };
     let size = file.metadata().map_err(|e| file_error("examine", path, &e))?.len();
-    Ok((size == model.bytes as u64).then_some(file))
+    Ok((size == bytes).then_some(file))
 }
 
-/// Gives the file that was written, not one opened by name again: another session, whose snapshot does not have the
-/// model yet, may take the name for an orphan's at any moment.
 fn materialise(model: &ModelRow, path: &Path) -> Result<File> {
-    fs::create_dir_all(FOLDER).map_err(|e| file_error("create", Path::new(FOLDER), &e))?;
     remove_orphans(Mode::Read)?;
+    write(path, |put| {
+        let mut crc = 0;
+        artifact::read(model.id, |chunk| {
+            crc = crc32c::crc32c_append(crc, chunk);
+            put(chunk)
+        })?;
+        if i64::from(crc) != model.checksum {
+            return Err(SqlError::corrupted(format!("artifact of model \"{}\" is incomplete or damaged", model.name))
+                .detail(format!("Its checksum is {crc:08x}, the catalogue says {:08x}.", model.checksum))
+                .hint("Restore rec.artifact from a backup, or train or import the model again."));
+        }
+        Ok(())
+    })
+}
+
+/// Takes the next bytes of a file.
+pub(super) type Put<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
+
+/// Writes a file of the cache, which appears under its name when it is whole.
+///
+/// Gives the file that was written, not one opened by name again: another session, whose snapshot does not have its
+/// owner yet, may take the name for an orphan's at any moment.
+pub(super) fn write(path: &Path, content: impl FnOnce(&mut Put<'_>) -> Result<()>) -> Result<File> {
+    fs::create_dir_all(FOLDER).map_err(|e| file_error("create", Path::new(FOLDER), &e))?;
     let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-    let written = write(model, &temporary);
+    let written = write_temporary(&temporary, content);
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
@@ -63,7 +86,7 @@ fn materialise(model: &ModelRow, path: &Path) -> Result<File> {
     Ok(file)
 }
 
-fn write(model: &ModelRow, path: &Path) -> Result<File> {
+fn write_temporary(path: &Path, content: impl FnOnce(&mut Put<'_>) -> Result<()>) -> Result<File> {
     let mut file = File::options()
         .read(true)
         .write(true)
@@ -71,16 +94,7 @@ fn write(model: &ModelRow, path: &Path) -> Result<File> {
         .truncate(true)
         .open(path)
         .map_err(|e| file_error("create", path, &e))?;
-    let mut crc = 0;
-    artifact::read(model.id, |chunk| {
-        crc = crc32c::crc32c_append(crc, chunk);
-        file.write_all(chunk).map_err(|e| file_error("write", path, &e))
-    })?;
-    if i64::from(crc) != model.checksum {
-        return Err(SqlError::corrupted(format!("artifact of model \"{}\" is incomplete or damaged", model.name))
-            .detail(format!("Its checksum is {crc:08x}, the catalogue says {:08x}.", model.checksum))
-            .hint("Restore rec.artifact from a backup, or train or import the model again."));
-    }
+    content(&mut |bytes| file.write_all(bytes).map_err(|e| file_error("write", path, &e)))?;
     file.sync_all().map_err(|e| file_error("flush", path, &e))?;
     Ok(file)
 }
@@ -113,6 +127,7 @@ pub fn orphans(mode: Mode) -> Result<Vec<PathBuf>> {
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let orphan = match Name::parse(&name) {
+            None if segments::is_orphan(&name, &databases) => true,
             Some(Name { writer: Some(pid), .. }) => !Path::new("/proc").join(pid.to_string()).exists(),
             Some(Name { database, .. }) if !databases.contains(&database) => true,
             Some(Name { database, model, checksum, .. }) => database == own && !models.contains(&(model, checksum)),
@@ -154,11 +169,12 @@ impl Name {
     }
 }
 
-fn file_error(what: &str, path: &Path, error: &io::Error) -> SqlError {
+pub(super) fn file_error(what: &str, path: &Path, error: &io::Error) -> SqlError {
     let code = match error.kind() {
         io::ErrorKind::StorageFull => pgrx::PgSqlErrorCode::ERRCODE_DISK_FULL,
         _ => pgrx::PgSqlErrorCode::ERRCODE_IO_ERROR,
     };
-    SqlError::new(code, format!("could not {what} model cache \"{}\": {error}", path.display()))
-        .hint("The model cache is in the server's data directory; the server must be able to write there.")
+    SqlError::new(code, format!("could not {what} cache file \"{}\": {error}", path.display())).hint(
+        "The cache of models and indexes is in the server's data directory; the server must be able to write there.",
+    )
 }

@@ -1,7 +1,8 @@
-//! Bytes outside of tables: cache files of models, derived from `rec.artifact` and disposable, and temporary files of
-//! trainings.
+//! Bytes outside of tables: cache files of models and of index segments, derived from `rec.artifact` and the index's
+//! pages and disposable, and temporary files of trainings.
 
 pub mod cache;
 mod mapping;
 pub mod open;
+pub mod segments;
 pub mod spill;

@@ -1,0 +1,47 @@
+//! What the planner is told.
+
+use pgrx::pg_guard;
+use pgrx::pg_sys::{self, Cost, IndexPath, PlannerInfo, Selectivity};
+
+use super::options::{self, IndexOptions};
+
+/// Vectors that a search compares with for each candidate it keeps and each neighbour that one has: most neighbours of a
+/// candidate were met before.
+const MET: f64 = 0.5;
+
+/// `amcostestimate`.
+#[pg_guard]
+#[allow(clippy::too_many_arguments, reason = "Postgres' signature")]
+pub unsafe extern "C-unwind" fn estimate(
+    _root: *mut PlannerInfo,
+    path: *mut IndexPath,
+    _loops: f64,
+    startup: *mut Cost,
+    total: *mut Cost,
+    selectivity: *mut Selectivity,
+    correlation: *mut f64,
+    pages: *mut f64,
+) {
+    // SAFETY: the planner's own structures; the index is opened under the lock that the planner holds.
+    unsafe {
+        let info = (*path).indexinfo;
+        *selectivity = 1.0;
+        *correlation = 0.0;
+        *pages = 1.0;
+        if (*path).indexorderbys.is_null() {
+            // Without an order there is nothing to search for.
+            *startup = f64::INFINITY;
+            *total = f64::INFINITY;
+            return;
+        }
+        let rows = (*info).tuples.max(1.0);
+        let index = pg_sys::index_open((*info).indexoid, pg_sys::NoLock as pg_sys::LOCKMODE);
+        let index_options = IndexOptions::of(index).segment;
+        pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+        let expansion = options::expansion_search().unwrap_or(index_options.expansion_search) as f64;
+        let compared = (expansion * 2.0 * index_options.connectivity as f64 * MET).min(rows);
+        // One page is read for the meta page and some for the chain; segments are in memory.
+        *startup = pg_sys::random_page_cost + compared * pg_sys::cpu_operator_cost;
+        *total = *startup + rows * (pg_sys::cpu_index_tuple_cost + pg_sys::cpu_operator_cost);
+    }
+}
