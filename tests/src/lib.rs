@@ -13,6 +13,7 @@ mod random;
 mod servers;
 mod session;
 mod slow;
+pub mod vectors;
 
 pub use checkpoint::{Encoder, array, hex};
 pub use database::{Database, Ranked};

@@ -10,6 +10,7 @@ use xtask::Options;
 const ADDITIONS: &str = "
     CREATE ROLE dump_reader;
     CREATE INDEX mine ON shop.interaction (item_id, user_id) WHERE weight > 1;
+    CREATE INDEX near ON shop.item USING usearch (embedding vector_l2_ops) WITH (connectivity = 12);
     ALTER TABLE shop.item ADD COLUMN in_stock boolean NOT NULL DEFAULT true;
     CREATE FUNCTION shop.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.context = ''{\"touched\": true}'';
     RETURN NEW; END';
@@ -26,6 +27,9 @@ const ADDITIONS: &str = "
     SELECT rec_deploy('encoder', 'shop');";
 
 const ADDITIONS_SEEN: &str = "
+    SET enable_seqscan = off;
+    SELECT item_id FROM shop.item ORDER BY embedding <-> (SELECT embedding FROM shop.item WHERE item_id = 3) LIMIT 10;
+    RESET enable_seqscan;
     SELECT indexdef FROM pg_indexes WHERE schemaname = 'shop' ORDER BY 1;
     SELECT item_id, in_stock FROM shop.item ORDER BY 1 LIMIT 4;
     SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = 'shop.interaction'::regclass AND NOT tgisinternal;

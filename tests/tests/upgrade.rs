@@ -5,8 +5,13 @@ use pgrec_tests::{Database, Server, installations};
 use xtask::suite::skip;
 use xtask::{Cluster, Options, Shutdown};
 
+/// Through the index.
+const NEAREST: &str = "SET enable_seqscan = off; SELECT i.item_id, (SELECT string_agg(item_id::text, ',') FROM
+    (SELECT item_id FROM shop.item o ORDER BY o.embedding <=> i.embedding LIMIT 10) n)
+    FROM shop.item i WHERE item_id % 10 = 1 ORDER BY 1";
+
 #[test]
-fn models_answer_the_same_after_pg_upgrade() {
+fn models_and_indexes_answer_the_same_after_pg_upgrade() {
     let installations = installations();
     let [old, .., new] = &installations[..] else {
         skip("pg_upgrade", "there is one version only");
@@ -18,9 +23,13 @@ fn models_answer_the_same_after_pg_upgrade() {
     let shop = server.shop();
     shop.run(
         "ALTER TABLE shop.item ADD COLUMN in_stock boolean DEFAULT true;
-        CREATE INDEX mine ON shop.interaction (weight)",
+        CREATE INDEX mine ON shop.interaction (weight);
+        CREATE INDEX near ON shop.item USING usearch (embedding vector_cosine_ops) WITH (scalar = f16);
+        INSERT INTO shop.item (item_id, embedding) SELECT item_id + 1000, embedding FROM shop.item WHERE item_id < 50;
+        DELETE FROM shop.item WHERE item_id % 7 = 0; VACUUM shop.item",
     );
     let answers = shop.answers();
+    let nearest = shop.ask(NEAREST);
     server.cluster.stop(Shutdown::Fast).unwrap();
 
     let upgraded = Cluster::init(new, &Cluster::fresh_dir(&server.home, "new").unwrap(), &options).unwrap();
@@ -34,6 +43,8 @@ fn models_answer_the_same_after_pg_upgrade() {
     upgraded.start_server().unwrap();
     let again = Database::of(&upgraded, "shop");
     assert_eq!(again.answers(), answers);
+    assert_eq!(again.ask(NEAREST), nearest);
+    again.run("INSERT INTO shop.item (item_id, embedding) SELECT 5000, embedding FROM shop.item WHERE item_id = 5");
     assert_eq!(
         again.ask("SELECT count(*) FILTER (WHERE in_stock), to_regclass('shop.mine') IS NOT NULL FROM shop.item"),
         "200|t"

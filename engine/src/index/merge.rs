@@ -18,7 +18,8 @@ const TIER: u32 = 4;
 const MERGE: usize = 4;
 /// A segment of which more than this share is removed is written anew.
 const DEAD: f64 = 0.2;
-/// Segments that a meta page certainly holds; from here on the smaller half is merged whatever the sizes.
+/// A meta page holds more segments than this, but a scan goes through each: from here on the smallest are merged
+/// whatever their sizes, and whatever memory that takes.
 const MOST_SEGMENTS: usize = 64;
 /// Slots that a thread takes at a time.
 const SLICE: usize = 64;
@@ -36,7 +37,7 @@ pub fn merge_due(meta: &Meta, memory: usize) -> Option<Vec<u64>> {
     let names = |segments: &[SegmentEntry]| Some(segments.iter().map(|entry| entry.identity).collect());
     let mut segments = meta.segments.clone();
     segments.sort_by_key(SegmentEntry::live);
-    if segments.len() >= MOST_SEGMENTS && fits(&segments[..MOST_SEGMENTS / 2]) {
+    if is_crowded(meta) {
         return names(&segments[..MOST_SEGMENTS / 2]);
     }
     for (first, smallest) in segments.iter().enumerate() {
@@ -48,6 +49,11 @@ pub fn merge_due(meta: &Meta, memory: usize) -> Option<Vec<u64>> {
     }
     let worn = |entry: &&SegmentEntry| f64::from(entry.dead) > DEAD * f64::from(entry.rows);
     segments.iter().find(worn).filter(|entry| fits(&[**entry])).map(|entry| vec![entry.identity])
+}
+
+/// Whether there are so many segments that whoever adds one should see to it that some are merged.
+pub fn is_crowded(meta: &Meta) -> bool {
+    meta.segments.len() >= MOST_SEGMENTS
 }
 
 /// A segment that goes into another.

@@ -35,7 +35,7 @@ use pgrec_kernels::{Format, Metric, Scalar, SegmentOptions};
 use crate::{Control, Error, Result};
 
 pub use delta::{create, insert};
-pub use merge::{merge, merge_due};
+pub use merge::{is_crowded, merge, merge_due};
 pub use meta::{Chain, Meta, SegmentEntry};
 pub use pages::{Change, Lock, META, Pages, Segments, Source};
 pub use scan::{Hit, Order, Scan, ScanOptions};

@@ -19,7 +19,7 @@ const SORTED: usize = 64;
 /// What happens when more rows are wanted than the first search found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// The scan ends.
+    /// The scan ends, after as many rows as candidates are kept.
     Off,
     /// It goes on; what is nearer than what was given already is left out.
     Strict,
@@ -50,6 +50,7 @@ pub struct Hit {
 /// A search under way. It keeps no lock and no page.
 pub struct Scan {
     options: ScanOptions,
+    expansion: usize,
     exact: bool,
     query: Query,
     /// Rows of chains; then, when all are compared, all rows that were not given.
@@ -117,7 +118,7 @@ impl Scan {
         bitmaps.keep(&meta.segments);
         let query = stored.query_stored(&exact, query);
         let last = f64::NEG_INFINITY;
-        Ok(Self { options, exact: is_exact, query, rest, sources, exhaustive: false, given: 0, last })
+        Ok(Self { options, expansion, exact: is_exact, query, rest, sources, exhaustive: false, given: 0, last })
     }
 
     /// Whether distances are the rows' own, not bounds of them.
@@ -133,6 +134,9 @@ impl Scan {
     /// The next row; `interrupts` is called between slices of the work.
     pub fn next(&mut self, interrupts: &mut dyn FnMut() -> Result<()>) -> Result<Option<Hit>> {
         loop {
+            if self.options.order == Order::Off && self.given >= self.expansion {
+                return Ok(None);
+            }
             if !self.exhaustive && self.options.order != Order::Off && self.given >= self.options.max_tuples {
                 self.compare_all(interrupts)?;
             }

@@ -358,10 +358,13 @@ fn a_scan_that_is_off_ends_after_its_first_search() {
         world.insert().unwrap();
     }
     world.seal().unwrap();
+    for _ in 0..20 {
+        world.insert().unwrap();
+    }
     assert_eq!(world.all(Order::Off).len(), 8);
     let strict = world.all(Order::Strict);
     assert!(strict.len() > 200 && strict.windows(2).all(|w| w[0].distance <= w[1].distance));
-    assert_eq!(world.all(Order::Relaxed).len(), 300);
+    assert_eq!(world.all(Order::Relaxed).len(), 320);
 }
 
 #[test]
@@ -427,4 +430,5 @@ fn merges_are_of_one_tier_and_within_memory() {
     assert_eq!(merge_due(&meta(&[(1000, 300)]), 1000), None, "it does not fit");
     let many: Vec<(u32, u32)> = (0..64).map(|n| (1u32 << (n / 3), 0)).collect();
     assert_eq!(due(&many).unwrap().len(), 32);
+    assert_eq!(merge_due(&meta(&many), 1).unwrap().len(), 32, "a directory that is full comes before memory");
 }

@@ -60,6 +60,11 @@ impl Bitmaps {
         Ok(Some(bitmap))
     }
 
+    /// Bytes of memory that they take.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(.., bitmap)| bitmap.0.len() * size_of::<u64>()).sum()
+    }
+
     /// Forgets all but those of the segments given.
     pub(super) fn keep(&mut self, segments: &[SegmentEntry]) {
         self.0.retain(|(identity, ..)| segments.iter().any(|entry| entry.identity == *identity));

@@ -163,8 +163,12 @@ fn files(findings: &mut Vec<Finding>) -> Result<()> {
         findings.push(Finding {
             subject: "model cache".into(),
             severity: "notice",
-            finding: format!("{} cache files belong to no model, such as {}", orphans.len(), first.display()),
-            remedy: "None needed: they are removed when the next model is opened for the first time.".into(),
+            finding: format!(
+                "{} cache files belong to no model and no index, such as {}",
+                orphans.len(),
+                first.display()
+            ),
+            remedy: "None needed: they are removed when the next file is written there.".into(),
         });
     }
     Ok(())

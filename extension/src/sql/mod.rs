@@ -5,6 +5,7 @@ mod check;
 mod checkpoint;
 mod create;
 mod drop;
+mod index;
 mod measure;
 mod models;
 mod schedule;

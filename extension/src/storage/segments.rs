@@ -4,7 +4,7 @@
 //! if it has the identity in its name and the segment's size. The segments of a temporary table are its session's alone
 //! and stay in memory.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,11 +22,14 @@ use crate::pg::relation;
 struct Open {
     index: u32,
     identity: u64,
+    bytes: u64,
     segment: Arc<Segment>,
 }
 
 thread_local! {
     static OPEN: RefCell<Vec<Open>> = const { RefCell::new(Vec::new()) };
+    /// Whether this session has written a file since it last removed those that nobody needs.
+    static WRITTEN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The segments of one index.
@@ -48,7 +51,8 @@ impl Segments for IndexSegments {
         }
         let bytes = if self.temporary { in_memory(entry, source)? } else { self.map(entry, source)? };
         let segment = Arc::new(Segment::view(bytes)?);
-        let open = Open { index: self.index, identity: entry.identity, segment: Arc::clone(&segment) };
+        let open =
+            Open { index: self.index, identity: entry.identity, bytes: entry.bytes, segment: Arc::clone(&segment) };
         OPEN.with_borrow_mut(|all| all.push(open));
         Ok(segment)
     }
@@ -60,7 +64,7 @@ impl Segments for IndexSegments {
             open.retain(|open| open.index != self.index || current(open.identity));
             before > open.len()
         });
-        if closed && !self.temporary {
+        if (WRITTEN.take() || closed) && !self.temporary {
             self.remove_others(current);
         }
     }
@@ -81,6 +85,7 @@ impl IndexSegments {
         let file = match cache::open_existing(&path, entry.bytes).map_err(into_engine)? {
             Some(file) => file,
             None => {
+                WRITTEN.set(true);
                 let mut failed = None;
                 let written = cache::write(&path, |put| {
                     let outcome = source(&mut |piece| put(piece).map_err(into_engine));
@@ -107,7 +112,8 @@ impl IndexSegments {
         format!("index_{}_{}_", cache::database(), self.index)
     }
 
-    /// Removes the files of segments that there are no more. One that another session still needs is made again.
+    /// Removes the files of segments and of indexes that there are no more. One that another session still needs is made
+    /// again.
     fn remove_others(&self, current: impl Fn(u64) -> bool) {
         let Ok(entries) = fs::read_dir(FOLDER) else {
             return;
@@ -115,9 +121,11 @@ impl IndexSegments {
         let prefix = self.prefix();
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let identity = name.to_str().and_then(|name| name.strip_prefix(&prefix));
-            let identity = identity.and_then(|identity| u64::from_str_radix(identity, 16).ok());
-            if identity.is_some_and(|identity| !current(identity)) {
+            let Some(name) = name.to_str() else {
+                continue;
+            };
+            let identity = name.strip_prefix(&prefix).and_then(|identity| u64::from_str_radix(identity, 16).ok());
+            if identity.map_or_else(|| is_of_no_index(name), |identity| !current(identity)) {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -128,17 +136,30 @@ fn into_engine(error: SqlError) -> Error {
     Error::File(error.reason())
 }
 
-/// Whether a file of the cache is that of an index which is gone, or a temporary one whose writer is.
+/// The database and the index in a file's name, and the process that is writing it.
+fn parse(name: &str) -> Option<(u32, u32, Option<u32>)> {
+    let mut parts = name.strip_prefix("index_")?.split('_');
+    let (database, index) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let writer = parts.next()?.split_once(".tmp").map(|(_, writer)| writer.parse());
+    Some((database, index, writer.transpose().ok()?))
+}
+
+/// Whether a file of the cache is that of an index of this database which is gone.
+fn is_of_no_index(name: &str) -> bool {
+    parse(name).is_some_and(|(database, index, writer)| {
+        writer.is_none() && database == cache::database() && relation::qualified_name(index.into()).is_none()
+    })
+}
+
+/// Whether a file of the cache is that of an index or a database which is gone, or a temporary one whose writer is.
 pub(super) fn is_orphan(name: &str, databases: &HashSet<u32>) -> bool {
-    let orphan = || {
-        let mut parts = name.strip_prefix("index_")?.split('_');
-        let (database, index): (u32, u32) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        if let Some((_, writer)) = parts.next()?.split_once(".tmp") {
-            let writer: u32 = writer.parse().ok()?;
-            return Some(!Path::new("/proc").join(writer.to_string()).exists());
-        }
-        let gone = database == cache::database() && relation::qualified_name(index.into()).is_none();
-        Some(gone || !databases.contains(&database))
-    };
-    orphan().unwrap_or(false)
+    parse(name).is_some_and(|(database, _, writer)| match writer {
+        Some(writer) => !Path::new("/proc").join(writer.to_string()).exists(),
+        None => !databases.contains(&database) || is_of_no_index(name),
+    })
+}
+
+/// Bytes of the files and of the memory that this session has open for an index.
+pub fn open_bytes(index: u32) -> u64 {
+    OPEN.with_borrow(|open| open.iter().filter(|open| open.index == index).map(|open| open.bytes).sum())
 }

@@ -82,6 +82,11 @@ impl Walk {
         self.seen.slots.len()
     }
 
+    /// Bytes that this thread keeps for the next walk.
+    pub fn spare_bytes() -> usize {
+        SPARE.with_borrow(Vec::len) * size_of::<u64>()
+    }
+
     /// From the entry down to the lowest level, each time to the nearest neighbour.
     fn start(&mut self, segment: &Segment, query: &Query, live: &dyn Fn(u32) -> bool, best: &mut BinaryHeap<Place>) {
         self.started = true;

@@ -35,13 +35,24 @@ pub unsafe extern "C-unwind" fn insert(
         return false;
     }
     if open.or_raise(index::insert(&open.pages, tid, &stored)) {
-        let sealed = open.or_raise(index::seal(&open.pages, &Threads::new(1)));
-        let due = || index::Meta::read(&open.pages).map(|meta| index::merge_due(&meta, maintenance_memory()).is_some());
-        if sealed && !open.segments.temporary && open.or_raise(due()) {
-            launch::index_worker(open.segments.index);
-        }
+        tidy_up(&open);
     }
     false
+}
+
+/// Makes the chain into a segment, and has segments merged when there are many: by a worker, or here when none comes.
+fn tidy_up(open: &OpenIndex) {
+    let crew = Threads::new(1);
+    if !open.or_raise(index::seal(&open.pages, &crew)) {
+        return;
+    }
+    let meta = open.or_raise(index::Meta::read(&open.pages));
+    let memory = maintenance_memory();
+    if index::is_crowded(&meta) || open.segments.temporary {
+        open.or_raise(index::merge(&open.pages, &open.segments, &crew, memory));
+    } else if index::merge_due(&meta, memory).is_some() {
+        launch::index_worker(open.segments.index);
+    }
 }
 
 /// Writes a value as chains store it; false where the index leaves it out, because it has no direction.

@@ -8,6 +8,7 @@ mod merge;
 mod open;
 mod options;
 mod scan;
+mod stats;
 mod vacuum;
 
 use std::ffi::{CStr, c_char};
@@ -16,6 +17,7 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 pub use merge::merge_in_background;
 pub use options::{define_settings, register as register_options};
+pub use stats::{Sizes, sizes};
 
 /// The handler: `CREATE ACCESS METHOD usearch TYPE INDEX HANDLER usearch_handler`.
 #[pgrx::pg_guard]

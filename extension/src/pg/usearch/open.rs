@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use pgrec_engine::index::Crew;
 use pgrec_engine::{Control, Error, Result};
 use pgrx::PgSqlErrorCode;
-use pgrx::pg_sys::{self, Relation};
+use pgrx::pg_sys::{self, Oid, Relation};
 use rayon::ThreadPool;
 
 use super::definition::Definition;
@@ -56,6 +56,53 @@ impl OpenIndex {
         SqlError::new(PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED, format!("index \"{name}\" cannot be read"))
             .detail(why)
             .hint(format!("REINDEX INDEX \"{name}\" builds it anew from the table."))
+    }
+}
+
+/// An index that this value has opened and locked.
+pub struct LockedIndex {
+    relation: Relation,
+    mode: pg_sys::LOCKMODE,
+}
+
+impl LockedIndex {
+    /// None where there is no index of this access method with that oid.
+    pub fn attempt(index: Oid, mode: pg_sys::LOCKMODE) -> Option<Self> {
+        // SAFETY: locks and opens the relation if there is one of this oid; its description is there while it is open.
+        unsafe {
+            let relation = pg_sys::try_relation_open(index, mode);
+            if relation.is_null() {
+                return None;
+            }
+            let locked = Self { relation, mode };
+            let method = pg_sys::get_index_am_oid(c"usearch".as_ptr(), true);
+            let description = (*relation).rd_rel;
+            let has_pages = (*description).relkind as u8 == pg_sys::RELKIND_INDEX;
+            (has_pages && (*description).relam == method).then_some(locked)
+        }
+    }
+
+    /// Its pages and segments.
+    pub fn open(&self) -> OpenIndex {
+        // SAFETY: open and locked as long as this value is, which callers keep for the while.
+        unsafe { OpenIndex::new(self.relation) }
+    }
+
+    /// Whether somebody waits for a lock that this one is in the way of; false for weak locks, which Postgres does not
+    /// look up (`EligibleForRelationFastPath`).
+    pub fn is_wanted(&self) -> bool {
+        let strong = self.mode >= pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;
+        // SAFETY: open, and locked in this mode, which is in the shared lock table.
+        strong && unsafe { pg_sys::LockHasWaitersRelation(self.relation, self.mode) }
+    }
+}
+
+impl Drop for LockedIndex {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: opened above. The lock stays until the end of the transaction.
+            unsafe { pg_sys::relation_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE) };
+        }
     }
 }
 

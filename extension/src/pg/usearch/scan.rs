@@ -25,6 +25,12 @@ thread_local! {
     static BITMAPS: RefCell<HashMap<u32, Bitmaps>> = RefCell::default();
 }
 
+/// Bytes that this session keeps between scans of an index: its tombstones, and a bit for every vector of the largest
+/// segment that was searched.
+pub fn private_bytes(index: u32) -> usize {
+    BITMAPS.with_borrow(|bitmaps| bitmaps.get(&index).map_or(0, Bitmaps::bytes)) + pgrec_kernels::Walk::spare_bytes()
+}
+
 /// `ambeginscan`.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn begin(index: Relation, keys: i32, orders: i32) -> IndexScanDesc {
