@@ -9,18 +9,13 @@ use crate::{Error, Result};
 /// Bytes of a block's number in a map.
 const NUMBER: usize = 4;
 
-/// Writes a segment that nobody knows of yet. `progress` is told how many pages were written.
-pub(super) fn write(
-    pages: &(impl Pages + ?Sized),
-    bytes: &[u8],
-    rows: u32,
-    progress: &mut dyn FnMut(u64),
-) -> Result<SegmentEntry> {
+/// Writes a segment that nobody knows of yet.
+pub(super) fn write(pages: &(impl Pages + ?Sized), bytes: &[u8], rows: u32) -> Result<SegmentEntry> {
     let identity = pages.identity()?;
     let room = pages.payload() - head::SIZE;
     let mut page = vec![0; pages.payload()];
     let mut blocks = Vec::with_capacity(bytes.len().div_ceil(room));
-    for (written, chunk) in bytes.chunks(room).enumerate() {
+    for chunk in bytes.chunks(room) {
         pages.interrupts()?;
         let block = pages.allocate()?;
         let crc = crc32c::crc32c(chunk);
@@ -28,7 +23,6 @@ pub(super) fn write(
         page[head::SIZE..head::SIZE + chunk.len()].copy_from_slice(chunk);
         pages.write(block, &page[..head::SIZE + chunk.len()])?;
         blocks.push(block);
-        progress(written as u64 + 1);
     }
     let map = write_map(pages, identity, &blocks)?;
     Ok(SegmentEntry {

@@ -18,8 +18,8 @@ const TIER: u32 = 4;
 const MERGE: usize = 4;
 /// A segment of which more than this share is removed is written anew.
 const DEAD: f64 = 0.2;
-/// A meta page holds more segments than this, but a scan goes through each: from here on the smallest are merged
-/// whatever their sizes, and whatever memory that takes.
+/// A meta page holds more segments than this, but a scan goes through each: from here on the smallest are merged,
+/// whatever their sizes: as many as fit into memory, or a few that do not.
 const MOST_SEGMENTS: usize = 64;
 /// Slots that a thread takes at a time.
 const SLICE: usize = 64;
@@ -38,7 +38,8 @@ pub fn merge_due(meta: &Meta, memory: usize) -> Option<Vec<u64>> {
     let mut segments = meta.segments.clone();
     segments.sort_by_key(SegmentEntry::live);
     if is_crowded(meta) {
-        return names(&segments[..MOST_SEGMENTS / 2]);
+        let few = (MERGE..MOST_SEGMENTS / 2).take_while(|&count| fits(&segments[..count + 1])).count();
+        return names(&segments[..MERGE + few]);
     }
     for (first, smallest) in segments.iter().enumerate() {
         let tier = &segments[first..];
@@ -83,7 +84,7 @@ pub fn merge(pages: &(impl Pages + ?Sized), segments: &dyn Segments, crew: &dyn 
     let merged = Segment::view(bytes.clone())?;
     let mut entry = match merged.is_empty() {
         true => None,
-        false => Some(chunks::write(pages, &bytes, merged.len() as u32, &mut |_| {})?),
+        false => Some(chunks::write(pages, &bytes, merged.len() as u32)?),
     };
 
     let structure = Held::wait(pages, Lock::Structure)?;

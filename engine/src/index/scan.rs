@@ -30,8 +30,8 @@ pub enum Order {
 /// How to search.
 #[derive(Debug, Clone, Copy)]
 pub struct ScanOptions {
-    /// Candidates kept in each segment; None: as many as the index says.
-    pub expansion: Option<usize>,
+    /// Candidates kept in each segment.
+    pub expansion: usize,
     /// What happens after them.
     pub order: Order,
     /// After so many rows all that are left are compared.
@@ -50,7 +50,6 @@ pub struct Hit {
 /// A search under way. It keeps no lock and no page.
 pub struct Scan {
     options: ScanOptions,
-    expansion: usize,
     exact: bool,
     query: Query,
     /// Rows of chains; then, when all are compared, all rows that were not given.
@@ -102,14 +101,13 @@ impl Scan {
         }
         let is_exact = shape.exact == shape.scalar && own_error(&exact) == 0.0;
         let rest = chain_hits(pages, meta, &exact.query_stored(&exact, query), is_exact)?;
-        let expansion = options.expansion.unwrap_or(shape.options.expansion_search);
         let mut sources = Vec::with_capacity(meta.segments.len());
         for entry in meta.segments.iter().filter(|entry| entry.live() > 0) {
             let segment = merge::open(pages, segments, entry)?;
             if segment.format() != stored || segment.len() != entry.rows as usize {
                 return Err(Error::Malformed("a segment of the index is not of its shape".into()).into());
             }
-            let walk = Walk::new(&segment, expansion);
+            let walk = Walk::new(&segment, options.expansion);
             let dead = bitmaps.get(pages, entry)?;
             let batch = Vec::new().into_iter();
             sources.push(Walking { segment, dead, walk, batch, head: None, ended: false, given: Vec::new() });
@@ -118,7 +116,7 @@ impl Scan {
         bitmaps.keep(&meta.segments);
         let query = stored.query_stored(&exact, query);
         let last = f64::NEG_INFINITY;
-        Ok(Self { options, expansion, exact: is_exact, query, rest, sources, exhaustive: false, given: 0, last })
+        Ok(Self { options, exact: is_exact, query, rest, sources, exhaustive: false, given: 0, last })
     }
 
     /// Whether distances are the rows' own, not bounds of them.
@@ -134,7 +132,7 @@ impl Scan {
     /// The next row; `interrupts` is called between slices of the work.
     pub fn next(&mut self, interrupts: &mut dyn FnMut() -> Result<()>) -> Result<Option<Hit>> {
         loop {
-            if self.options.order == Order::Off && self.given >= self.expansion {
+            if self.options.order == Order::Off && self.given >= self.options.expansion {
                 return Ok(None);
             }
             if !self.exhaustive && self.options.order != Order::Off && self.given >= self.options.max_tuples {

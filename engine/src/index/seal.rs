@@ -1,9 +1,8 @@
 //! Making segments: of chains that are long enough, and of rows that come in bulk.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pgrec_kernels::{Format, Segment, SegmentBuilder};
+use pgrec_kernels::{Format, SegmentBuilder};
 
 use super::meta::{Meta, SegmentEntry};
 use super::pages::{Held, Lock, Pages};
@@ -34,7 +33,7 @@ pub(super) fn seal_all(pages: &(impl Pages + ?Sized), crew: &dyn Crew) -> Result
         true => None,
         false => {
             let bytes = weave(&meta, crew, &rows)?;
-            Some(chunks::write(pages, &bytes, rows.tids.len() as u32, &mut |_| {})?)
+            Some(chunks::write(pages, &bytes, rows.tids.len() as u32)?)
         }
     };
     let mut change = pages.change()?;
@@ -104,26 +103,16 @@ pub(super) fn own_error(exact: &Format) -> f32 {
     }
 }
 
-/// Adds finished segments to an index, for one that is being made and nobody reads. `progress` is told the pages.
-pub fn publish(
-    pages: &(impl Pages + ?Sized),
-    segments: &[Vec<u8>],
-    progress: &mut dyn FnMut(u64),
-) -> Result<Vec<SegmentEntry>> {
+/// Adds a finished segment of so many rows to an index.
+pub fn publish(pages: &(impl Pages + ?Sized), bytes: &[u8], rows: u32) -> Result<SegmentEntry> {
     let _structure = Held::wait(pages, Lock::Structure)?;
-    let mut entries = Vec::new();
-    for bytes in segments {
-        let rows = Segment::view(Arc::new(bytes.clone()))?.len();
-        if rows > 0 {
-            entries.push(chunks::write(pages, bytes, rows as u32, progress)?);
-        }
-    }
+    let entry = chunks::write(pages, bytes, rows)?;
     let mut change = pages.change()?;
     let (handle, mut meta) = Meta::lock(&mut *change)?;
-    meta.segments.extend(&entries);
+    meta.segments.push(entry);
     meta.write(change.bytes(handle))?;
     change.commit()?;
-    Ok(entries)
+    Ok(entry)
 }
 
 impl Fault {

@@ -10,7 +10,7 @@ mod words;
 
 use crate::data::Dataset;
 use catalogue::Catalogue;
-use random::Random;
+pub use random::Random;
 
 /// Sizes and seed of a generated shop. The same values give the same shop.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,12 @@
-//! The random numbers of the generated shop: small, seeded, the same on every machine.
+//! The random numbers of what is generated: small, seeded, the same on every machine.
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
-pub(super) struct Random(u64);
+#[derive(Debug, Clone)]
+pub struct Random(u64);
 
 impl Random {
+    /// A generator; any seed is as good as any other.
+    #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }

@@ -244,8 +244,9 @@ impl<'a, 'scope> Build<'a, 'scope> {
         };
         self.in_builder = 0;
         Phase::Writing.show();
+        let rows = done.len() as u32;
         let bytes = done.finish().unwrap_or_else(|error| self.fail(error));
-        self.open.or_raise(index::publish(&self.open.pages, &[bytes], &mut |_| {}));
+        self.open.or_raise(index::publish(&self.open.pages, &bytes, rows));
         Phase::Weaving.show();
     }
 

@@ -9,6 +9,7 @@ use pgrx::pg_sys::{self, Oid, Relation};
 use rayon::ThreadPool;
 
 use super::definition::Definition;
+use super::options::IndexOptions;
 use crate::compute;
 use crate::error::{SqlError, or_raise};
 use crate::pg::pages::IndexPages;
@@ -39,6 +40,12 @@ impl OpenIndex {
     pub fn definition(&self) -> Definition {
         // SAFETY: as `new` asks for.
         or_raise(unsafe { Definition::of(self.relation) })
+    }
+
+    /// What `WITH (…)` says now.
+    pub fn options(&self) -> IndexOptions {
+        // SAFETY: as `new` asks for.
+        unsafe { IndexOptions::of(self.relation) }
     }
 
     /// Raises what the engine says of this index.

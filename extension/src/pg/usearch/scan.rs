@@ -130,7 +130,7 @@ unsafe fn first(scan: IndexScanDesc, open: &OpenIndex) -> Scan {
         query(scan, open)
     };
     let options = ScanOptions {
-        expansion: options::expansion_search(),
+        expansion: options::expansion_search().unwrap_or_else(|| open.options().segment.expansion_search),
         order: match options::iterative_scan() {
             IterativeScan::off => Order::Off,
             IterativeScan::strict_order => Order::Strict,

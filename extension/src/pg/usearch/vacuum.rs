@@ -47,8 +47,9 @@ pub unsafe extern "C-unwind" fn cleanup(
     if analyze_only {
         return stats;
     }
-    let crew = Threads::of_maintenance();
-    while open.or_raise(index::merge(&open.pages, &open.segments, &crew, maintenance_memory())) {}
+    let memory = maintenance_memory();
+    let due = || open.or_raise(index::Meta::read(&open.pages).map(|meta| index::merge_due(&meta, memory).is_some()));
+    while due() && open.or_raise(index::merge(&open.pages, &open.segments, &Threads::of_maintenance(), memory)) {}
     let collected = open.or_raise(index::collect(&open.pages));
     open.pages.publish_free();
     let found = open.or_raise(index::stats(&open.pages));
