@@ -1,15 +1,20 @@
 //! Weaving the graph, with usearch.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 
 use super::SegmentOptions;
 use super::format::{Format, Metric};
 use super::layout::{HEADER, Header, write_levels};
+use super::repair::repair;
 use crate::KernelError;
 use crate::cpu::{Comparison, Isa, Pair, hamming};
+
+/// So many vectors are added one after the other: threads that begin a graph at once do not find each other's vectors,
+/// and leave some to which no link leads.
+const FIRST: usize = 500;
 
 /// A segment being built, from several threads.
 pub struct SegmentBuilder {
@@ -17,6 +22,8 @@ pub struct SegmentBuilder {
     options: SegmentOptions,
     threads: usize,
     index: RwLock<Index>,
+    /// Held while one of the first vectors is added.
+    first: Mutex<()>,
     /// Bits of f32s that are not negative, which are in the order of the numbers.
     longest: AtomicU32,
     error: AtomicU32,
@@ -48,6 +55,7 @@ impl SegmentBuilder {
             options: *options,
             threads,
             index: RwLock::new(index),
+            first: Mutex::new(()),
             longest: AtomicU32::new(0),
             error: AtomicU32::new(0),
         })
@@ -69,6 +77,7 @@ impl SegmentBuilder {
         loop {
             let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
             if index.size() + self.threads <= index.capacity() {
+                let _alone = (index.size() < FIRST).then(|| self.first.lock().unwrap_or_else(PoisonError::into_inner));
                 return index.add(key, bytemuck::cast_slice::<u8, i8>(stored)).map_err(refused);
             }
             drop(index);
@@ -115,7 +124,8 @@ impl SegmentBuilder {
             index.save_to_buffer(index_part).map_err(refused)?;
             write_levels(index_part, len, self.format.vector_bytes(), levels)?;
         }
-        Ok(bytes)
+        drop(index);
+        repair(bytes)
     }
 
     /// About how many bytes a builder of `rows` vectors takes until it is finished.

@@ -251,6 +251,24 @@ impl Layout {
         list().unwrap_or(&[])
     }
 
+    /// Adds a link of the lowest level; false where the list is full.
+    pub(super) fn link(&self, bytes: &mut [u8], from: u32, to: u32) -> bool {
+        let Some(node) = self.node(bytes, from) else {
+            return false;
+        };
+        let list = node.start + NODE_HEAD..node.start + self.node_bytes;
+        let Some(count) = u32_at(bytes, list.start) else {
+            return false;
+        };
+        let (list, place) = (&mut bytes[list], 4 + 4 * count as usize);
+        let Some(room) = list.get_mut(place..place + 4) else {
+            return false;
+        };
+        room.copy_from_slice(&to.to_le_bytes());
+        list[..4].copy_from_slice(&(count + 1).to_le_bytes());
+        true
+    }
+
     /// How many slots there are.
     pub(super) fn len(&self) -> u32 {
         self.len

@@ -9,6 +9,7 @@ mod format;
 mod items;
 mod layout;
 mod query;
+mod repair;
 mod walk;
 
 use std::ops::Range;

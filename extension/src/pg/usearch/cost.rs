@@ -32,6 +32,11 @@ pub unsafe extern "C-unwind" fn estimate(
             // Without an order there is nothing to search for.
             *startup = f64::INFINITY;
             *total = f64::INFINITY;
+            // From 18 on a path that is disabled less wins, whatever it costs.
+            #[cfg(feature = "pg18")]
+            {
+                (*path).path.disabled_nodes = 2;
+            }
             return;
         }
         let rows = (*info).tuples.max(1.0);
