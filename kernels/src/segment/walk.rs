@@ -15,6 +15,9 @@ use crate::cpu::prefetch;
 /// Neighbours whose distances are computed at a time.
 const BATCH: usize = 16;
 
+/// Vectors of a batch at most, beyond the first: some milliseconds of work.
+const WIDEST: usize = 4_096;
+
 /// A slot and how near it is, in one number that sorts by distance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place(u64);
@@ -52,7 +55,8 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// A walk whose batches are of `expansion` vectors at most.
+    /// A walk whose first batch is of `expansion` vectors at most; each later one is of twice as many, up to
+    /// [`WIDEST`]: who wants more than was found wants many, and a wide beam gives them in better order.
     pub fn new(segment: &Segment, expansion: usize) -> Self {
         Self {
             expansion: expansion.max(1),
@@ -67,8 +71,9 @@ impl Walk {
     /// The next nearest vectors that are `live`, ascending; empty when all that can be reached were given. A later
     /// batch may hold a vector nearer than the last of an earlier one: the beam was too narrow to see it.
     pub fn next(&mut self, segment: &Segment, query: &Query, live: &dyn Fn(u32) -> bool) -> Vec<Found> {
-        let mut best = BinaryHeap::with_capacity(self.expansion + 1);
+        let mut best = BinaryHeap::new();
         if self.started {
+            self.expansion = self.expansion.max((2 * self.expansion).min(WIDEST));
             self.take_up(&mut best);
         } else {
             self.start(segment, query, live, &mut best);
