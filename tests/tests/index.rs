@@ -47,6 +47,18 @@ fn every_operator_class_orders_by_its_operator_and_leaves_out_what_has_no_distan
             let nothing = format!("SELECT count(*) FROM (SELECT id FROM s ORDER BY v {operator} NULL::{kind}) n");
             assert_eq!(database.ask(&format!("SET enable_seqscan = off; {nothing}")), "9");
         }
+        // Equal directions: a distance of nothing, however the halves were rounded.
+        for (scalar, kind) in [("auto", "halfvec"), ("bf16", "vector"), ("i8", "vector")] {
+            database.run(&format!(
+                "DROP TABLE IF EXISTS e; CREATE TABLE e (id int, v {kind}(3));
+                 INSERT INTO e SELECT i, ARRAY[i, i, i]::{kind} FROM generate_series(1, 50) i;
+                 CREATE INDEX ON e USING usearch (v {kind}_cosine_ops) WITH (scalar = {scalar});
+                 INSERT INTO e SELECT i, ARRAY[i, i, 2 * i]::{kind} FROM generate_series(51, 90) i"
+            ));
+            let found =
+                through_index(database, &format!("SELECT id <= 50 FROM e ORDER BY v <=> '[3,3,3]'::{kind} LIMIT 60"));
+            assert_eq!(found, format!("{}{}", "t\n".repeat(50), "f\n".repeat(10)).trim_end(), "{scalar} {kind}");
+        }
         database.run(
             "CREATE TABLE b (id int, v bit(10)); INSERT INTO b VALUES (1, B'1111111111'), (2, B'0000000000'), (3, NULL);
              CREATE INDEX ON b USING usearch (v bit_hamming_ops); INSERT INTO b VALUES (4, B'1111100000')",

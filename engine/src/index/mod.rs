@@ -65,6 +65,12 @@ impl Shape {
         Ok(Format::new(self.metric, self.exact, self.dim)?)
     }
 
+    /// How a vector that is searched for comes in: as it is, not rounded to what the column holds.
+    pub fn query_format(&self) -> Result<Format> {
+        let scalar = if self.exact == Scalar::Bit { Scalar::Bit } else { Scalar::F32 };
+        Ok(Format::new(self.metric, scalar, self.dim)?)
+    }
+
     /// How vectors lie in segments.
     pub fn stored_format(&self) -> Result<Format> {
         Ok(Format::new(self.metric, self.scalar, self.dim)?)

@@ -75,7 +75,7 @@ struct Walking {
 }
 
 impl Scan {
-    /// Searches for the neighbours of a vector stored in the shape's exact format.
+    /// Searches for the neighbours of a vector in the shape's query format.
     pub fn begin<P: Pages + ?Sized>(
         pages: &P,
         segments: &dyn Segments,
@@ -95,12 +95,12 @@ impl Scan {
         options: ScanOptions,
     ) -> Reading<Self> {
         let shape = meta.shape()?;
-        let (exact, stored) = (shape.exact_format()?, shape.stored_format()?);
-        if query.len() != exact.vector_bytes() {
+        let (exact, stored, given) = (shape.exact_format()?, shape.stored_format()?, shape.query_format()?);
+        if query.len() != given.vector_bytes() {
             return Err(Error::Parameter("a query that is not of this index".into()).into());
         }
         let is_exact = shape.exact == shape.scalar && own_error(&exact) == 0.0;
-        let rest = chain_hits(pages, meta, &exact.query_stored(&exact, query), is_exact)?;
+        let rest = chain_hits(pages, meta, &exact.query_stored(&given, query), is_exact)?;
         let mut sources = Vec::with_capacity(meta.segments.len());
         for entry in meta.segments.iter().filter(|entry| entry.live() > 0) {
             let segment = merge::open(pages, segments, entry)?;
@@ -114,7 +114,7 @@ impl Scan {
         }
         segments.keep(&meta.segments);
         bitmaps.keep(&meta.segments);
-        let query = stored.query_stored(&exact, query);
+        let query = stored.query_stored(&given, query);
         let last = f64::NEG_INFINITY;
         Ok(Self { options, exact: is_exact, query, rest, sources, exhaustive: false, given: 0, last })
     }

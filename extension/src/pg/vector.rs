@@ -121,18 +121,11 @@ pub unsafe fn store(datum: Datum, kind: Kind, format: &Format, to: &mut Vec<u8>)
         return Ok(true);
     }
     let given = Format::new(Metric::L2, kind.scalar(), dimensions).map_err(|_| Refused::Malformed)?;
-    if format.metric() != Metric::Cosine {
-        if !given.numbers(bytes).iter().all(|x| x.is_finite()) {
-            return Err(Refused::Malformed);
-        }
-        to.extend_from_slice(bytes);
-        return Ok(true);
-    }
     let mut numbers = given.numbers(bytes);
     if !numbers.iter().all(|x| x.is_finite()) {
         return Err(Refused::Malformed);
     }
-    let direction = normalise(&mut numbers);
+    let direction = format.metric() != Metric::Cosine || normalise(&mut numbers);
     format.store(&numbers, to);
     Ok(direction)
 }

@@ -150,7 +150,7 @@ unsafe fn first(scan: IndexScanDesc, open: &OpenIndex) -> Scan {
 /// As for `first`.
 unsafe fn query(scan: IndexScanDesc, open: &OpenIndex) -> Vec<u8> {
     let definition = open.definition();
-    let format = open.or_raise(definition.shape.exact_format());
+    let format = open.or_raise(definition.shape.query_format());
     // SAFETY: the caller's; the argument is a value of the operator's right side, which is the column's type.
     let stored = unsafe {
         let key = (*scan).orderByData;
