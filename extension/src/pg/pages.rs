@@ -15,6 +15,8 @@ const HEADER: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_linp);
 const PAYLOAD: usize = pg_sys::BLCKSZ as usize - HEADER;
 /// How a free page begins.
 const FREE: [u8; 8] = [0; 8];
+/// How a page begins that was allocated and not written yet.
+const TAKEN: [u8; 8] = *b"allotted";
 /// Pages of one WAL record (`MAX_GENERIC_XLOG_PAGES`).
 const MOST_PAGES: usize = 4;
 
@@ -71,11 +73,15 @@ impl IndexPages {
         {
             return Ok(buffer);
         }
+        Ok(self.new_page())
+    }
+
+    /// A page behind the last, which nobody else has, locked.
+    fn new_page(&self) -> Buffer {
         let to = pg_sys::BufferManagerRelation { rel: self.relation, ..Default::default() };
+        let locked = pg_sys::ExtendBufferedFlags::EB_LOCK_FIRST;
         // SAFETY: the relation is open; the new page comes back pinned and locked.
-        Ok(unsafe {
-            pg_sys::ExtendBufferedRel(to, self.fork, std::ptr::null_mut(), pg_sys::ExtendBufferedFlags::EB_LOCK_FIRST)
-        })
+        unsafe { pg_sys::ExtendBufferedRel(to, self.fork, std::ptr::null_mut(), locked) }
     }
 
     /// A page of the free space map's that is really free, locked.
@@ -109,10 +115,17 @@ unsafe fn is_free(buffer: Buffer) -> bool {
     // SAFETY: a pinned buffer's page is BLCKSZ bytes.
     unsafe {
         let page = pg_sys::BufferGetPage(buffer);
-        let upper = (*page.cast::<pg_sys::PageHeaderData>()).pd_upper;
-        // A new page is all zeros, header included.
-        upper == 0 || std::slice::from_raw_parts(page.cast::<u8>().add(HEADER), FREE.len()) == FREE
+        is_new(page) || std::slice::from_raw_parts(page.cast::<u8>().add(HEADER), FREE.len()) == FREE
     }
+}
+
+/// Whether a page is one that nobody has written to: zeros, header included.
+///
+/// # Safety
+/// `page` is BLCKSZ readable bytes.
+unsafe fn is_new(page: pg_sys::Page) -> bool {
+    // SAFETY: the caller's.
+    unsafe { (*page.cast::<pg_sys::PageHeaderData>()).pd_upper == 0 }
 }
 
 fn release(buffer: Buffer) {
@@ -165,10 +178,20 @@ impl Pages for IndexPages {
     }
 
     fn allocate(&self) -> Result<u32> {
-        let buffer = self.free_page()?;
-        // SAFETY: pinned.
-        let block = unsafe { pg_sys::BufferGetBlockNumber(buffer) };
-        release(buffer);
+        let Some(buffer) = self.known_free_page()? else {
+            let buffer = self.new_page();
+            // SAFETY: pinned.
+            let block = unsafe { pg_sys::BufferGetBlockNumber(buffer) };
+            release(buffer);
+            return Ok(block);
+        };
+        // The map may give two processes the same page: under its lock, the first makes it look taken.
+        let mut change = self.logged();
+        // SAFETY: pinned and locked. WAL cannot describe a change of a page that was never written.
+        let (block, fresh) = unsafe { (pg_sys::BufferGetBlockNumber(buffer), is_new(pg_sys::BufferGetPage(buffer))) };
+        let handle = change.take(buffer, fresh);
+        change.bytes(handle)[..TAKEN.len()].copy_from_slice(&TAKEN);
+        Box::new(change).commit()?;
         Ok(block)
     }
 
