@@ -1,5 +1,6 @@
 //! What several benches need: their data, a server, and Python with the peers' packages.
 
+mod processes;
 mod server;
 
 use std::path::{Path, PathBuf};

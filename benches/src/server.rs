@@ -9,6 +9,8 @@ use xtask::extension::installed;
 use xtask::toolchain::DEFAULT_MAJOR;
 use xtask::{Cluster, Dataset, Home, Options, Progress};
 
+use crate::processes;
+
 /// Between two looks at how much memory a training has.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -48,8 +50,17 @@ impl Server {
     /// # Errors
     /// When the extension cannot be built, or the server does not start.
     pub fn start(home: &Home, progress: &Progress, label: &str) -> Result<Self> {
+        Self::start_with(home, progress, label, &[])
+    }
+
+    /// [`Server::start`] with more settings, as name and value.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_with(home: &Home, progress: &Progress, label: &str, settings: &[(&str, &str)]) -> Result<Self> {
         let postgres = installed(home, DEFAULT_MAJOR, progress)?;
         let options = Options::new().set("shared_buffers", "256MB").set("max_wal_size", "4GB");
+        let options = settings.iter().fold(options, |options, (name, value)| options.set(name, value));
         let cluster = progress.step(&format!("starting a private {}", postgres.version), |_| {
             Cluster::temporary(home, &postgres, label, &options)
         })?;
@@ -110,6 +121,15 @@ impl Server {
         text.trim().parse().with_context(|| format!("{query}\nprints {text:?}, which is no number"))
     }
 
+    /// Processor seconds of the whole server so far, with its processes that have ended.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let postmaster = self.cluster.postmaster().context("the server does not run")?;
+        processes::family_seconds(postmaster)
+    }
+
     /// Trains a model while the progress line says how far it is.
     ///
     /// # Errors
@@ -139,7 +159,7 @@ impl Server {
                 let (mut pid, mut most) = (None, 0);
                 while waiting.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                     pid = pid.or_else(|| self.ask(database, "SELECT pid FROM rec.progress").ok()?.parse::<u32>().ok());
-                    most = most.max(pid.and_then(anonymous).unwrap_or(0));
+                    most = most.max(pid.and_then(processes::anonymous).unwrap_or(0));
                 }
                 most
             });
@@ -163,13 +183,6 @@ pub fn object(parts: &[&str]) -> String {
 #[must_use]
 pub fn best(curve: &[(f64, f64)]) -> f64 {
     curve.iter().map(|&(_, value)| value).fold(0.0, f64::max)
-}
-
-/// Bytes of a process that are backed by no file and shared with nobody.
-fn anonymous(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 #[cfg(test)]

@@ -11,9 +11,12 @@ pub(super) const ROW_HEAD: usize = 8;
 /// In a row's head.
 const DEAD: u64 = 1 << 63;
 
-/// How many bytes of rows a chain holds before it is made into a segment. A scan compares all of them, at some 10 GB/s:
-/// about as long as a walk through a graph takes.
-const SEAL_BYTES: usize = 2 << 20;
+/// How many bytes of rows a chain holds at most before it is made into a segment. A scan compares all of them, at some
+/// 10 GB/s: about as long as a walk through a graph takes.
+const MOST_BYTES: usize = 2 << 20;
+/// In a small index a walk takes less: a chain is not more than this part of the segments' bytes, or so many bytes.
+const SHARE: u64 = 10;
+const FEW_BYTES: usize = 256 << 10;
 /// A chain of fewer rows is not made into a segment.
 const SEAL_ROWS: usize = 1_000;
 
@@ -81,13 +84,18 @@ pub fn insert(pages: &(impl Pages + ?Sized), tid: u64, stored: &[u8]) -> Result<
 }
 
 fn is_due(meta: &Meta, layout: &Layout) -> bool {
+    let segments: u64 = meta.segments.iter().map(|entry| entry.bytes).sum();
+    let most = usize::try_from(segments / SHARE).unwrap_or(MOST_BYTES).clamp(FEW_BYTES, MOST_BYTES);
     let rows = meta.live.pages as usize * layout.rows;
-    rows >= SEAL_ROWS && rows * layout.row >= SEAL_BYTES
+    rows >= SEAL_ROWS && rows * layout.row >= most
 }
 
-/// Whether the live chain, or one that was frozen before, should be made into a segment.
-pub(super) fn seal_is_due(pages: &(impl Pages + ?Sized), meta: &Meta) -> Result<bool> {
-    Ok(!meta.frozen.is_empty() || is_due(meta, &Layout::new(pages, meta)?))
+/// Whether the live chain, or one that was frozen before, should be made into a segment; sooner, where that is
+/// `convenient`.
+pub(super) fn seal_is_due(pages: &(impl Pages + ?Sized), meta: &Meta, convenient: bool) -> Result<bool> {
+    let layout = Layout::new(pages, meta)?;
+    let enough = convenient && meta.live.pages as usize * layout.rows >= SEAL_ROWS;
+    Ok(!meta.frozen.is_empty() || enough || is_due(meta, &layout))
 }
 
 fn write_row(page: &mut [u8], place: usize, row: usize, tid: u64, stored: &[u8]) {

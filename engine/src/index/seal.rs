@@ -12,13 +12,13 @@ use crate::{Error, Result};
 /// Rows that a thread takes at a time: some milliseconds of work.
 const SLICE: usize = 64;
 
-/// Makes the chain, if it is long enough, and what an interrupted attempt left, into a segment. False where there is
-/// nothing to do, or another process does it.
-pub fn seal(pages: &(impl Pages + ?Sized), crew: &dyn Crew) -> Result<bool> {
+/// Makes the chain, if it is long enough, and what an interrupted attempt left, into a segment; a shorter one, where
+/// nobody waits for it and that is `convenient`. False where there is nothing to do, or another process does it.
+pub fn seal(pages: &(impl Pages + ?Sized), crew: &dyn Crew, convenient: bool) -> Result<bool> {
     let Some(_structure) = Held::attempt(pages, Lock::Structure)? else {
         return Ok(false);
     };
-    if !delta::seal_is_due(pages, &Meta::read(pages)?)? {
+    if !delta::seal_is_due(pages, &Meta::read(pages)?, convenient)? {
         return Ok(false);
     }
     seal_all(pages, crew)?;

@@ -406,6 +406,28 @@ fn an_empty_index_has_no_rows_and_damage_is_an_error() {
 }
 
 #[test]
+fn a_chain_is_sealed_when_it_is_long_for_its_index_or_when_that_is_convenient() {
+    let mut world = World::new(fresh_seed(), &l2());
+    for _ in 0..1_050 {
+        world.insert().unwrap();
+    }
+    assert!(!seal(&world.pages, &Alone, false).unwrap(), "21 kB of rows are no trouble");
+    assert!(seal(&world.pages, &Alone, true).unwrap());
+    assert!(!seal(&world.pages, &Alone, true).unwrap(), "nothing is left");
+    world.check();
+    // 256 kB of rows of 20 bytes.
+    let mut due = None;
+    for tid in 10_000..40_000 {
+        if insert(&world.pages, tid, &stored(&[tid as f32, 0.0, 0.0])).unwrap() {
+            due = Some(tid - 10_000);
+            break;
+        }
+    }
+    assert!((12_000..15_000).contains(&due.unwrap()), "due after {due:?} rows");
+    assert!(seal(&world.pages, &Alone, false).unwrap());
+}
+
+#[test]
 fn merges_are_of_one_tier_and_within_memory() {
     let entry = |identity: u64, rows: u32, dead: u32| SegmentEntry {
         identity,

@@ -1,231 +1,240 @@
 //! Nearest neighbours as an index: `usearch` against pgvector's `hnsw`, on the same tables in one server.
 
-mod contest;
+mod changes;
+mod clusters;
 mod curve;
+mod filters;
+mod method;
+mod model;
+mod report;
+mod sweep;
+mod table;
 mod vectors;
 
-use anyhow::{Result, bail};
-use clap::Parser;
+use std::num::NonZero;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
 use pgrec_benches::Server;
 use xtask::progress::grouped;
 use xtask::{Home, Progress};
 
-use contest::{DATABASE, METHODS, Method, Plan, find_truth};
-use curve::{Point, qps_at};
+use curve::Answer;
+use method::Method;
+use report::{Report, megabytes, ms};
+use sweep::{Side, Sweep};
+use table::{Built, Path, Search, Table, UNFILTERED};
 use vectors::{Source, Vectors};
 
-/// Recalls at which speeds are compared.
-const RECALLS: [f64; 3] = [0.90, 0.95, 0.99];
-/// Of a thousand rows, how many pass a filter.
-const SHARES: [usize; 4] = [1000, 100, 10, 1];
-/// Width of filtered searches.
-const FILTERED: usize = 100;
+/// Queries with a filter, which may take long.
+const FILTERED_QUERIES: usize = 100;
+/// The widest search of tables that change, which are searched in several states.
+const CHANGES_WIDTH: usize = 240;
 
-/// Speed, recall, cost of building and of changing: usearch against pgvector's hnsw.
+/// usearch against pgvector's hnsw: speed by recall, filters, building, changes, memory.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench ann", bin_name = "cargo xtask bench ann")]
 struct Arguments {
-    /// Vectors to search; may be given several times
-    #[arg(long, value_enum, default_values_t = [Source::Items, Source::Model, Source::Text])]
+    /// Vectors to search
+    #[arg(long, value_enum, value_delimiter = ',',
+          default_values_t = [Source::Items, Source::Beauty, Source::Ml1m, Source::Text])]
     sets: Vec<Source>,
-    /// How many generated vectors; without, what their kind says
+    /// What to compare: usearch and hnsw, each with options of its index behind colons, as in usearch:scalar=f16
+    #[arg(long, value_delimiter = ',', default_value = "usearch,usearch:scalar=f16,hnsw")]
+    methods: Vec<Method>,
+    /// What to measure besides building; changes are made to generated vectors only
+    #[arg(long, value_enum, value_delimiter = ',',
+          default_values_t = [Part::Sweep, Part::Filters, Part::Memory, Part::Changes])]
+    parts: Vec<Part>,
+    /// Rows of generated vectors, instead of what their kind says
     #[arg(long)]
     rows: Option<usize>,
     /// How many queries
     #[arg(long, default_value_t = 300)]
     queries: usize,
-    /// Methods, by their names
-    #[arg(long, value_delimiter = ',', default_value = "usearch,usearch_f16,usearch_i8,hnsw")]
-    methods: Vec<String>,
     /// Widths of the search
-    #[arg(long, value_delimiter = ',', default_values_t = [10, 20, 30, 40, 60, 80, 120, 200, 400, 800])]
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 400, 800])]
     widths: Vec<usize>,
-    /// Rounds in turns, of which the fastest counts
+    /// How often the methods take turns at being searched; the fastest time of each query counts
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// max_parallel_maintenance_workers for both
+    /// How often they take turns at being built; the fastest counts
     #[arg(long, default_value_t = 1)]
-    workers: usize,
-    /// maintenance_work_mem for both
-    #[arg(long, default_value = "2GB")]
-    memory: String,
+    builds: usize,
+    /// max_parallel_maintenance_workers; without, one less than there are cores
+    #[arg(long)]
+    workers: Option<usize>,
+    /// maintenance_work_mem; without, 1GB, and 4GB for a million rows
+    #[arg(long)]
+    memory: Option<String>,
+    /// A setting for all sessions, as in hnsw.max_scan_tuples=40000; may be given several times
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    settings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Recall and speed by the width of the search
+    Sweep,
+    /// Searches among the rows that pass a filter
+    Filters,
+    /// Private memory of a session
+    Memory,
+    /// Inserts, deletes, VACUUM, and searches in between
+    Changes,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let methods: Vec<Method> =
-        METHODS.into_iter().filter(|method| arguments.methods.iter().any(|name| name == method.name)).collect();
-    if methods.len() != arguments.methods.len() {
-        bail!("the methods are {}", METHODS.map(|method| method.name).join(", "));
-    }
     let home = Home::locate()?;
     let progress = Progress::new();
-    let server = Server::start(&home, &progress, "bench-ann")?;
-    server.ask("postgres", &format!("CREATE DATABASE {DATABASE}"))?;
-    server.ask(DATABASE, "SET client_min_messages = warning; CREATE EXTENSION pgrec CASCADE")?;
-    let mut results = Vec::new();
-    for &source in &arguments.sets {
-        let found = Vectors::of(source, arguments.rows, arguments.queries, &home, &server, &progress)?;
-        let Some(vectors) = found else {
-            println!("{source:?}: the data is not there");
+    let large = arguments.sets.contains(&Source::Million);
+    let settings = [
+        // Nobody measures the disk.
+        ("shared_buffers", if large { "4GB" } else { "1GB" }),
+        ("max_wal_size", "16GB"),
+        ("checkpoint_timeout", "1h"),
+        ("autovacuum", "off"),
+    ];
+    let server = Server::start_with(&home, &progress, "bench-ann", &settings)?;
+    let mut report = Report::default();
+    for (place, &source) in arguments.sets.iter().enumerate() {
+        let vectors = source.vectors(arguments.rows, arguments.queries, &home, &server, &progress)?;
+        let Some(vectors) = vectors else {
+            progress.say(&format!("\n{}: the data is not there", source.name()));
             continue;
         };
-        let methods = methods.iter().copied().filter(|method| method.takes(&vectors)).collect();
-        Set { arguments: &arguments, server: &server, progress: &progress, vectors, methods }.run(&mut results)?;
+        let database = format!("ann_{place}");
+        server.ask("postgres", &format!("CREATE DATABASE {database}"))?;
+        server.ask(&database, "SET client_min_messages = warning; CREATE EXTENSION pgrec CASCADE")?;
+        report.set(&source.name());
+        compare(&arguments, source, vectors, &server, &database, &progress, &mut report)?;
+        server.ask("postgres", &format!("DROP DATABASE {database} WITH (FORCE)"))?;
     }
-    println!("\nResults\n{}", results.join("\n"));
+    report.finish();
     Ok(())
 }
 
-/// One table's worth of comparing.
-struct Set<'a> {
-    arguments: &'a Arguments,
-    server: &'a Server,
-    progress: &'a Progress,
+/// Everything about one set of vectors.
+fn compare(
+    arguments: &Arguments,
+    source: Source,
     vectors: Vectors,
-    methods: Vec<Method>,
+    server: &Server,
+    database: &str,
+    progress: &Progress,
+    report: &mut Report,
+) -> Result<()> {
+    let (rows, queries, metric) = (vectors.rows.len(), vectors.queries.len(), vectors.metric);
+    let (name, dim, operator) = (source.name(), vectors.dim(), metric.operator());
+    progress.say(&format!("\n{name}: {} × {dim}, {queries} queries, {operator}", grouped(rows)));
+    let workers = arguments.workers.unwrap_or_else(|| cores().saturating_sub(1));
+    progress.step("filling the table", |_| vectors.fill(server, database, workers))?;
+    drop(vectors);
+
+    let settings = settings(arguments, workers, rows);
+    let base = Table { server, database, name: "item".to_owned(), metric, settings: &settings };
+    let methods: Vec<&Method> = arguments.methods.iter().filter(|method| method.takes(metric)).collect();
+    build(&base, &methods, arguments.builds, progress, report)?;
+
+    let exact = Search { path: Path::Exact, share: UNFILTERED, order: None, queries };
+    let truth: Vec<Answer> =
+        progress.step("comparing with all rows", |_| Ok(base.search(&exact)?.into_iter().flatten().collect()))?;
+    let side = |&method| Side { method, table: base.clone(), curve: Vec::new() };
+    let mut sides: Vec<Side<'_>> = methods.iter().map(side).collect();
+    let has = |part| arguments.parts.contains(&part);
+    let sweep = Sweep { widths: &arguments.widths, rounds: arguments.rounds, queries };
+    if has(Part::Sweep) {
+        sweep.run("search", &mut sides, &truth, progress, report)?;
+    }
+    if has(Part::Filters) {
+        filters::run(&sides, queries.min(FILTERED_QUERIES), progress, report)?;
+    }
+    if has(Part::Memory) {
+        memory(&sides, queries, report)?;
+    }
+    drop(sides);
+    if has(Part::Changes) && source.is_generated() {
+        // Not needed any more, and nothing else should be in memory.
+        methods.iter().try_for_each(|method| base.drop_index(method))?;
+        let widths: Vec<usize> = arguments.widths.iter().copied().filter(|&width| width <= CHANGES_WIDTH).collect();
+        let sweep = Sweep { widths: &widths, rounds: arguments.rounds.min(2), queries };
+        changes::run(&base, &methods, rows, &sweep, progress, report)?;
+    }
+    Ok(())
 }
 
-impl Set<'_> {
-    fn run(&self, results: &mut Vec<String>) -> Result<()> {
-        let name = self.vectors.name;
-        println!("\n{name}: {} × {}, {}", grouped(self.vectors.rows.len()), self.vectors.dim, self.vectors.operator);
-        self.progress.step("filling the table", |_| self.vectors.fill(self.server, DATABASE))?;
-        let mut report = |line: String| {
-            println!("{line}");
-            results.push(format!("RESULT ann.{name}.{line}"));
-        };
-        for method in &self.methods {
-            let (seconds, bytes) = self.progress.step(&format!("building {}", method.name), |_| {
-                method.build(self.server, &self.vectors, self.arguments.workers, &self.arguments.memory)
-            })?;
-            report(format!("{} build {seconds:.2} s, {:.1} MB", method.name, bytes as f64 / 1e6));
-            if !method.is_used(self.server, &self.vectors)? {
-                bail!("the planner does not use the index of {}", method.name);
+/// Builds all indexes on one table, in turns.
+fn build(
+    table: &Table<'_>,
+    methods: &[&Method],
+    rounds: usize,
+    progress: &Progress,
+    report: &mut Report,
+) -> Result<()> {
+    let mut best: Vec<Option<Built>> = vec![None; methods.len()];
+    for round in 0..rounds.max(1) {
+        for (best, method) in best.iter_mut().zip(methods) {
+            table.drop_index(method)?;
+            let built = progress.watched(
+                &format!("building {}, round {}", method.label, round + 1),
+                || build_status(table),
+                |_| table.build(method),
+            )?;
+            if best.is_none_or(|best| built.seconds < best.seconds) {
+                *best = Some(built);
             }
         }
-        self.progress.step("finding the true nearest", |_| find_truth(self.server, &self.vectors, "base", &SHARES))?;
-        self.sweep("", &mut report)?;
-        self.filters(&mut report)?;
-        self.memory(&mut report)?;
-        self.changes(&mut report)
     }
-
-    /// Speeds at the recalls, after what `when` says.
-    fn sweep(&self, when: &str, report: &mut impl FnMut(String)) -> Result<()> {
-        let mut curves: Vec<Vec<Point>> = vec![Vec::new(); self.methods.len()];
-        for &width in &self.arguments.widths {
-            let mut best = vec![f64::INFINITY; self.methods.len()];
-            let mut found = vec![None; self.methods.len()];
-            for _ in 0..self.arguments.rounds {
-                for (place, method) in self.methods.iter().enumerate() {
-                    let searched = method.search(self.server, width, 1000, Plan::Index)?;
-                    best[place] = best[place].min(searched.micros);
-                    found[place] = Some(searched);
-                }
-            }
-            for (place, method) in self.methods.iter().enumerate() {
-                let Some(searched) = found[place] else { continue };
-                let qps = 1e6 / best[place];
-                curves[place].push(Point { recall: searched.recall, qps });
-                println!(
-                    "  {:<12} width {width:>4}{when}: recall {:.4}, lowest {:.1}, {qps:>8.0} queries/s",
-                    method.name, searched.recall, searched.lowest
-                );
-            }
-        }
-        let peer = self.methods.iter().position(|method| method.name == "hnsw");
-        for recall in RECALLS {
-            for (place, method) in self.methods.iter().enumerate() {
-                let Some(qps) = qps_at(&curves[place], recall) else {
-                    report(format!("{} recall {recall:.2}{when} is not reached", method.name));
-                    continue;
-                };
-                let times = peer.and_then(|peer| qps_at(&curves[peer], recall)).map_or(f64::NAN, |peer| qps / peer);
-                report(format!("{} recall {recall:.2}{when} {qps:.0} queries/s, {times:.2} of hnsw", method.name));
-            }
-        }
-        Ok(())
-    }
-
-    fn filters(&self, report: &mut impl FnMut(String)) -> Result<()> {
-        for share in SHARES {
-            for method in &self.methods {
-                let index = method.search(self.server, FILTERED, share, Plan::Index)?;
-                let exact = method.search(self.server, FILTERED, share, Plan::Exact)?;
-                let own = method.search(self.server, FILTERED, share, Plan::Own)?;
-                report(format!(
-                    "{} filter {:.1} % recall {:.3} lowest {:.1}, {:.0} µs; the planner's choice {:.3}, {:.0} µs; exact \
-                     {:.0} µs",
-                    method.name,
-                    share as f64 / 10.0,
-                    index.recall,
-                    index.lowest,
-                    index.micros,
-                    own.recall,
-                    own.micros,
-                    exact.micros
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn memory(&self, report: &mut impl FnMut(String)) -> Result<()> {
-        for method in &self.methods {
-            let (before, after) = method.memory(self.server, &self.vectors)?;
-            let own = after.saturating_sub(before) as f64 / 1e6;
-            report(format!(
-                "{} private memory {own:.1} MB for searching, {:.1} MB in all",
-                method.name,
-                after as f64 / 1e6
-            ));
-        }
-        Ok(())
-    }
-
-    /// A tenth more rows, then a fifth fewer, in every table, with searches in between.
-    fn changes(&self, report: &mut impl FnMut(String)) -> Result<()> {
-        let rows = self.vectors.rows.len();
-        // Not the base's own, where those are.
-        let more = "INSERT INTO @ SELECT a.id + 10000000, a.f,
-                (a.v + b.v) * array_fill(0.5::real, ARRAY[vector_dims(a.v)])::vector
-            FROM base a JOIN base b ON b.id = a.id + 1 WHERE a.id % 10 = 0";
-        let single = (rows / 100).clamp(100, 2_000);
-        let one_by_one = format!(
-            "DO $$ DECLARE x record; BEGIN FOR x IN SELECT * FROM base WHERE id < {single} LOOP
-                 INSERT INTO @ VALUES (x.id + 20000000, x.f, x.v); END LOOP; END $$"
+    let peer = methods.iter().zip(&best).find(|(method, _)| method.is_peer()).and_then(|(_, built)| *built);
+    for (method, built) in methods.iter().zip(&best) {
+        let Some(built) = built else { continue };
+        let peer = peer.filter(|_| !method.is_peer());
+        let times = peer.map_or_else(String::new, |peer| format!(", {:.2} × hnsw", peer.seconds / built.seconds));
+        report.result(
+            &format!("build.{}", method.label),
+            &format!(
+                "{:.2} s{times}, {:.2} s of processors, {}",
+                built.seconds,
+                built.cpu_seconds,
+                megabytes(built.bytes)
+            ),
         );
-        for method in &self.methods {
-            let batch = method.timed(self.server, more)?;
-            let rate = (rows / 10) as f64 / batch;
-            let each = method.timed(self.server, &one_by_one)?;
-            self.settled()?;
-            let settled = method.timed(self.server, "VACUUM @")?;
-            report(format!(
-                "{} inserts {rate:.0} rows/s in a statement, {:.0} rows/s one by one; VACUUM then {settled:.2} s",
-                method.name,
-                single as f64 / each
-            ));
-        }
-        let first = self.methods.first().map_or("base", |method| method.name);
-        find_truth(self.server, &self.vectors, first, &[1000])?;
-        self.sweep(", 10 % more rows", report)?;
-        for method in &self.methods {
-            method.timed(self.server, "DELETE FROM @ WHERE f % 5 = 0")?;
-            let vacuum = method.timed(self.server, "VACUUM @")?;
-            report(format!("{} VACUUM of a fifth of the rows {vacuum:.2} s", method.name));
-        }
-        find_truth(self.server, &self.vectors, first, &[1000])?;
-        self.sweep(", 20 % fewer rows", report)
     }
+    Ok(())
+}
 
-    /// Waits for merges in the background.
-    fn settled(&self) -> Result<()> {
-        let busy = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pgrec index'";
-        while self.server.number(DATABASE, busy)? > 0.0 {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        Ok(())
+/// How far CREATE INDEX is.
+fn build_status(table: &Table<'_>) -> Option<String> {
+    let query = "SELECT phase || ', ' || tuples_done || ' rows' FROM pg_stat_progress_create_index";
+    table.ask(query).ok().filter(|status| !status.is_empty())
+}
+
+fn memory(sides: &[Side<'_>], queries: usize, report: &mut Report) -> Result<()> {
+    for side in sides {
+        let memory = side.table.memory(side.method, side.width_for(0.95), queries)?;
+        report.result(
+            &format!("memory.{}", side.method.label),
+            &format!(
+                "a session has {} of its own before it searches, {} after the first search, {} after {queries}; the \
+                 first one takes {}",
+                megabytes(memory.before),
+                megabytes(memory.first),
+                megabytes(memory.after),
+                ms(memory.first_seconds)
+            ),
+        );
     }
+    Ok(())
+}
+
+/// Statements for all sessions.
+fn settings(arguments: &Arguments, workers: usize, rows: usize) -> String {
+    let memory = arguments.memory.as_deref().unwrap_or(if rows < 500_000 { "1GB" } else { "4GB" });
+    let own = [format!("maintenance_work_mem = '{memory}'"), format!("max_parallel_maintenance_workers = {workers}")];
+    own.iter().chain(&arguments.settings).map(|setting| format!("SET {setting};")).collect()
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }

@@ -1,162 +1,156 @@
-//! The vectors that are searched, and those that are searched for.
+//! The vectors that are searched, and those that are searched with.
 
-use anyhow::{Context, Result, bail};
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
 use clap::ValueEnum;
-use pgrec_benches::{Server, Training};
+use pgrec_benches::Server;
 use xtask::generate::Random;
+use xtask::progress::grouped;
 use xtask::{Dataset, Home, Progress};
+
+use crate::clusters::Clusters;
+use crate::method::Metric;
+use crate::model;
+use crate::table::UNFILTERED;
 
 /// Where vectors come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Source {
-    /// Generated as a model's item vectors lie: in clusters of unequal sizes, of unequal lengths; 64 numbers, L2
+    /// 100,000 × 64, generated as item vectors lie: clusters of unequal sizes, unequal lengths; Euclidean distance
     Items,
-    /// Item vectors of a SASRec that is trained on Beauty for three epochs; 64 numbers, inner product
-    Model,
-    /// Vectors of the item texts of Beauty; 384 numbers, cosine
+    /// The same by cosine
+    ItemsCosine,
+    /// Item vectors of a SASRec trained on Beauty, searched with its users' vectors; inner product
+    Beauty,
+    /// The same on ml-1m
+    #[value(name = "ml-1m")]
+    Ml1m,
+    /// Vectors of the item texts of Beauty, 384 numbers; cosine
     Text,
-    /// A million generated ones; 128 numbers, L2
+    /// 1,000,000 × 128, generated; Euclidean distance
     Million,
 }
 
 /// A table's worth of vectors.
 pub struct Vectors {
-    /// Name in what is printed.
-    pub name: &'static str,
-    /// Prefix of pgvector's operator class and ours.
-    pub class: &'static str,
-    /// The operator.
-    pub operator: &'static str,
-    /// Numbers of a vector.
-    pub dim: usize,
-    /// Row by row.
+    /// What is compared by.
+    pub metric: Metric,
+    /// In no order.
     pub rows: Vec<Vec<f32>>,
     /// Not among the rows.
     pub queries: Vec<Vec<f32>>,
 }
 
-impl Vectors {
-    /// Reads or makes them; None where the data is not there.
-    pub fn of(
-        source: Source,
+impl Source {
+    /// Its name on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether it is made up, so that there may be more or fewer rows.
+    pub fn is_generated(self) -> bool {
+        matches!(self, Self::Items | Self::ItemsCosine | Self::Million)
+    }
+
+    /// Reads, learns or makes the vectors; None where the data is not there.
+    pub fn vectors(
+        self,
         rows: Option<usize>,
         queries: usize,
         home: &Home,
         server: &Server,
         progress: &Progress,
-    ) -> Result<Option<Self>> {
-        let made = |name, rows, dim| {
-            let mut clusters = Clusters::new(dim);
-            let all = clusters.take(rows + queries);
-            Ok(Some(Self::held_out(name, "vector_l2_ops", "<->", all, queries)))
+    ) -> Result<Option<Vectors>> {
+        let folder = |name: &str| -> Option<PathBuf> {
+            home.data().map(|data| data.join(name)).filter(|folder| folder.is_dir())
         };
-        let beauty = home.data().map(|data| data.join("beauty")).filter(|folder| folder.is_dir());
-        match (source, beauty) {
-            (Source::Items, _) => made("items", rows.unwrap_or(100_000), 64),
-            (Source::Million, _) => made("million", rows.unwrap_or(1_000_000), 128),
-            (_, None) => Ok(None),
-            (Source::Text, Some(folder)) => {
-                let data = Dataset::load(&folder)?;
-                let vectors = data.items.into_iter().filter_map(|item| item.embedding).collect();
-                Ok(Some(Self::held_out("text", "vector_cosine_ops", "<=>", vectors, queries)))
+        let vectors = match self {
+            Self::Items => generated(rows.unwrap_or(100_000), 64, Metric::L2, queries, progress)?,
+            Self::ItemsCosine => generated(rows.unwrap_or(100_000), 64, Metric::Cosine, queries, progress)?,
+            Self::Million => generated(rows.unwrap_or(1_000_000), 128, Metric::L2, queries, progress)?,
+            Self::Beauty | Self::Ml1m => {
+                let Some(folder) = folder(&self.name()) else { return Ok(None) };
+                let vectors = model::vectors(&folder, queries, server, progress)?;
+                Vectors { rows: shuffled(vectors.rows), ..vectors }
             }
-            (Source::Model, Some(folder)) => {
-                let vectors = trained(&Dataset::load(&folder)?, server, progress)?;
-                Ok(Some(Self::held_out("model", "vector_ip_ops", "<#>", vectors, queries)))
+            Self::Text => {
+                let Some(folder) = folder("beauty") else { return Ok(None) };
+                let data = progress.step(&format!("reading {}", folder.display()), |_| Dataset::load(&folder))?;
+                let mut all = shuffled(data.items.into_iter().filter_map(|item| item.embedding).collect());
+                let rows = all.split_off(queries.min(all.len() / 2));
+                Vectors { metric: Metric::Cosine, rows, queries: all }
             }
-        }
+        };
+        Ok(Some(vectors).filter(|vectors| !vectors.rows.is_empty() && !vectors.queries.is_empty()))
+    }
+}
+
+fn generated(rows: usize, dim: usize, metric: Metric, queries: usize, progress: &Progress) -> Result<Vectors> {
+    progress.step(&format!("making up {} vectors", grouped(rows)), |_| {
+        let mut clusters = Clusters::new(rows, dim, 11);
+        Ok(Vectors { metric, rows: clusters.take(rows), queries: clusters.take(queries) })
+    })
+}
+
+fn shuffled(mut vectors: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    Random::new(5).shuffle(&mut vectors);
+    vectors
+}
+
+impl Vectors {
+    /// Numbers of a vector.
+    pub fn dim(&self) -> usize {
+        self.rows.first().map_or(0, Vec::len)
     }
 
-    fn held_out(
-        name: &'static str,
-        class: &'static str,
-        operator: &'static str,
-        mut all: Vec<Vec<f32>>,
-        queries: usize,
-    ) -> Self {
-        Random::new(5).shuffle(&mut all);
-        let rows = all.split_off(queries.min(all.len() / 2));
-        let dim = rows.first().map_or(0, Vec::len);
-        Self { name, class, operator, dim, rows, queries: all }
-    }
-
-    /// Fills the tables `base (id, f, v)`, where `f` is a number below 1000, and `q (id, v)`.
-    pub fn fill(&self, server: &Server, database: &str) -> Result<()> {
-        let dim = self.dim;
+    /// Makes and fills the tables `item (id, bucket, embedding)` and `query (id, embedding)` in a database.
+    pub fn fill(&self, server: &Server, database: &str, workers: usize) -> Result<()> {
+        let dim = self.dim();
+        // How many workers help to build an index depends on the table's size where the table does not say.
         server.ask(
             database,
             &format!(
-                "DROP TABLE IF EXISTS base, q CASCADE;
-                 CREATE UNLOGGED TABLE base (id int, f int, v vector({dim}));
-                 CREATE TABLE q (id int, v vector({dim}))"
+                "CREATE TABLE item (id int NOT NULL, bucket int NOT NULL, embedding vector({dim}) NOT NULL)
+                     WITH (parallel_workers = {workers});
+                 CREATE TABLE query (id int NOT NULL, embedding vector({dim}) NOT NULL)"
             ),
         )?;
-        let text = |vector: &[f32]| {
-            let numbers: Vec<String> = vector.iter().map(f32::to_string).collect();
-            format!("[{}]", numbers.join(","))
-        };
-        server.cluster.copy_in(database, "base (id, f, v)", |out| {
-            for (id, row) in self.rows.iter().enumerate() {
-                // Not by place: rows next to each other pass different filters.
-                writeln!(out, "{id}\t{}\t{}", id * 7_919 % 1_000, text(row))?;
-            }
-            Ok(())
+        let mut random = Random::new(17);
+        server.cluster.copy_in(database, "item (id, bucket, embedding)", |out| {
+            self.rows.iter().enumerate().try_for_each(|(id, row)| {
+                write!(out, "{id}\t{}\t", random.below(UNFILTERED as usize))?;
+                write_vector(out, row)
+            })
         })?;
-        server.cluster.copy_in(database, "q (id, v)", |out| {
-            for (id, row) in self.queries.iter().enumerate() {
-                writeln!(out, "{id}\t{}", text(row))?;
-            }
-            Ok(())
+        server.cluster.copy_in(database, "query (id, embedding)", |out| {
+            self.queries.iter().enumerate().try_for_each(|(id, query)| {
+                write!(out, "{id}\t")?;
+                write_vector(out, query)
+            })
         })?;
-        server.ask(database, "VACUUM ANALYZE base; VACUUM ANALYZE q").map(drop)
+        server.ask(database, "VACUUM ANALYZE item; VACUUM ANALYZE query").map(drop)
     }
 }
 
-/// Vectors around centres, of which some have many and most have few.
-struct Clusters {
-    random: Random,
-    centres: Vec<Vec<f32>>,
+/// A vector as pgvector reads it, and the end of the line.
+fn write_vector(out: &mut dyn Write, vector: &[f32]) -> std::io::Result<()> {
+    for (place, number) in vector.iter().enumerate() {
+        write!(out, "{}{number}", if place == 0 { '[' } else { ',' })?;
+    }
+    out.write_all(b"]\n")
 }
 
-impl Clusters {
-    fn new(dim: usize) -> Self {
-        let mut random = Random::new(11);
-        let centres = (0..300).map(|_| (0..dim).map(|_| random.normal() as f32).collect()).collect();
-        Self { random, centres }
-    }
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
 
-    fn take(&mut self, count: usize) -> Vec<Vec<f32>> {
-        let Self { random, centres } = self;
-        let mut vector = || {
-            let centre = &centres[(random.unit().powi(2) * centres.len() as f64) as usize];
-            let length = 0.5 + random.unit() as f32;
-            centre.iter().map(|x| length * (x + 0.5 * random.normal() as f32)).collect()
-        };
-        (0..count).map(|_| vector()).collect()
+    #[test]
+    fn vectors_are_written_as_pgvector_reads_them() {
+        let mut out = Vec::new();
+        write_vector(&mut out, &[0.5, -1.0, 1e-7]).unwrap();
+        assert_eq!(out, b"[0.5,-1,0.0000001]\n");
     }
-}
-
-/// The item vectors of a SASRec that learnt a little.
-fn trained(data: &Dataset, server: &Server, progress: &Progress) -> Result<Vec<Vec<f32>>> {
-    const DATABASE: &str = "trained";
-    server.load(progress, DATABASE, data)?;
-    let training = Training { model: "m", family: "sasrec", params: r#"{"epochs": 3}"#, memory: None };
-    server.train(progress, DATABASE, &training)?;
-    let hex = server.ask(DATABASE, "SELECT encode(rec_export('m', 'shop'), 'hex')")?;
-    server.ask("postgres", &format!("DROP DATABASE {DATABASE}"))?;
-    let bytes: Vec<u8> = hex
-        .as_bytes()
-        .as_chunks::<2>()
-        .0
-        .iter()
-        .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect();
-    let tensors = safetensors::SafeTensors::deserialize(&bytes).context("reading the exported model")?;
-    let items =
-        tensors.tensors().into_iter().find(|(name, tensor)| name.ends_with("items") && tensor.shape().len() == 2);
-    let Some((_, items)) = items else {
-        bail!("the exported model has no item vectors; it has {}", tensors.names().join(", "));
-    };
-    let numbers: Vec<f32> = items.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    Ok(numbers.chunks(items.shape()[1]).map(<[f32]>::to_vec).collect())
 }

@@ -43,7 +43,7 @@ pub unsafe extern "C-unwind" fn insert(
 /// Makes the chain into a segment, and has segments merged when there are many: by a worker, or here when none comes.
 fn tidy_up(open: &OpenIndex) {
     let crew = Threads::new(1);
-    if !open.or_raise(index::seal(&open.pages, &crew)) {
+    if !open.or_raise(index::seal(&open.pages, &crew, false)) {
         return;
     }
     let meta = open.or_raise(index::Meta::read(&open.pages));

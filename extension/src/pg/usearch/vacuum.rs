@@ -47,6 +47,7 @@ pub unsafe extern "C-unwind" fn cleanup(
     if analyze_only {
         return stats;
     }
+    open.or_raise(index::seal(&open.pages, &Threads::new(1), true));
     let memory = maintenance_memory();
     let due = || open.or_raise(index::Meta::read(&open.pages).map(|meta| index::merge_due(&meta, memory).is_some()));
     while due() && open.or_raise(index::merge(&open.pages, &open.segments, &Threads::of_maintenance(), memory)) {}
