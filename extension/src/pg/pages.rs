@@ -49,7 +49,7 @@ impl IndexPages {
         Ok(())
     }
 
-    /// Lets vacuum's new free pages be found.
+    /// Lets pages that were freed be found: the map's upper levels do not know of them before.
     pub fn publish_free(&self) {
         // SAFETY: the relation is open.
         unsafe { pg_sys::IndexFreeSpaceMapVacuum(self.relation) };

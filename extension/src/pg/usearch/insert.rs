@@ -46,6 +46,7 @@ fn tidy_up(open: &OpenIndex) {
     if !open.or_raise(index::seal(&open.pages, &crew, false)) {
         return;
     }
+    open.pages.publish_free();
     let meta = open.or_raise(index::Meta::read(&open.pages));
     let memory = maintenance_memory();
     if index::is_crowded(&meta) || open.segments.temporary {

@@ -36,5 +36,7 @@ fn merge_one(index: Oid) -> Result<bool> {
         false => Ok(()),
     };
     let crew = Threads::that_give_way(1, &wanted);
-    Ok(open.or_raise(index::merge(&open.pages, &open.segments, &crew, maintenance_memory())))
+    let merged = open.or_raise(index::merge(&open.pages, &open.segments, &crew, maintenance_memory()));
+    open.pages.publish_free();
+    Ok(merged)
 }
