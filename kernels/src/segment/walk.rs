@@ -55,8 +55,8 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// A walk whose first batch is of `expansion` vectors at most; each later one is of twice as many, up to
-    /// [`WIDEST`]: who wants more than was found wants many, and a wide beam gives them in better order.
+    /// A walk whose first batch is of `expansion` vectors at most; each later one is of twice as many, up to some
+    /// thousands: who wants more than was found wants many, and a wide beam gives them in better order.
     pub fn new(segment: &Segment, expansion: usize) -> Self {
         Self {
             expansion: expansion.max(1),
