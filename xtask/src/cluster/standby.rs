@@ -24,11 +24,13 @@ impl Cluster {
         Ok(standby)
     }
 
-    /// Waits until this standby has replayed everything that `primary` has written so far.
+    /// Waits until this standby has replayed everything that `primary` has done so far.
     ///
     /// # Errors
     /// When it does not within `patience`.
     pub fn wait_for_replay(&self, primary: &Self, patience: Duration) -> Result<()> {
+        // What a transaction without an id has logged, VACUUM for one, is written at leisure; a commit writes it all.
+        primary.psql("SELECT pg_logical_emit_message(true, 'pgrec', 'written')")?;
         let position = primary.psql("SELECT pg_current_wal_lsn()")?;
         self.wait_for(&format!("SELECT pg_last_wal_replay_lsn() >= '{position}'"), "t", patience)
     }
