@@ -107,7 +107,7 @@ impl Scan {
             if segment.format() != stored || segment.len() != entry.rows as usize {
                 return Err(Error::Malformed("a segment of the index is not of its shape".into()).into());
             }
-            let walk = Walk::new(&segment, options.expansion);
+            let walk = Walk::new(&segment, options.expansion, options.order != Order::Off);
             let dead = bitmaps.get(pages, entry)?;
             let batch = Vec::new().into_iter();
             sources.push(Walking { segment, dead, walk, batch, head: None, ended: false, given: Vec::new() });
@@ -215,7 +215,7 @@ impl Walking {
         let distance = if exact {
             format.sql_distance(found.distance)
         } else {
-            format.bound(query, found.distance, segment.error(), segment.longest())
+            format.bound(query, found.distance, segment.error(), || segment.longest())
         };
         Hit { tid: segment.key(found.slot), distance }
     }
@@ -262,7 +262,7 @@ fn chain_hits(pages: &(impl Pages + ?Sized), meta: &Meta, query: &Query, exact: 
                 let distance = if exact {
                     format.sql_distance(distance)
                 } else {
-                    format.bound(query, distance, error, format.length(stored))
+                    format.bound(query, distance, error, || format.length(stored))
                 };
                 hits.push(Hit { tid, distance });
             }

@@ -117,3 +117,9 @@ pub fn is_read_only() -> bool {
     // SAFETY: reads globals.
     unsafe { pg_sys::RecoveryInProgress() || pg_sys::XactReadOnly }
 }
+
+/// Whether this transaction has changed something, which others do not see yet.
+pub fn has_written() -> bool {
+    // SAFETY: reads the state of the transaction.
+    unsafe { pg_sys::GetCurrentTransactionIdIfAny() != pg_sys::InvalidTransactionId }
+}

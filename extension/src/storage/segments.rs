@@ -17,7 +17,7 @@ use pgrec_kernels::{Bytes, Segment};
 use super::cache::{self, FOLDER};
 use super::mapping;
 use crate::error::SqlError;
-use crate::pg::relation;
+use crate::pg::{relation, transaction};
 
 struct Open {
     index: u32,
@@ -125,7 +125,9 @@ impl IndexSegments {
                 continue;
             };
             let identity = name.strip_prefix(&prefix).and_then(|identity| u64::from_str_radix(identity, 16).ok());
-            if identity.map_or_else(|| is_of_no_index(name), |identity| !current(identity)) {
+            // To the transaction that drops an index it is gone already, and back when that aborts.
+            let unneeded = || !transaction::has_written() && is_of_no_index(name);
+            if identity.map_or_else(unneeded, |identity| !current(identity)) {
                 let _ = fs::remove_file(entry.path());
             }
         }

@@ -218,17 +218,17 @@ impl Format {
 
     /// What is certainly not more than the SQL distance between the query and a vector, computed in f32 in any order
     /// of additions, where the kernels compute `distance` to the vector as stored, rounding lost at most `error` of its
-    /// length (Cauchy–Schwarz, triangle inequality), and no vector is longer than `longest`.
-    pub fn bound(&self, query: &Query, distance: f32, error: f32, longest: f32) -> f64 {
+    /// length (Cauchy–Schwarz, triangle inequality), and no vector is longer than `longest`, which is asked for where it matters.
+    pub fn bound(&self, query: &Query, distance: f32, error: f32, longest: impl FnOnce() -> f32) -> f64 {
         // Each of the two sums is off by less than this part of the sum of its terms' sizes, twice as much with what
         // the terms themselves are off by.
         let sums = 4.0 * (self.dim as f64 + 4.0) * f64::from(f32::EPSILON);
-        let (error, longest, query) = (f64::from(error), f64::from(longest), f64::from(query.length()));
+        let (error, query) = (f64::from(error), f64::from(query.length()));
         let exact = self.sql_distance(distance);
         match self.metric {
             Metric::Hamming => exact,
             Metric::L2 => (exact * (1.0 - sums) - error * (1.0 + sums)).max(0.0),
-            Metric::InnerProduct | Metric::Cosine => exact - query * (error + longest * sums) - sums,
+            Metric::InnerProduct | Metric::Cosine => exact - query * (error + f64::from(longest()) * sums) - sums,
         }
     }
 }

@@ -98,7 +98,7 @@ impl Segment {
         // The last few that the beam holds are not reliable.
         let wanted = (2 * k).max(self.header.options.expansion_search).min(self.header.len);
         let query: Query = self.header.format.query(query);
-        let found = Walk::new(self, wanted).next(self, &query, &|slot| allowed(self.key(slot) as u32));
+        let found = Walk::new(self, wanted, false).next(self, &query, &|slot| allowed(self.key(slot) as u32));
         let scored = found.iter().map(|f| Scored { item: self.key(f.slot) as u32, score: -f.distance });
         scored.take(k).collect()
     }

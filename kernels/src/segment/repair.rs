@@ -44,7 +44,7 @@ fn missing_links(segment: &Segment) -> Vec<(Vec<Found>, u32)> {
         if !reached.seen[slot as usize] {
             let format = segment.format();
             let query = format.query_stored(&format, segment.vector(slot));
-            let nearest = Walk::new(segment, CANDIDATES).next(segment, &query, &|_| true);
+            let nearest = Walk::new(segment, CANDIDATES, false).next(segment, &query, &|_| true);
             missing.push((nearest, slot));
             reached.from(slot);
         }

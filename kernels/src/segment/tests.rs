@@ -293,7 +293,7 @@ fn a_bound_is_below_the_exact_distance_and_near_it() {
         segment.scan(&query, 0..segment.len() as u32, &mut found);
         for f in found {
             let exact = exact(metric, &vectors.numbers[7], &vectors.numbers[segment.key(f.slot) as usize - 1000]);
-            let bound = format.bound(&query, f.distance, segment.error(), segment.longest());
+            let bound = format.bound(&query, f.distance, segment.error(), || segment.longest());
             assert!(bound <= exact, "{format:?}: {bound} is above {exact}");
             let length = if metric == Metric::L2 { 1.0 } else { query.length() };
             let apart = 2.1 * segment.error() * length + 1e-3 * (1.0 + query.length() * segment.longest());
@@ -311,7 +311,7 @@ fn a_walk_finds_most_of_the_nearest_in_every_format() {
         let (mut hits, mut wanted) = (0, 0);
         for row in (0..2000).step_by(50) {
             let query = vectors.query(row);
-            let found = Walk::new(&segment, 100).next(&segment, &query, &|_| true);
+            let found = Walk::new(&segment, 100, false).next(&segment, &query, &|_| true);
             assert!(found.windows(2).all(|w| w[0].distance <= w[1].distance), "ascending");
             let mut all = Vec::new();
             segment.scan(&query, 0..2000, &mut all);
@@ -330,26 +330,46 @@ fn a_walk_that_goes_on_gives_every_live_vector_once() {
     let vectors = Vectors::new(&mut random, Format::new(Metric::L2, Scalar::F32, 16).unwrap(), 1500);
     let segment = vectors.segment();
     for (expansion, every) in [(1, 1), (10, 1), (40, 3), (64, 50), (5000, 2)] {
-        let live = |slot: u32| segment.key(slot).is_multiple_of(every);
-        let (mut walk, query) = (Walk::new(&segment, expansion), vectors.query(3));
-        let mut keys = Vec::new();
-        loop {
-            let batch = walk.next(&segment, &query, &live);
-            assert!(batch.windows(2).all(|w| w[0].distance <= w[1].distance));
-            assert!(!keys.is_empty() || batch.len() <= expansion);
-            if batch.is_empty() {
-                break;
+        for withhold in [false, true] {
+            let live = |slot: u32| segment.key(slot).is_multiple_of(every);
+            let (mut walk, query) = (Walk::new(&segment, expansion, withhold), vectors.query(3));
+            let mut keys = Vec::new();
+            loop {
+                let batch = walk.next(&segment, &query, &live);
+                assert!(batch.windows(2).all(|w| w[0].distance <= w[1].distance));
+                assert!(!keys.is_empty() || batch.len() <= expansion);
+                if batch.is_empty() {
+                    break;
+                }
+                keys.extend(batch.iter().map(|f| segment.key(f.slot)));
             }
-            keys.extend(batch.iter().map(|f| segment.key(f.slot)));
+            let given = keys.len();
+            keys.sort_unstable();
+            keys.dedup();
+            assert_eq!(keys.len(), given, "one was given twice");
+            let all = (1000..2500u64).filter(|key| key.is_multiple_of(every)).count();
+            assert!(given * 100 >= all * 99 && given <= all, "{given} of {all} at {expansion}");
+            assert!(walk.next(&segment, &query, &live).is_empty());
         }
-        let given = keys.len();
-        keys.sort_unstable();
-        keys.dedup();
-        assert_eq!(keys.len(), given, "one was given twice");
-        let all = (1000..2500u64).filter(|key| key.is_multiple_of(every)).count();
-        assert!(given * 100 >= all * 99 && given <= all, "{given} of {all} at {expansion}");
-        assert!(walk.next(&segment, &query, &live).is_empty());
     }
+}
+
+#[test]
+fn a_walk_that_withholds_what_it_is_not_sure_of_gives_less_out_of_order() {
+    let mut random = Random::new();
+    let vectors = Vectors::new(&mut random, Format::new(Metric::L2, Scalar::F32, 16).unwrap(), 3000);
+    let segment = vectors.segment();
+    let late = |withhold: bool| -> usize {
+        let one = |place: usize| {
+            let (mut walk, query) = (Walk::new(&segment, 8, withhold), vectors.query(place));
+            let batches = std::iter::repeat_with(|| walk.next(&segment, &query, &|_| true));
+            let found: Vec<f32> = batches.flatten().take(60).map(|f| f.distance).collect();
+            found.windows(2).filter(|w| w[1] < w[0]).count()
+        };
+        (0..100).map(one).sum()
+    };
+    let (kept, given) = (late(true), late(false));
+    assert!(kept < given, "{kept} late ones where the farther half was withheld, {given} where it was not");
 }
 
 #[test]
@@ -372,7 +392,7 @@ fn nearly_every_vector_can_be_reached_though_many_threads_built_the_graph() {
             }
         });
         let segment = Segment::view(Arc::new(builder.finish().unwrap())).unwrap();
-        let (mut walk, query) = (Walk::new(&segment, 500), vectors.query(0));
+        let (mut walk, query) = (Walk::new(&segment, 500, false), vectors.query(0));
         missed += 8000;
         loop {
             let batch = walk.next(&segment, &query, &|_| true);
@@ -420,7 +440,7 @@ fn damaged_bytes_do_not_panic() {
         }
         if let Ok(segment) = Segment::view(Arc::new(damaged)) {
             let query = segment.format().query(&vec![0.5; segment.format().dim()]);
-            let mut walk = Walk::new(&segment, 20);
+            let mut walk = Walk::new(&segment, 20, false);
             while !walk.next(&segment, &query, &|slot| segment.key(slot) != 7).is_empty() {}
         }
     }

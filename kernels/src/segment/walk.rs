@@ -44,6 +44,7 @@ impl Place {
 #[derive(Debug)]
 pub struct Walk {
     expansion: usize,
+    withhold: bool,
     seen: Seen,
     /// Reached, not looked beyond yet.
     open: BinaryHeap<Reverse<Place>>,
@@ -55,11 +56,13 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// A walk whose first batch is of `expansion` vectors at most; each later one is of twice as many, up to some
-    /// thousands: who wants more than was found wants many, and a wide beam gives them in better order.
-    pub fn new(segment: &Segment, expansion: usize) -> Self {
+    /// A walk whose first beam is of `expansion` vectors; each later one is of twice as many, up to some thousands: who
+    /// wants more than was found wants many, and a wide beam gives them in better order. A batch is all that the beam
+    /// holds, or, to `withhold` what a wider one may find to have nearer ones before it, the nearer half.
+    pub fn new(segment: &Segment, expansion: usize, withhold: bool) -> Self {
         Self {
             expansion: expansion.max(1),
+            withhold,
             seen: Seen::new(segment.len()),
             open: BinaryHeap::new(),
             beyond: Vec::new(),
@@ -79,7 +82,12 @@ impl Walk {
             self.start(segment, query, live, &mut best);
         }
         self.search(segment, query, live, &mut best);
-        best.into_sorted_vec().into_iter().map(|p: Place| Found { distance: p.distance(), slot: p.slot() }).collect()
+        let full = best.len() >= self.expansion;
+        let mut best = best.into_sorted_vec();
+        if self.withhold && full {
+            self.fallen.extend(best.drain(best.len().div_ceil(2)..).map(Reverse));
+        }
+        best.into_iter().map(|p: Place| Found { distance: p.distance(), slot: p.slot() }).collect()
     }
 
     /// How many vectors were looked at.
