@@ -127,7 +127,7 @@ fn products(cpu: &Cpu, prefix: &str) {
 fn attention(cpu: &Cpu, prefix: &str) {
     for (n, dim, heads) in [(50, 64, 2), (200, 64, 1), (200, 64, 2), (200, 50, 1), (2048, 64, 1), (8192, 64, 1)] {
         let [q, k, v] = [1, 2, 3].map(|seed| Matrix::from_slice(&numbers(n * dim, seed), dim));
-        let batch = Sequences { items: &[], positions: &[], offsets: &[0, n] };
+        let batch = Sequences { offsets: &[0, n], ..Sequences::default() };
         let time = shortest(|| cpu.attention(&q, &k, &v, heads, &batch, Rows::All));
         report(&format!("{prefix}attention_{n}x{dim}_{heads}h"), "us", time, "us");
         let q = cpu.last_rows(&q, &batch);
@@ -165,7 +165,7 @@ fn encoder(cpu: &Cpu, prefix: &str) {
         let positions_table = tensor(numbers(n * dim, 2), &[n, dim]);
         let ids: Vec<u32> = (0..n as u32).map(|i| i * 17 % catalogue as u32).collect();
         let positions: Vec<u32> = (0..n as u32).collect();
-        let batch = Sequences { items: &ids, positions: &positions, offsets: &[0, n] };
+        let batch = Sequences { items: &ids, positions: &positions, offsets: &[0, n], ..Sequences::default() };
         let forward = || {
             let x = cpu.embed(&items, &positions_table, 8.0, &batch);
             let x = blocks[0].forward(cpu, &x, &batch, Rows::All);

@@ -81,7 +81,7 @@ fn attention(cpu: &Cpu, prefix: &str) {
     for (offsets, dim, heads) in cases {
         let events = offsets[offsets.len() - 1];
         let [q, k, v, dout] = [1, 2, 3, 4].map(|seed| matrix(events, dim, seed));
-        let batch = Sequences { items: &[], positions: &[], offsets };
+        let batch = Sequences { offsets, ..Sequences::default() };
         let keys = vec![5; batch.len()];
         let case = format!("{prefix}attention_{}x{}x{dim}_{heads}h", batch.len(), offsets[1]);
         report(&case, "serving_us", shortest(|| cpu.attention(&q, &k, &v, heads, &batch, Rows::All)), "us");
@@ -120,7 +120,7 @@ fn passes(cpu: &Cpu, prefix: &str) {
             report_pass(&format!("{activate}_backward"), time, 3 * count);
         }
         let offsets = [0, rows / 2, rows];
-        let batch = Sequences { items: &[], positions: &[], offsets: &offsets };
+        let batch = Sequences { offsets: &offsets, ..Sequences::default() };
         let noise = Noise { keys: &[1, 2], site: 0, rate: 0.2 };
         report_pass(&name("drop_out"), shortest(|| cpu.drop_out(&mut zeros, &batch, noise)), 2 * count);
         report_pass(&name("l2_normalize"), shortest(|| cpu.l2_normalize(&x)), 2 * count);
@@ -134,7 +134,7 @@ fn embedding(cpu: &Cpu, case: &str, dy: &Matrix) {
     let (rows, cols, catalogue) = (dy.rows(), dy.cols(), 3416);
     let items: Vec<u32> = (0..rows as u32).map(|i| i * 1237 % catalogue).collect();
     let positions: Vec<u32> = (0..rows as u32).map(|i| i % 200).collect();
-    let batch = Sequences { items: &items, positions: &positions, offsets: &[0, rows] };
+    let batch = Sequences { items: &items, positions: &positions, offsets: &[0, rows], ..Sequences::default() };
     let mut dpositions = cpu.zeros(200, cols);
     let mut dense = TableGradient::dense(catalogue as usize, cols);
     let time = shortest(|| cpu.embed_backward(dy, 8.0, &batch, &mut dense, &mut dpositions));
@@ -244,7 +244,7 @@ fn encoder(cpu: &Cpu, prefix: &str) {
         let offsets: Vec<usize> = (0..=lengths.len()).map(|history| lengths[..history].iter().sum()).collect();
         let ids: Vec<u32> = (0..events as u32).map(|i| i * 1237 % 3416).collect();
         let positions: Vec<u32> = lengths.iter().flat_map(|&length| 0..length as u32).collect();
-        let batch = Sequences { items: &ids, positions: &positions, offsets: &offsets };
+        let batch = Sequences { items: &ids, positions: &positions, offsets: &offsets, ..Sequences::default() };
         let keys: Vec<u64> = (0..lengths.len() as u64).collect();
         let noise = Noise { keys: &keys, site: 0, rate: 0.2 };
         let dy = matrix(events, dim, 3);

@@ -1,6 +1,6 @@
 //! The way back through the operators: what a tape needs of a device.
 
-use crate::{Activation, Device, LayerNorm, Linear, Sequences, TableGradient};
+use crate::{Activation, Device, LayerNorm, Linear, PairBias, Sequences, TableGradient};
 
 /// Where the random numbers of dropout come from: nothing but the key of a history, the place in the network and the
 /// place in the history. The same numbers fall away however a batch is split, and backward finds them again without
@@ -78,6 +78,22 @@ pub trait Backward: Device {
         heads: usize,
         batch: &Sequences<'_>,
         noise: Option<Noise<'_>>,
+    ) -> [Self::Matrix; 3];
+
+    /// Of [`crate::Operators::silu_attention`] of all rows: gives the derivatives by q, k and v, adds those by the biases
+    /// to what is accumulated for them (of positions, and of times where there are any).
+    #[allow(clippy::too_many_arguments, reason = "the operator has this many operands")]
+    fn silu_attention_backward(
+        &self,
+        q: &Self::Matrix,
+        k: &Self::Matrix,
+        v: &Self::Matrix,
+        heads: usize,
+        bias: &PairBias,
+        divisor: f32,
+        batch: &Sequences<'_>,
+        dout: &Self::Matrix,
+        dbias: (&mut Self::Matrix, Option<&mut Self::Matrix>),
     ) -> [Self::Matrix; 3];
 
     /// Of [`crate::Operators::embed`]: adds `scale·dy` to the rows of the items and `dy` to those of the positions.

@@ -3,7 +3,7 @@
 use crate::Tensor;
 
 /// A jagged batch: histories laid end to end, oldest event first, no padding.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Sequences<'a> {
     /// Dense item indices of all histories, concatenated.
     pub items: &'a [u32],
@@ -11,6 +11,10 @@ pub struct Sequences<'a> {
     pub positions: &'a [u32],
     /// Start of each history in `items`, and the end of the last: `histories + 1` numbers.
     pub offsets: &'a [usize],
+    /// Unix time of every event in seconds, ascending within a history; empty where no operator looks at times.
+    pub times: &'a [f64],
+    /// What comes after every event: the time of the next one, or that of the question. As many as `times`.
+    pub until: &'a [f64],
 }
 
 impl Sequences<'_> {
@@ -66,6 +70,15 @@ pub struct LayerNorm<W = Tensor> {
     pub bias: Option<W>,
     /// Added to the variance.
     pub eps: f32,
+}
+
+/// What [`Operators::silu_attention`] adds to the product of a query and a key, the same for all heads.
+#[derive(Debug, Clone)]
+pub struct PairBias<W = Tensor> {
+    /// `[2·N − 1]` for histories of up to N events: number N − 1 + (j − i) for query i and key j.
+    pub positions: W,
+    /// `[TIME_BUCKETS]`: by how long before what comes after the query the key was ([`time_bucket`](crate::time_bucket)).
+    pub times: Option<W>,
 }
 
 /// An item and its score.
@@ -129,6 +142,23 @@ pub trait Operators {
         let v = self.linear(x, value, Activation::Identity);
         self.attention(q, &k, &v, heads, batch, Rows::Last)
     }
+    /// Causal pointwise attention, SiLU(q·kᵀ + bias)/`divisor`·v within each history and head (HSTU, Zhai et al. 2024,
+    /// equation 3), for histories of as many events as the bias knows. Values may be of another width than queries and
+    /// keys. With [`Rows::Last`] `q` has one row a history and so has the result.
+    #[allow(clippy::too_many_arguments, reason = "the operator has this many operands")]
+    fn silu_attention(
+        &self,
+        q: &Self::Matrix,
+        k: &Self::Matrix,
+        v: &Self::Matrix,
+        heads: usize,
+        bias: &PairBias<Self::Weight>,
+        divisor: f32,
+        batch: &Sequences<'_>,
+        rows: Rows,
+    ) -> Self::Matrix;
+    /// x·y, number by number.
+    fn multiply(&self, x: &Self::Matrix, y: &Self::Matrix) -> Self::Matrix;
     /// The last row of each history: `[histories, dim]`. Histories must not be empty.
     fn last_rows(&self, x: &Self::Matrix, batch: &Sequences<'_>) -> Self::Matrix;
     /// Rows divided by their length, or by 1e-6 where they are shorter.

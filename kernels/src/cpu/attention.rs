@@ -1,7 +1,7 @@
-//! Causal softmax attention on jagged batches, without a matrix of all pairs.
+//! Causal attention on jagged batches, without a matrix of all pairs; and the softmax that weighs its scores.
 //!
 //! For each history and head the keys are transposed once into panels of two vectors. Then, for a tile of
-//! query rows at a time: scores against the keys up to the tile's last row (one matrix product), softmax in
+//! query rows at a time: scores against the keys up to the tile's last row (one matrix product), weights from them in
 //! place, and the product with the values. The scratch holds one row tile of scores and one head's keys.
 
 use super::dot::dots_strided;
@@ -37,9 +37,51 @@ pub(super) struct Training<'a> {
     pub lse: &'a mut [f32],
 }
 
+/// What makes weights of the scores of one head of one history.
+pub(super) trait Weigh {
+    /// Turns the products of query `i` with the keys 0 ..= i into weights, and the rest of their last vector into
+    /// zeros. What it gives is what the weighted sum of the values is multiplied with.
+    ///
+    /// # Safety
+    /// The processor has the instruction set of `S`; `row` holds i + 1 numbers, rounded up to whole vectors.
+    unsafe fn weigh<S: Simd>(&mut self, row: *mut f32, i: usize) -> f32;
+}
+
+/// softmax(score·scale)
+pub(super) struct Softmax {
+    /// What scores are multiplied with.
+    pub scale: f32,
+    training: Option<HeadTraining>,
+}
+
+impl Softmax {
+    /// Of a head of so many columns.
+    pub(super) fn new(dim: usize) -> Self {
+        Self { scale: 1.0 / (dim as f32).sqrt(), training: None }
+    }
+}
+
+impl Weigh for Softmax {
+    #[inline(always)]
+    unsafe fn weigh<S: Simd>(&mut self, row: *mut f32, i: usize) -> f32 {
+        // SAFETY: the caller's row; the training's numbers are those of the head.
+        unsafe {
+            let Sum { largest, sum } = softmax::<S>(row, i + 1, self.scale);
+            let Some(training) = &self.training else { return 1.0 / sum };
+            *training.lse.add(i * training.stride) = largest * self.scale + sum.ln();
+            let Some((noise, growth)) = &training.noise else { return 1.0 / sum };
+            for j in (0..i + 1).step_by(S::LANES) {
+                noise.survive(S::load(row.add(j)), i, j).store(row.add(j));
+            }
+            1.0 / sum * growth
+        }
+    }
+}
+
 /// [`Training`] of one head of one history.
 struct HeadTraining {
     noise: Option<(HeadNoise, f32)>,
+    /// Of the history's first event.
     lse: *mut f32,
     /// Numbers of `lse` from one row to the next.
     stride: usize,
@@ -72,14 +114,16 @@ pub(super) struct Head {
     pub k: *const f32,
     pub v: *const f32,
     pub out: *mut f32,
-    /// Numbers from one row to the next.
+    /// Numbers from one row of queries and keys to the next.
     pub stride: usize,
-    /// Columns of the head.
+    /// Columns of the head in queries and keys.
     pub dim: usize,
+    /// Numbers from one row of values and results to the next.
+    pub value_stride: usize,
+    /// Columns of the head in values and results.
+    pub value_dim: usize,
     /// Rows of the history.
     pub len: usize,
-    /// What scores are multiplied with before the softmax.
-    pub scale: f32,
 }
 
 impl Kernel for AttentionKernel<'_> {
@@ -88,15 +132,12 @@ impl Kernel for AttentionKernel<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
         let dim = self.dim / self.heads;
-        let longest = self.offsets.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
-        let width = longest.next_multiple_of(2 * S::LANES);
-        let mut scores = Scratch::new(if self.last { width } else { S::TILE_ROWS * width });
-        let mut keys = Scratch::new(if self.last { 0 } else { dim * width });
+        let mut scratch = HeadScratch::new::<S>(self.offsets, dim, self.last);
         let growth = self.training.as_ref().and_then(|training| training.noise.as_ref()).map_or(1.0, growth);
         for (history, bounds) in self.offsets.windows(2).enumerate() {
             for index in 0..self.heads {
                 let row = if self.last { history } else { bounds[0] };
-                let column = index * dim;
+                let (column, len) = (index * dim, bounds[1] - bounds[0]);
                 // SAFETY: the caller checked that the offsets are within the matrices.
                 unsafe {
                     let head = Head {
@@ -106,31 +147,64 @@ impl Kernel for AttentionKernel<'_> {
                         out: self.out.add(row * self.dim + column),
                         stride: self.dim,
                         dim,
-                        len: bounds[1] - bounds[0],
-                        scale: 1.0 / (dim as f32).sqrt(),
+                        value_stride: self.dim,
+                        value_dim: dim,
+                        len,
                     };
-                    if self.last {
-                        head.last_row::<S>(scores.as_mut_ptr());
-                        continue;
-                    }
                     let training = self.training.as_mut().map(|training| HeadTraining {
-                        noise: training.noise.map(|noise| (HeadNoise::new(&noise, history, index, head.len), growth)),
+                        noise: training.noise.map(|noise| (HeadNoise::new(&noise, history, index, len), growth)),
                         lse: training.lse.as_mut_ptr().add(bounds[0] * self.heads + index),
                         stride: self.heads,
                     });
-                    head.all_rows::<S>(keys.as_mut_ptr(), scores.as_mut_ptr(), training);
+                    let softmax = Softmax { training, ..Softmax::new(dim) };
+                    head.rows::<S>(&mut scratch, self.last, softmax);
                 }
             }
         }
     }
 }
 
+/// What a head's rows are computed in.
+pub(super) struct HeadScratch {
+    scores: Scratch,
+    keys: Scratch,
+}
+
+impl HeadScratch {
+    /// Enough for every history of a batch, for heads of `dim` columns; for `last` rows alone much less.
+    pub(super) fn new<S: Simd>(offsets: &[usize], dim: usize, last: bool) -> Self {
+        let longest = offsets.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
+        let width = longest.next_multiple_of(2 * S::LANES);
+        Self {
+            scores: Scratch::new(if last { width } else { S::TILE_ROWS * width }),
+            keys: Scratch::new(if last { 0 } else { dim * width }),
+        }
+    }
+}
+
 impl Head {
+    /// The head's rows, or its `last` one alone: then `q` and `out` are that row.
+    ///
+    /// # Safety
+    /// The processor has the instruction set of `S`; the pointers are those of a head of a history, and the scratch was
+    /// made for it.
+    #[inline(always)]
+    pub(super) unsafe fn rows<S: Simd>(&self, scratch: &mut HeadScratch, last: bool, weigh: impl Weigh) {
+        // SAFETY: the scratch is as large as both need.
+        unsafe {
+            if last {
+                self.last_row::<S>(scratch.scores.as_mut_ptr(), weigh);
+            } else {
+                self.all_rows::<S>(scratch.keys.as_mut_ptr(), scratch.scores.as_mut_ptr(), weigh);
+            }
+        }
+    }
+
     /// # Safety
     /// The pointers are those of a head of a history; `keys` holds `dim` and `scores` `TILE_ROWS` times the
-    /// length, rounded up to two vectors; `lse` of the training is writable for every row.
+    /// length, rounded up to two vectors.
     #[inline(always)]
-    unsafe fn all_rows<S: Simd>(&self, keys: *mut f32, scores: *mut f32, training: Option<HeadTraining>) {
+    unsafe fn all_rows<S: Simd>(&self, keys: *mut f32, scores: *mut f32, mut weigh: impl Weigh) {
         let panel = 2 * S::LANES;
         let width = self.len.next_multiple_of(panel);
         // SAFETY: rows stay below `len`, columns of the scratch below `width`.
@@ -161,17 +235,7 @@ impl Head {
                 let mut weights = [0f32; M];
                 for (r, weight) in weights.iter_mut().enumerate() {
                     let row = scores.add(r * width);
-                    let Softmax { largest, sum } = softmax::<S>(row, i + r + 1, self.scale);
-                    *weight = 1.0 / sum;
-                    if let Some(training) = &training {
-                        *training.lse.add((i + r) * training.stride) = largest * self.scale + sum.ln();
-                        if let Some((noise, growth)) = &training.noise {
-                            *weight *= growth;
-                            for j in (0..i + r + 1).step_by(S::LANES) {
-                                noise.survive(S::load(row.add(j)), i + r, j).store(row.add(j));
-                            }
-                        }
-                    }
+                    *weight = weigh.weigh::<S>(row, i + r);
                     let mut j = (i + r + 1).next_multiple_of(S::LANES);
                     while j < known {
                         zero.store(row.add(j));
@@ -179,7 +243,7 @@ impl Head {
                     }
                 }
                 let left = Left { at: scores, stride: width, step: 1 };
-                self.values::<S, M>(left, known, &weights, self.out.add(i * self.stride));
+                self.values::<S, M>(left, known, &weights, self.out.add(i * self.value_stride));
             });
         }
     }
@@ -188,11 +252,11 @@ impl Head {
     /// The processor has the instruction set of `S`; `q` and `out` are one row, and `scores` holds the length,
     /// rounded up to a vector.
     #[inline(always)]
-    pub(super) unsafe fn last_row<S: Simd>(&self, scores: *mut f32) {
+    pub(super) unsafe fn last_row<S: Simd>(&self, scores: *mut f32, mut weigh: impl Weigh) {
         // SAFETY: as above.
         unsafe {
             dots_strided::<S>(self.q, self.k, self.stride, self.len, self.dim, scores);
-            let weight = 1.0 / softmax::<S>(scores, self.len, self.scale).sum;
+            let weight = weigh.weigh::<S>(scores, self.len - 1);
             self.values::<S, 1>(Left { at: scores, stride: 0, step: 1 }, self.len, &[weight], self.out);
         }
     }
@@ -204,16 +268,16 @@ impl Head {
         // SAFETY: columns stay below `dim`.
         unsafe {
             if M == 1 {
-                while j + 4 * S::LANES <= self.dim {
+                while j + 4 * S::LANES <= self.value_dim {
                     self.value_panel::<S, M, 4, false>(left, known, weights, out, j, S::LANES);
                     j += 4 * S::LANES;
                 }
             }
-            while j + 2 * S::LANES <= self.dim {
+            while j + 2 * S::LANES <= self.value_dim {
                 self.value_panel::<S, M, 2, false>(left, known, weights, out, j, S::LANES);
                 j += 2 * S::LANES;
             }
-            match self.dim - j {
+            match self.value_dim - j {
                 0 => {}
                 rest if rest <= S::LANES => self.value_panel::<S, M, 1, true>(left, known, weights, out, j, rest),
                 rest => self.value_panel::<S, M, 2, true>(left, known, weights, out, j, rest - S::LANES),
@@ -233,14 +297,14 @@ impl Head {
     ) {
         // SAFETY: the columns from j on are within the head.
         unsafe {
-            let right = Right { at: self.v.add(j), stride: self.stride, last };
+            let right = Right { at: self.v.add(j), stride: self.value_stride, last };
             let sums = tile::<S, M, V, PART>(left, right, known, [S::splat(0.0); V]);
             for (r, row) in sums.into_iter().enumerate() {
                 let mut row = row;
                 for x in &mut row {
                     *x = *x * S::splat(weights[r]);
                 }
-                store_row::<S, V, PART>(row, out.add(r * self.stride + j), last);
+                store_row::<S, V, PART>(row, out.add(r * self.value_stride + j), last);
             }
         }
     }
@@ -280,7 +344,7 @@ pub(super) unsafe fn transpose_panels<S: Simd>(from: *const f32, stride: usize, 
 }
 
 /// What a softmax divides by, and what it subtracts from the scores.
-struct Softmax {
+struct Sum {
     largest: f32,
     sum: f32,
 }
@@ -291,7 +355,7 @@ struct Softmax {
 /// # Safety
 /// The processor has the instruction set of `S`; `row` holds `count` numbers, rounded up to whole vectors.
 #[inline(always)]
-unsafe fn softmax<S: Simd>(row: *mut f32, count: usize, scale: f32) -> Softmax {
+unsafe fn softmax<S: Simd>(row: *mut f32, count: usize, scale: f32) -> Sum {
     let whole = count / S::LANES * S::LANES;
     let rest = count - whole;
     // SAFETY: the caller's row.
@@ -319,6 +383,6 @@ unsafe fn softmax<S: Simd>(row: *mut f32, count: usize, scale: f32) -> Softmax {
             e.store(row.add(whole));
             sum = sum + e;
         }
-        Softmax { largest: most, sum: sum.sum() }
+        Sum { largest: most, sum: sum.sum() }
     }
 }

@@ -18,6 +18,7 @@ mod projected;
 #[allow(clippy::unwrap_used)]
 pub(crate) mod reference;
 mod rowwise;
+mod silu_attention;
 mod simd;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -36,12 +37,15 @@ pub use matrix::{Matrix, keep_buffers};
 
 pub(crate) use distance::{Comparison, Number, Pair, RowDistances, hamming, prefetch};
 
-use crate::{Activation, Device, Filter, LayerNorm, Linear, Operators, Rows, Scored, Sequences, Tensor};
+use crate::{
+    Activation, Device, Filter, LayerNorm, Linear, Operators, PairBias, Rows, Scored, Sequences, TIME_BUCKETS, Tensor,
+};
 use attention::AttentionKernel;
 use dot::ScoreKernel;
 use gemm::LinearKernel;
 use projected::ProjectedKernel;
-use rowwise::{AddKernel, EmbedKernel, L2Kernel, LayerNormKernel};
+use rowwise::{AddKernel, EmbedKernel, L2Kernel, LayerNormKernel, MultiplyKernel};
+use silu_attention::{Bias, SiluAttentionKernel, Times};
 use top_k::{BatchKernel, Best, ScanKernel};
 
 /// The CPU as a device.
@@ -102,6 +106,21 @@ fn check_offsets(offsets: &[usize], rows: usize) {
         "offsets of a batch must ascend from 0"
     );
     assert_eq!(offsets.last().copied().unwrap_or(0), rows, "offsets of a batch must end at its {rows} rows");
+}
+
+/// The biases of a batch. Panics where they do not fit it.
+fn pair_bias<'a>(bias: &'a PairBias, batch: &Sequences<'a>) -> Bias<'a> {
+    let positions = bias.positions.as_slice();
+    let longest = batch.offsets.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
+    assert!(positions.len() % 2 == 1, "biases of pairs for 2·N − 1 differences, not {}", positions.len());
+    assert!(longest <= positions.len().div_ceil(2), "a history of {longest} events and {} biases", positions.len());
+    let times = bias.times.as_ref().map(|times| {
+        let events = batch.offsets.last().copied().unwrap_or(0);
+        assert_eq!(times.as_slice().len(), TIME_BUCKETS, "biases by time");
+        assert_eq!((batch.times.len(), batch.until.len()), (events, events), "times of {events} events");
+        Times { buckets: times.as_slice(), events: batch.times, until: batch.until }
+    });
+    Bias { positions, times }
 }
 
 impl Operators for Cpu {
@@ -186,6 +205,50 @@ impl Operators for Cpu {
         };
         // SAFETY: the kernel writes every head of every row of q's shape.
         unsafe { Matrix::filled_by(q.rows(), dim, fill) }
+    }
+
+    fn silu_attention(
+        &self,
+        q: &Matrix,
+        k: &Matrix,
+        v: &Matrix,
+        heads: usize,
+        bias: &PairBias,
+        divisor: f32,
+        batch: &Sequences<'_>,
+        rows: Rows,
+    ) -> Matrix {
+        let (events, last) = (k.rows(), rows == Rows::Last);
+        check_offsets(batch.offsets, events);
+        assert!(!last || batch.offsets.windows(2).all(|w| w[0] < w[1]), "an empty history has no last row");
+        assert_eq!(v.rows(), events, "keys and values differ in number");
+        assert_eq!((q.rows(), q.cols()), (if last { batch.len() } else { events }, k.cols()), "shape of the queries");
+        let divides = heads > 0 && k.cols().is_multiple_of(heads) && v.cols().is_multiple_of(heads);
+        assert!(divides, "{} and {} columns do not divide into {heads} heads", k.cols(), v.cols());
+        let fill = |out| {
+            self.run(SiluAttentionKernel {
+                q: q.as_slice(),
+                k: k.as_slice(),
+                v: v.as_slice(),
+                heads,
+                dim: k.cols() / heads,
+                value_dim: v.cols() / heads,
+                bias: pair_bias(bias, batch),
+                divisor,
+                offsets: batch.offsets,
+                last,
+                out,
+            })
+        };
+        // SAFETY: the kernel writes every head of every row.
+        unsafe { Matrix::filled_by(q.rows(), v.cols(), fill) }
+    }
+
+    fn multiply(&self, x: &Matrix, y: &Matrix) -> Matrix {
+        assert_eq!((x.rows(), x.cols()), (y.rows(), y.cols()), "product of different shapes");
+        let fill = |out| self.run(MultiplyKernel { x: x.as_slice(), y: y.as_slice(), out });
+        // SAFETY: the kernel writes as many numbers as x has.
+        unsafe { Matrix::filled_by(x.rows(), x.cols(), fill) }
     }
 
     fn last_attention(

@@ -1,6 +1,6 @@
 //! Attention of the last row, folded with the projections before it.
 
-use super::attention::Head;
+use super::attention::{Head, Softmax};
 use super::dot::dots_strided;
 use super::gemm::LinearKernel;
 use super::isa::Kernel;
@@ -58,10 +58,11 @@ impl Kernel for ProjectedKernel<'_> {
                         out: mixed,
                         stride: self.inputs,
                         dim: self.inputs,
+                        value_stride: self.inputs,
+                        value_dim: self.inputs,
                         len: bounds[1] - bounds[0],
-                        scale: 1.0 / (dim as f32).sqrt(),
                     };
-                    head.last_row::<S>(scores);
+                    head.last_row::<S>(scores, Softmax::new(dim));
                     LinearKernel {
                         x: std::slice::from_raw_parts(mixed, self.inputs),
                         weight: &self.value[column..],

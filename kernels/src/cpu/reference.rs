@@ -1,6 +1,6 @@
 //! The operators in double precision, written as their formulas.
 
-use crate::{Activation, Scored};
+use crate::{Activation, Scored, Sequences, time_bucket};
 
 /// Φ by the series of erf for small |x| and the continued fraction of erfc beyond.
 fn normal_cdf(x: f64) -> f64 {
@@ -111,6 +111,34 @@ pub(crate) fn masked_attention_row<T: Number>(
         let sum: f64 = weights.iter().sum();
         for c in columns {
             out[c] = (0..known).map(|j| weights[j] / sum * mask(head, j) * v[j * dim + c].into()).sum();
+        }
+    }
+    out
+}
+
+/// Pointwise attention of all events; biases by position and, where there are any, by time.
+pub(crate) fn silu_attention<T: Number>(
+    [q, k, v]: [&[T]; 3],
+    heads: usize,
+    (positions, buckets): (&[T], Option<&[T]>),
+    divisor: f64,
+    batch: &Sequences<'_>,
+) -> Vec<f64> {
+    let events = batch.offsets.last().copied().unwrap_or(0);
+    let [dim, value_dim] = [q, v].map(|x| x.len() / events.max(1) / heads);
+    let mut out = vec![0.0; v.len()];
+    for bounds in batch.offsets.windows(2) {
+        for (i, head) in (bounds[0]..bounds[1]).flat_map(|i| (0..heads).map(move |head| (i, head))) {
+            for j in bounds[0]..=i {
+                let at = |event: usize| (event * heads + head) * dim;
+                let product: f64 = (0..dim).map(|c| q[at(i) + c].into() * k[at(j) + c].into()).sum();
+                let by_time = buckets.map_or(0.0, |of| of[time_bucket(batch.until[i] - batch.times[j])].into());
+                let weight = silu_f64(product + positions[positions.len() / 2 + j - i].into() + by_time) / divisor;
+                for c in 0..value_dim {
+                    let at = |event: usize| (event * heads + head) * value_dim + c;
+                    out[at(i)] += weight * v[at(j)].into();
+                }
+            }
         }
     }
     out

@@ -142,6 +142,29 @@ impl Kernel for AddKernel<'_> {
     }
 }
 
+/// `out = x·y`; all are of the same length.
+pub(super) struct MultiplyKernel<'a> {
+    pub x: &'a [f32],
+    pub y: &'a [f32],
+    /// `x.len()` numbers, not necessarily initialised.
+    pub out: *mut f32,
+}
+
+impl Kernel for MultiplyKernel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let (len, x, y) = (self.x.len().min(self.y.len()), self.x.as_ptr(), self.y.as_ptr());
+        // SAFETY: indices stay below the shorter length.
+        unsafe {
+            for_vectors!(S, len, j, count => {
+                (S::load_some(x.add(j), count) * S::load_some(y.add(j), count)).store_some(self.out.add(j), count);
+            });
+        }
+    }
+}
+
 /// What a row shorter than this is divided by.
 pub(super) const SHORTEST: f32 = 1e-6;
 

@@ -22,7 +22,21 @@ pub(super) fn offsets(lengths: &[usize]) -> Vec<usize> {
 }
 
 pub(super) fn sequences(offsets: &[usize]) -> Sequences<'_> {
-    Sequences { items: &[], positions: &[], offsets }
+    Sequences { offsets, ..Sequences::default() }
+}
+
+/// Times of events, with ties, and what comes after each; questions are asked later than all events or before some.
+pub(super) fn histories_in_time(random: &mut Random, offsets: &[usize]) -> (Vec<f64>, Vec<f64>) {
+    let (mut times, mut until) = (Vec::new(), Vec::new());
+    for bounds in offsets.windows(2) {
+        let spread = [10, 10_000, 100_000_000][random.below(3)];
+        let mut own: Vec<f64> = (bounds[0]..bounds[1]).map(|_| random.below(spread) as f64).collect();
+        own.sort_by(f64::total_cmp);
+        until.extend(own.iter().skip(1));
+        until.extend((!own.is_empty()).then(|| random.below(2 * spread) as f64));
+        times.extend(own);
+    }
+    (times, until)
 }
 
 #[test]
@@ -90,7 +104,7 @@ fn embedding_and_addition_match_double_precision() {
             let (items, positions) = (random.normals(20 * dim), random.normals(10 * dim));
             let ids: Vec<u32> = (0..13).map(|_| random.below(20) as u32).collect();
             let places: Vec<u32> = (0..13).map(|_| random.below(10) as u32).collect();
-            let batch = Sequences { items: &ids, positions: &places, offsets: &[0, 13] };
+            let batch = Sequences { items: &ids, positions: &places, offsets: &[0, 13], ..Sequences::default() };
             let item_table = tensor(items.clone(), &[20, dim]);
             let mut x = cpu.embed(&item_table, &tensor(positions.clone(), &[10, dim]), 1.7, &batch);
             let other = random.normals(13 * dim);
@@ -130,6 +144,39 @@ fn attention_matches_double_precision_at_every_length_and_head_width() {
             let out = cpu.attention(&q, &k, &v, heads, &sequences(&offsets), Rows::All);
             let error = relative_error(out.as_slice(), &wanted);
             assert!(error < TOLERANCE, "{:?} dim {dim} heads {heads}: {error}", cpu.isa());
+        }
+    }
+}
+
+#[test]
+fn pointwise_attention_matches_double_precision_and_its_last_row_is_the_last_of_all() {
+    let mut random = Random::new();
+    let offsets = offsets(&[1, 31, 200, 32, 33, 2]);
+    let events = *offsets.last().unwrap();
+    for cpu in cpus() {
+        for (heads, dim, value_dim, timed) in
+            [(1, 64, 64, true), (2, 25, 25, true), (8, 4, 16, false), (1, 33, 50, true)]
+        {
+            let [q, k] = [0; 2].map(|_| random.normals(events * heads * dim));
+            let v = random.normals(events * heads * value_dim);
+            let (positions, buckets) = (random.normals(2 * 211 - 1), random.normals(TIME_BUCKETS));
+            let (times, until) = histories_in_time(&mut random, &offsets);
+            let batch = Sequences { offsets: &offsets, times: &times, until: &until, ..Sequences::default() };
+            let by_time = timed.then_some(&buckets[..]);
+            let wanted = reference::silu_attention([&q, &k, &v], heads, (&positions, by_time), 211.0, &batch);
+            let [q, k] = [q, k].map(|x| Matrix::from_slice(&x, heads * dim));
+            let v = Matrix::from_slice(&v, heads * value_dim);
+            let bias = PairBias {
+                positions: tensor(positions, &[421]),
+                times: timed.then(|| tensor(buckets, &[TIME_BUCKETS])),
+            };
+            let all = cpu.silu_attention(&q, &k, &v, heads, &bias, 211.0, &batch, Rows::All);
+            let case = format!("{:?} {heads} heads of {dim} and {value_dim}", cpu.isa());
+            assert!(relative_error(all.as_slice(), &wanted) < TOLERANCE, "{case}");
+            let asked = cpu.last_rows(&q, &batch);
+            let last = cpu.silu_attention(&asked, &k, &v, heads, &bias, 211.0, &batch, Rows::Last);
+            let wanted: Vec<f64> = cpu.last_rows(&all, &batch).as_slice().iter().map(|&x| f64::from(x)).collect();
+            assert!(relative_error(last.as_slice(), &wanted) < TOLERANCE, "{case}");
         }
     }
 }
@@ -211,7 +258,7 @@ fn attention_with_very_different_scores_stays_finite() {
 /// A forward pass through all operators that can mix rows.
 fn forward(cpu: Cpu, weights: &[Linear; 4], items: &Tensor, ids: &[u32], offsets: &[usize]) -> Matrix {
     let positions: Vec<u32> = offsets.windows(2).flat_map(|w| 0..(w[1] - w[0]) as u32).collect();
-    let batch = Sequences { items: ids, positions: &positions, offsets };
+    let batch = Sequences { items: ids, positions: &positions, offsets, ..Sequences::default() };
     let norm = LayerNorm { weight: None, bias: None, eps: 1e-6 };
     let x = cpu.embed(items, items, 8.0, &batch);
     let n = cpu.layer_norm(&x, &norm);
@@ -328,7 +375,7 @@ fn candidates_beyond_the_catalogue_are_ignored() {
 fn an_empty_batch_is_an_empty_matrix() {
     for cpu in cpus() {
         let items = tensor(vec![1.0; 8], &[2, 4]);
-        let batch = Sequences { items: &[], positions: &[], offsets: &[] };
+        let batch = Sequences::default();
         let x = cpu.embed(&items, &items, 1.0, &batch);
         let a = cpu.attention(&x, &x, &x, 2, &batch, Rows::Last);
         assert_eq!((a.rows(), cpu.last_rows(&a, &batch).rows()), (0, 0));

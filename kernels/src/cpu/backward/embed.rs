@@ -60,7 +60,7 @@ mod tests {
             let (items, positions) = (random.normals(20 * dim), random.normals(9 * dim));
             let ids: Vec<u32> = (0..40).map(|_| random.below(20) as u32).collect();
             let places: Vec<u32> = (0..40).map(|_| random.below(9) as u32).collect();
-            let batch = Sequences { items: &ids, positions: &places, offsets: &[0, 40] };
+            let batch = Sequences { items: &ids, positions: &places, offsets: &[0, 40], ..Sequences::default() };
             let dy = random.normals(40 * dim);
             let differences = Differences::new(&mut random, &[&items, &positions], 60, |at| {
                 let row =

@@ -2,12 +2,14 @@
 
 mod activation;
 mod attention;
+mod blocks;
 #[cfg(test)]
 mod differences;
 mod dropout;
 mod embed;
 mod linear;
 pub(super) mod norm;
+mod silu_attention;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -16,14 +18,15 @@ use super::attention::{AttentionKernel, Training};
 use super::gemm::LinearKernel;
 use super::matrix::Scratch;
 use super::noise::{check_noise, growth};
-use super::{Cpu, Matrix, check_offsets, vector};
-use crate::{Activation, Backward, LayerNorm, Linear, Noise, Sequences, TableGradient};
+use super::{Cpu, Matrix, check_offsets, pair_bias, vector};
+use crate::{Activation, Backward, LayerNorm, Linear, Noise, PairBias, Sequences, TIME_BUCKETS, TableGradient};
 use activation::{ActivateBackwardKernel, ActivateKernel};
 use attention::AttentionBackwardKernel;
 use dropout::DropOutKernel;
 use embed::EmbedBackwardKernel;
 use linear::{ColumnSumsKernel, TransposeKernel, WeightKernel};
 use norm::{L2BackwardKernel, LayerNormBackwardKernel};
+use silu_attention::SiluAttentionBackwardKernel;
 
 /// Panics unless both matrices have the same shape.
 fn check_shape(x: &Matrix, of: &Matrix, name: &str) {
@@ -220,6 +223,48 @@ impl Backward for Cpu {
             dq: dq.as_mut_slice(),
             dk: dk.as_mut_slice(),
             dv: dv.as_mut_slice(),
+        });
+        derivatives
+    }
+
+    fn silu_attention_backward(
+        &self,
+        q: &Matrix,
+        k: &Matrix,
+        v: &Matrix,
+        heads: usize,
+        bias: &PairBias,
+        divisor: f32,
+        batch: &Sequences<'_>,
+        dout: &Matrix,
+        (dpositions, dtimes): (&mut Matrix, Option<&mut Matrix>),
+    ) -> [Matrix; 3] {
+        check_offsets(batch.offsets, q.rows());
+        check_shape(k, q, "keys");
+        check_shape(dout, v, "a derivative by attention");
+        assert_eq!(v.rows(), q.rows(), "keys and values differ in number");
+        let divides = heads > 0 && q.cols().is_multiple_of(heads) && v.cols().is_multiple_of(heads);
+        assert!(divides, "{} and {} columns do not divide into {heads} heads", q.cols(), v.cols());
+        let bias = pair_bias(bias, batch);
+        assert_eq!(dtimes.is_some(), bias.times.is_some(), "a derivative by biases that are there");
+        let mut derivatives = [q, k, v].map(|x| Matrix::zeros(x.rows(), x.cols()));
+        let [dq, dk, dv] = &mut derivatives;
+        self.run(SiluAttentionBackwardKernel {
+            q: q.as_slice(),
+            k: k.as_slice(),
+            v: v.as_slice(),
+            dout: dout.as_slice(),
+            heads,
+            dim: q.cols() / heads,
+            value_dim: v.cols() / heads,
+            bias,
+            divisor,
+            offsets: batch.offsets,
+            dq: dq.as_mut_slice(),
+            dk: dk.as_mut_slice(),
+            dv: dv.as_mut_slice(),
+            dpositions: accumulator(Some(dpositions), bias.positions.len(), "biases by position").unwrap_or(&mut []),
+            dtimes: accumulator(dtimes, TIME_BUCKETS, "biases by time"),
         });
         derivatives
     }

@@ -83,7 +83,7 @@ fn derivatives_by_weights_are_the_same_bits_in_every_run() {
 #[test]
 fn an_empty_batch_has_empty_derivatives() {
     let layer = Linear { weight: tensor(vec![1.0; 16], &[4, 4]), bias: None };
-    let batch = Sequences { items: &[], positions: &[], offsets: &[] };
+    let batch = Sequences::default();
     let noise = Noise { keys: &[], site: 0, rate: 0.5 };
     for cpu in cpus() {
         let mut x = Matrix::zeros(0, 4);
