@@ -20,6 +20,14 @@ pub struct Query<'a> {
     pub exact_limit: usize,
 }
 
+/// Times of events in the order of a history, where none goes back: the order decides, and may come from another column.
+pub(crate) fn ascending<'a>(times: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+    times.iter().scan(f64::NEG_INFINITY, |latest, &time| {
+        *latest = latest.max(time);
+        Some(*latest)
+    })
+}
+
 impl Default for Query<'_> {
     fn default() -> Self {
         Self { history: &[], times: &[], at: 0.0, k: 0, filter: Filter::default(), exact_limit: usize::MAX }

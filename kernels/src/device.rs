@@ -105,7 +105,7 @@ pub trait Operators {
     /// A dense row-major matrix.
     type Matrix;
     /// Weights of a model.
-    type Weight;
+    type Weight: Send + Sync;
 
     /// `scale·items[id] + positions[pos]` for every event: `[events, dim]`. Indices must be in range.
     fn embed(&self, items: &Self::Weight, positions: &Self::Weight, scale: f32, batch: &Sequences<'_>) -> Self::Matrix;

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::source::Source;
 use crate::families::sasrec::{Block, Config, Nonlinearity, Positions};
+use crate::families::sequential::Architecture;
 use crate::{Error, Result};
 
 /// A naming of SASRec's tensors.
@@ -32,6 +33,8 @@ pub(super) struct Params {
     pub heads: Option<usize>,
     /// Row of the item table to which the first element of the mapping belongs.
     pub first_row: Option<usize>,
+    /// Latest events that are looked at, where there are more positions.
+    pub window: Option<usize>,
     pub block: Option<Block>,
     pub activation: Option<Nonlinearity>,
     pub norm_eps: Option<f64>,

@@ -1,6 +1,6 @@
 //! Weights trained elsewhere: reading checkpoints, and writing models so that others can read them.
 //!
-//! Checkpoints are safetensors files. Three namings are understood: BERT-like ones (post-norm blocks, 2 heads,
+//! Checkpoints are safetensors files. Four namings are understood: that of HSTU's authors; for SASRec BERT-like ones (post-norm blocks, 2 heads,
 //! GELU, eps 1e-12), those of the PyTorch port of SASRec (original blocks, 1 head, ReLU, eps 1e-8; its later
 //! versions train `post_ln` or `pre_ln` blocks under the same names, which `block` has to say), and our own
 //! exports. The port lets events attend to the padding before them, which no event does here: users with
@@ -11,13 +11,14 @@
 //! metadata under `pgrec` a JSON object with the configuration.
 
 mod formats;
+mod hstu;
 mod own;
 mod source;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::families::sasrec::{Config, SEGMENT, SEGMENT_ABOVE};
+use crate::families::sequential::{Architecture, SEGMENT_ABOVE, add_segment, config_json};
 use crate::{ArtifactBuilder, Control, Error, ItemId, ItemIds, Result};
 use formats::{Format, Params, Place};
 pub use own::export;
@@ -27,7 +28,7 @@ use source::Source;
 /// (padding, mask tokens, items since gone) are dropped. Must be empty for our own exports, which bring their ids.
 ///
 /// `params` is a JSON object, all of it optional: `heads`, `first_row` (default 1: row 0 is padding), `block`
-/// (`original`, `pre_ln`, `post_ln`), `activation` (`relu`, `gelu`, `silu`), `norm_eps`, `item_scale`,
+/// (`original`, `pre_ln`, `post_ln`), `window` (HSTU's), `activation` (`relu`, `gelu`, `silu`), `norm_eps`, `item_scale`,
 /// `positions` (`from_end`, `from_start`), `segment_above` (build a nearest-neighbour segment for more items
 /// than this). The items' counts are zero until [`ArtifactBuilder::counts`] says otherwise.
 ///
@@ -47,6 +48,9 @@ pub fn import(bytes: &[u8], rows: &[Option<ItemId>], params: &Value, control: &C
             return Err(Error::Parameter("the file is an export of pgrec and has its own item ids".into()));
         }
         return own::import(&source, &params, control);
+    }
+    if let Some(names) = hstu::Names::recognise(&source) {
+        return hstu::import(&names, &source, rows, &params, control);
     }
     let format = Format::recognise(&source)?;
     let table_shape = source.shape(format.items())?;
@@ -71,7 +75,7 @@ pub fn import(bytes: &[u8], rows: &[Option<ItemId>], params: &Value, control: &C
         };
         builder.f32(&weight.name, &weight.shape, values);
     }
-    add_segment(&mut builder, &items, dim, &params, control)?;
+    add_segment(&mut builder, &items, dim, params.segment_above.unwrap_or(SEGMENT_ABOVE), control)?;
     Ok(builder)
 }
 
@@ -129,25 +133,9 @@ fn read(source: &Source<'_>, format: Format, place: &Place, shape: &[usize]) -> 
     }
 }
 
-fn start(config: &Config, ids: &ItemIds, counts: &[f32]) -> Result<ArtifactBuilder> {
-    let json = serde_json::to_value(config).map_err(|e| Error::Parameter(format!("sasrec configuration: {e}")))?;
-    Ok(ArtifactBuilder::new("sasrec", &json, ids, counts))
-}
-
-/// Builds the nearest-neighbour segment of a catalogue that is large enough to need one.
-fn add_segment(
-    builder: &mut ArtifactBuilder,
-    items: &[f32],
-    dim: usize,
-    params: &Params,
-    control: &Control,
-) -> Result<()> {
-    if items.len() / dim > params.segment_above.unwrap_or(SEGMENT_ABOVE) {
-        let options = pgrec_kernels::SegmentOptions::default();
-        let segment = pgrec_kernels::Segment::build(items, dim, &options, &|| control.check().is_err())?;
-        builder.bytes(SEGMENT, &segment);
-    }
-    Ok(())
+/// An artifact without weights.
+fn start<A: Architecture>(architecture: &A, ids: &ItemIds, counts: &[f32]) -> Result<ArtifactBuilder> {
+    Ok(ArtifactBuilder::new(A::FAMILY, &config_json(architecture)?, ids, counts))
 }
 
 #[cfg(test)]

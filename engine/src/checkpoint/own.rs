@@ -5,11 +5,14 @@ use std::collections::HashMap;
 
 use safetensors::{Dtype, View};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::formats::Params;
 use super::source::Source;
 use crate::catalogue::IdKind;
-use crate::families::sasrec::Config;
+use crate::families::hstu;
+use crate::families::sasrec;
+use crate::families::sequential::{Architecture, ITEMS, SCORED, SEGMENT_ABOVE, add_segment, config_json};
 use crate::{Artifact, ArtifactBuilder, Control, Error, ItemIds, Result};
 
 /// The metadata key by which an export is known.
@@ -24,7 +27,7 @@ struct About {
     version: u32,
     family: String,
     ids: IdKind,
-    config: Config,
+    config: Value,
 }
 
 pub(super) fn is_own(source: &Source<'_>) -> bool {
@@ -64,18 +67,24 @@ fn little<T: bytemuck::NoUninit>(values: &[T]) -> Vec<u8> {
 ///
 /// [`Error::Unsupported`] for families whose weights are not imported.
 pub fn export(artifact: &Artifact) -> Result<Vec<u8>> {
-    let family = &artifact.header().family;
-    if family != "sasrec" {
-        return Err(Error::Unsupported { family: family.clone(), what: "cannot be exported: train it again".into() });
+    match artifact.header().family.as_str() {
+        sasrec::Config::FAMILY => export_as::<sasrec::Config>(artifact),
+        hstu::Config::FAMILY => export_as::<hstu::Config>(artifact),
+        other => {
+            Err(Error::Unsupported { family: other.to_owned(), what: "cannot be exported: train it again".into() })
+        }
     }
-    let config: Config = artifact.config()?;
-    config.check()?;
+}
+
+fn export_as<A: Architecture>(artifact: &Artifact) -> Result<Vec<u8>> {
+    let architecture: A = artifact.config()?;
+    architecture.check()?;
     let catalogue = artifact.catalogue();
     let mut columns: Vec<(String, Column)> = Vec::new();
     let mut put = |name: &str, dtype, shape: &[usize], data| {
         columns.push((name.to_owned(), Column { dtype, shape: shape.to_vec(), data }));
     };
-    for weight in config.weights(catalogue.len()) {
+    for weight in architecture.weights(catalogue.len()) {
         if artifact.has(&weight.name) || !weight.optional {
             let tensor = artifact.tensor_of(&weight.name, &weight.shape)?;
             put(&weight.name, Dtype::F32, &weight.shape, little(tensor.as_slice()));
@@ -97,7 +106,8 @@ pub fn export(artifact: &Artifact) -> Result<Vec<u8>> {
             put("ids", Dtype::U8, &[bytes.len()], bytes);
         }
     }
-    let about = About { version: VERSION, family: family.clone(), ids: catalogue.kind(), config };
+    let config = config_json(&architecture)?;
+    let about = About { version: VERSION, family: A::FAMILY.to_owned(), ids: catalogue.kind(), config };
     let refuse = |e: String| Error::Parameter(format!("model cannot be exported: {e}"));
     let about = serde_json::to_string(&about).map_err(|e| refuse(e.to_string()))?;
     let metadata = HashMap::from([(KEY.to_owned(), about)]);
@@ -110,33 +120,46 @@ pub(super) fn import(source: &Source<'_>, params: &Params, control: &Control) ->
     let malformed = |why: String| Error::Malformed(format!("export of pgrec: {why}"));
     let about: About =
         serde_json::from_str(source.metadata(KEY).unwrap_or_default()).map_err(|e| malformed(e.to_string()))?;
-    if about.version != VERSION || about.family != "sasrec" {
-        return Err(malformed(format!("version {} of family \"{}\" cannot be read", about.version, about.family)));
+    match about.family.as_str() {
+        _ if about.version != VERSION => Err(malformed(format!("version {} cannot be read", about.version))),
+        sasrec::Config::FAMILY => import_as::<sasrec::Config>(source, about, params, control),
+        hstu::Config::FAMILY => import_as::<hstu::Config>(source, about, params, control),
+        other => Err(malformed(format!("family \"{other}\" cannot be read"))),
     }
-    let config = about.config;
-    config.check()?;
-    if config.blocks > source.names().len() {
-        return Err(malformed(format!("{} blocks are more than it has tensors", config.blocks)));
+}
+
+fn import_as<A: Architecture>(
+    source: &Source<'_>,
+    about: About,
+    params: &Params,
+    control: &Control,
+) -> Result<ArtifactBuilder> {
+    let malformed = |why: String| Error::Malformed(format!("export of pgrec: {why}"));
+    let architecture: A = serde_json::from_value(about.config).map_err(|e| malformed(e.to_string()))?;
+    architecture.check()?;
+    if architecture.blocks() > source.names().len() {
+        return Err(malformed(format!("{} blocks are more than it has tensors", architecture.blocks())));
     }
     let ids = ids(source, about.ids)?;
     let counts = source.numbers("counts", &[ids.len()])?;
     if let Some(at) = counts.iter().position(|&c| c < 0.0) {
         return Err(malformed(format!("tensor \"counts\" is negative at {at}")));
     }
-    let mut builder = super::start(&config, &ids, &counts)?;
+    let mut builder = super::start(&architecture, &ids, &counts)?;
     let mut items = Vec::new();
-    for weight in config.weights(ids.len()) {
+    for weight in architecture.weights(ids.len()) {
         if weight.optional && !source.has(&weight.name) {
             continue;
         }
         let values = source.numbers(&weight.name, &weight.shape)?;
-        // The last table that holds items is the one that they are scored by.
-        if weight.shape == [ids.len(), config.dim] && weight.name.ends_with("items") {
+        // Where there is another table that items are scored by, it comes later.
+        if weight.name == ITEMS || weight.name == SCORED {
             items.clone_from(&values);
         }
         builder.f32(&weight.name, &weight.shape, values);
     }
-    super::add_segment(&mut builder, &items, config.dim, params, control)?;
+    let above = params.segment_above.unwrap_or(SEGMENT_ABOVE);
+    add_segment(&mut builder, &items, architecture.dim(), above, control)?;
     Ok(builder)
 }
 

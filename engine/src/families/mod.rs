@@ -8,9 +8,11 @@ use serde_json::Value;
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, Query, Result};
 
 pub mod graph;
+pub mod hstu;
 pub(crate) mod params;
 pub mod popularity;
 pub mod sasrec;
+pub(crate) mod sequential;
 
 /// One trained instance of a family, open for serving. Cheap to share between threads.
 pub trait Model: Send + Sync {
@@ -116,7 +118,7 @@ impl From<ArtifactBuilder> for Fitted {
 pub type Fit = fn(&Training<'_>) -> Result<Fitted>;
 
 /// All families, in the order in which they are shown.
-pub static FAMILIES: &[Family] = &[popularity::FAMILY, graph::FAMILY, sasrec::FAMILY];
+pub static FAMILIES: &[Family] = &[popularity::FAMILY, graph::FAMILY, sasrec::FAMILY, hstu::FAMILY];
 
 /// Looks a family up by name.
 pub fn find(name: &str) -> Option<&'static Family> {

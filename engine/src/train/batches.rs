@@ -6,6 +6,7 @@ use pgrec_kernels::Sequences;
 
 use super::options::Windows;
 use crate::Corpus;
+use crate::query::ascending;
 use crate::random::SplitMix;
 
 /// What a training may look at.
@@ -33,6 +34,11 @@ impl<'a> Histories<'a> {
             HeldOut::Every(step) if user.is_multiple_of(step) => &history[..history.len().saturating_sub(1)],
             _ => history,
         }
+    }
+
+    /// Their times, and perhaps one more; none where the corpus has none.
+    fn times(&self, user: usize) -> &'a [f64] {
+        self.corpus.history_times(user)
     }
 }
 
@@ -91,6 +97,8 @@ pub(super) struct Slice {
     items: Vec<u32>,
     positions: Vec<u32>,
     offsets: Vec<usize>,
+    times: Vec<f64>,
+    until: Vec<f64>,
     /// The event after each input.
     pub(super) answers: Vec<u32>,
     /// One a history, for dropout.
@@ -99,16 +107,18 @@ pub(super) struct Slice {
 
 impl Slice {
     pub(super) fn sequences(&self) -> Sequences<'_> {
-        Sequences { items: &self.items, positions: &self.positions, offsets: &self.offsets }
+        let Self { items, positions, offsets, times, until, .. } = self;
+        Sequences { items, positions, offsets, times, until }
     }
 
-    /// Packs samples. `position` gives the rows of the position table for a history of so many events; `key` is
-    /// that of the epoch.
+    /// Packs samples. `position` gives the rows of the position table for a history of so many events; `timed` is
+    /// whether times are looked at; `key` is that of the epoch.
     pub(super) fn pack(
         &mut self,
         samples: &[Sample],
         histories: &Histories<'_>,
         position: &impl Fn(usize) -> Range<u32>,
+        timed: bool,
         key: u64,
     ) {
         self.items.clear();
@@ -116,6 +126,8 @@ impl Slice {
         self.answers.clear();
         self.keys.clear();
         self.offsets.clear();
+        self.times.clear();
+        self.until.clear();
         self.offsets.push(0);
         for sample in samples {
             let (start, len) = (sample.start as usize, sample.len as usize);
@@ -124,6 +136,12 @@ impl Slice {
             self.answers.extend_from_slice(&events[1..]);
             self.positions.extend(position(len));
             self.offsets.push(self.items.len());
+            // The question after an input was asked when its answer happened.
+            if timed {
+                let times = histories.times(sample.user as usize).get(start..start + len + 1).unwrap_or(&[]);
+                self.times.extend(ascending(times).take(len));
+                self.until.extend(ascending(times).skip(1));
+            }
             let place = u64::from(sample.user) << 32 | u64::from(sample.start);
             self.keys.push(SplitMix::new(key ^ SplitMix::new(place).next()).next());
         }
@@ -169,7 +187,7 @@ mod tests {
         for range in slices(&mut all, 6) {
             let part = &all[range];
             assert!(events(part) <= 6 || part.len() == 1);
-            slice.pack(part, &histories, &|len| 4 - len as u32..4, 1);
+            slice.pack(part, &histories, &|len| 4 - len as u32..4, false, 1);
             assert_eq!(slice.keys.len(), part.len());
             let batch = slice.sequences();
             assert_eq!(batch.offsets.last(), Some(&batch.items.len()));

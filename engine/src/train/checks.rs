@@ -90,7 +90,8 @@ impl<'a, M: SequenceModel> Check<'a, M> {
         let mut slice = Slice::default();
         let mut sum = 0.0;
         for (number, range) in self.slices.iter().enumerate() {
-            slice.pack(&self.samples[range.clone()], &self.histories, &|len| self.model.positions(len), 0);
+            let (samples, timed) = (&self.samples[range.clone()], self.model.timed());
+            slice.pack(samples, &self.histories, &|len| self.model.positions(len), timed, 0);
             let hidden = self.model.encode(weights, &slice.sequences());
             let drawn = self.objective.draw(&slice.answers, SplitMix::new(self.step_key ^ number as u64).next());
             sum += self.sum_of_losses(&hidden, weights.weight(self.model.items()), &slice.answers, &drawn);

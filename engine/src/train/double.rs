@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use pgrec_kernels::{Activation, LayerNorm, Linear, Operators, Rows, Sequences};
+use pgrec_kernels::{Activation, LayerNorm, Linear, Operators, PairBias, Rows, Sequences, time_bucket};
 
 use super::parameters::{Parameter, Parameters};
 
@@ -149,6 +149,45 @@ impl Operators for Double {
             }
         }
         out
+    }
+
+    fn silu_attention(
+        &self,
+        q: &Matrix64,
+        k: &Matrix64,
+        v: &Matrix64,
+        heads: usize,
+        bias: &PairBias<Parameter>,
+        divisor: f32,
+        batch: &Sequences<'_>,
+        rows: Rows,
+    ) -> Matrix64 {
+        assert_eq!(rows, Rows::All, "training looks at every event");
+        let positions = &self.weight(bias.positions).values;
+        let by_time = |event: usize, past: usize| match bias.times {
+            Some(times) => self.weight(times).values[time_bucket(batch.until[event] - batch.times[past])],
+            None => 0.0,
+        };
+        let (dim, width) = (q.cols / heads, v.cols / heads);
+        let mut out = Matrix64 { cols: v.cols, values: vec![0.0; v.values.len()] };
+        for history in batch.offsets.windows(2) {
+            for (event, head) in (history[0]..history[1]).flat_map(|event| (0..heads).map(move |head| (event, head))) {
+                let part = |row: usize| row * q.cols + head * dim..row * q.cols + (head + 1) * dim;
+                let value = |row: usize| row * v.cols + head * width..row * v.cols + (head + 1) * width;
+                for past in history[0]..event + 1 {
+                    let product = dot(&q.values[part(event)], &k.values[part(past)]);
+                    let score = product + positions[positions.len() / 2 + past - event] + by_time(event, past);
+                    let weight = self.activate(score, Activation::Silu) / f64::from(divisor);
+                    let values = &v.values[value(past)];
+                    out.values[value(event)].iter_mut().zip(values).for_each(|(out, v)| *out += weight * v);
+                }
+            }
+        }
+        out
+    }
+
+    fn multiply(&self, x: &Matrix64, y: &Matrix64) -> Matrix64 {
+        Matrix64 { cols: x.cols, values: x.values.iter().zip(&y.values).map(|(x, y)| x * y).collect() }
     }
 
     fn last_rows(&self, x: &Matrix64, batch: &Sequences<'_>) -> Matrix64 {

@@ -52,6 +52,9 @@ pub(crate) trait SequenceModel: Sync {
     /// Whether answers are scored by the cosine: then [`SequenceModel::encode`] gives rows of length 1.
     fn normalized(&self) -> bool;
 
+    /// Whether the times of events are looked at.
+    fn timed(&self) -> bool;
+
     /// Floating-point operations of an event in training, roughly.
     fn cost(&self) -> usize;
 

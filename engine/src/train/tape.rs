@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use pgrec_kernels::{Activation, Backward, LayerNorm, Linear, Noise, Operators, Rows, Sequences, Tensor};
+use pgrec_kernels::{Activation, Backward, LayerNorm, Linear, Noise, Operators, PairBias, Rows, Sequences, Tensor};
 
 use super::parameters::{Gradients, Parameter};
 
@@ -229,6 +229,42 @@ impl<D: Backward> Operators for Tape<'_, D> {
             for (node, gradient) in nodes.into_iter().zip(gradients) {
                 flow.add(device, node, gradient);
             }
+        })
+    }
+
+    fn silu_attention(
+        &self,
+        q: &Self::Matrix,
+        k: &Self::Matrix,
+        v: &Self::Matrix,
+        heads: usize,
+        bias: &PairBias<Parameter>,
+        divisor: f32,
+        batch: &Sequences<'_>,
+        rows: Rows,
+    ) -> Self::Matrix {
+        debug_assert!(self.is_own_batch(batch));
+        assert_eq!(rows, Rows::All, "training looks at every event");
+        let nodes = [q.node, k.node, v.node];
+        let (q, k, v, batch) = (q.share(), k.share(), v.share(), self.batch);
+        let (positions, times) = (bias.positions, bias.times);
+        let own = PairBias { positions: self.tensor(positions), times: times.map(|times| self.tensor(times)) };
+        let out = self.device.silu_attention(&q, &k, &v, heads, &own, divisor, &batch, rows);
+        self.push(out, move |device, dy, flow| {
+            let into = flow.weights.pair(positions, times);
+            let gradients = device.silu_attention_backward(&q, &k, &v, heads, &own, divisor, &batch, &dy, into);
+            for (node, gradient) in nodes.into_iter().zip(gradients) {
+                flow.add(device, node, gradient);
+            }
+        })
+    }
+
+    fn multiply(&self, x: &Self::Matrix, y: &Self::Matrix) -> Self::Matrix {
+        let nodes = [x.node, y.node];
+        let (x, y) = (x.share(), y.share());
+        self.push(self.device.multiply(&x, &y), move |device, dy, flow| {
+            flow.add(device, nodes[0], device.multiply(&dy, &y));
+            flow.add(device, nodes[1], device.multiply(&dy, &x));
         })
     }
 

@@ -165,7 +165,8 @@ const KEPT: usize = 64 << 20;
 impl Worker {
     fn compute<M: SequenceModel>(&mut self, device: &Cpu, step: &Step<'_, M>, number: usize, range: Range<usize>) {
         let samples = &step.samples[range];
-        self.slice.pack(samples, step.histories, &|len| step.model.positions(len), step.epoch_key);
+        let model = step.model;
+        self.slice.pack(samples, step.histories, &|len| model.positions(len), model.timed(), step.epoch_key);
         let batch = self.slice.sequences();
         let tape = Tape::new(device, step.parameters.all(), batch, &self.slice.keys, step.dropout);
         let hidden = step.model.encode(&tape, &batch);

@@ -2,9 +2,12 @@
 
 use std::ops::Range;
 
-use pgrec_kernels::Activation;
+use pgrec_kernels::{Activation, Operators, Rows, Sequences};
 use serde::{Deserialize, Serialize};
 
+use super::encoder::Encoder;
+use crate::families::sequential::{Architecture, ITEMS, SCORED, Weight, check_sizes};
+use crate::train::Init;
 use crate::{Error, Result};
 
 /// The shape of a model and the form of its blocks. Stored with the artifact.
@@ -81,46 +84,17 @@ pub enum Positions {
     FromStart,
 }
 
-/// Name of the table that items are scored by, where it is not the table of inputs.
-pub(super) const SCORED: &str = "scored_items";
+impl Architecture for Config {
+    const FAMILY: &'static str = super::NAME;
+    type Encoder<W: Send + Sync> = Encoder<W>;
 
-/// One tensor of a model.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Weight {
-    /// Its name in the artifact.
-    pub name: String,
-    /// Its shape there. Linear layers are `[inputs, outputs]`.
-    pub shape: Vec<usize>,
-    /// Whether a model can do without: biases, the output projection, norms before and after the blocks, what norms
-    /// multiply and add, and the table of scored items where that is the table of inputs.
-    pub optional: bool,
-}
-
-impl Config {
-    /// The rows of the position table for a history of `len` events, which is not above `window`.
-    pub(super) fn position_rows(&self, len: usize) -> Range<u32> {
-        let first = match self.positions {
-            Positions::FromEnd => self.window - len,
-            Positions::FromStart => 0,
-        };
-        first as u32..(first + len) as u32
-    }
-
-    /// Refuses what no forward pass can be made of.
-    pub(crate) fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
+        let Self { dim, blocks, heads, ffn, window, .. } = *self;
+        let sizes = [("dim", dim), ("blocks", blocks), ("heads", heads), ("ffn", ffn), ("window", window)];
+        check_sizes(Self::FAMILY, &sizes)?;
         let refuse = |what: String| Err(Error::Malformed(format!("sasrec configuration: {what}")));
-        let sizes = [
-            ("dim", self.dim),
-            ("blocks", self.blocks),
-            ("heads", self.heads),
-            ("ffn", self.ffn),
-            ("window", self.window),
-        ];
-        if let Some((name, size)) = sizes.into_iter().find(|&(_, size)| size == 0 || size > 1 << 20) {
-            return refuse(format!("{name} {size} is not between 1 and {}", 1 << 20));
-        }
-        if !self.dim.is_multiple_of(self.heads) {
-            return refuse(format!("{} heads do not divide dim {}", self.heads, self.dim));
+        if !dim.is_multiple_of(heads) {
+            return refuse(format!("{heads} heads do not divide dim {dim}"));
         }
         if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0 && (self.item_scale as f32).is_finite()) {
             return refuse("norm_eps and item_scale must be finite, norm_eps not negative".into());
@@ -128,40 +102,87 @@ impl Config {
         Ok(())
     }
 
-    /// The tensors of a model over `items` items, but for those of block `blocks` and above.
-    pub(crate) fn weights(&self, items: usize) -> Vec<Weight> {
+    fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn window(&self) -> usize {
+        self.window
+    }
+
+    fn position_rows(&self, len: usize) -> Range<u32> {
+        let first = match self.positions {
+            Positions::FromEnd => self.window - len,
+            Positions::FromStart => 0,
+        };
+        first as u32..(first + len) as u32
+    }
+
+    fn normalized(&self) -> bool {
+        self.normalized
+    }
+
+    fn timed(&self) -> bool {
+        false
+    }
+
+    fn cost(&self, events: usize) -> usize {
+        events * self.blocks * (8 * self.dim * self.dim + 4 * self.dim * self.ffn + 2 * events * self.dim)
+    }
+
+    /// Optional are biases, the output projection, norms before and after the blocks, what norms multiply and add, and
+    /// the table of scored items where that is the table of inputs.
+    fn weights(&self, items: usize) -> Vec<Weight> {
         let (d, f) = (self.dim, self.ffn);
         let mut all = vec![
-            Weight { name: "items".into(), shape: vec![items, d], optional: false },
-            Weight { name: "positions".into(), shape: vec![self.window, d], optional: false },
-            Weight { name: SCORED.into(), shape: vec![items, d], optional: true },
+            Weight::needed(ITEMS, &[items, d], Init::Normal(0.02)),
+            Weight::needed("positions", &[self.window, d], Init::Normal(0.02)),
+            Weight::optional(SCORED, &[items, d], Init::Normal(0.02)),
         ];
-        let mut norm = |name: String, optional| {
-            for part in ["weight", "bias"] {
-                all.push(Weight { name: format!("{name}.{part}"), shape: vec![d], optional });
-            }
+        let mut norm = |name: String| {
+            all.push(Weight::optional(format!("{name}.weight"), &[d], Init::Ones));
+            all.push(Weight::optional(format!("{name}.bias"), &[d], Init::Zeros));
         };
-        norm("input_norm".into(), true);
-        norm("final_norm".into(), true);
+        norm("input_norm".into());
+        norm("final_norm".into());
         for block in 0..self.blocks {
-            norm(format!("blocks.{block}.attention_norm"), true);
-            norm(format!("blocks.{block}.ffn_norm"), true);
+            norm(format!("blocks.{block}.attention_norm"));
+            norm(format!("blocks.{block}.ffn_norm"));
         }
         for block in 0..self.blocks {
             let layers = [
-                ("query", d, d, false),
-                ("key", d, d, false),
-                ("value", d, d, false),
-                ("output", d, d, true),
-                ("ffn_in", d, f, false),
-                ("ffn_out", f, d, false),
+                ("query", d, d),
+                ("key", d, d),
+                ("value", d, d),
+                ("output", d, d),
+                ("ffn_in", d, f),
+                ("ffn_out", f, d),
             ];
-            for (layer, inputs, outputs, optional) in layers {
+            for (layer, inputs, outputs) in layers {
                 let name = format!("blocks.{block}.{layer}");
-                all.push(Weight { name: format!("{name}.weight"), shape: vec![inputs, outputs], optional });
-                all.push(Weight { name: format!("{name}.bias"), shape: vec![outputs], optional: true });
+                let weight = Weight::needed(format!("{name}.weight"), &[inputs, outputs], Init::Glorot);
+                all.push(Weight { optional: layer == "output", ..weight });
+                all.push(Weight::optional(format!("{name}.bias"), &[outputs], Init::Zeros));
             }
         }
         all
+    }
+
+    fn encoder<W: Send + Sync>(&self, weight: impl Fn(&str) -> Result<Option<W>>) -> Result<Encoder<W>> {
+        Encoder::new(self, weight)
+    }
+
+    fn encode<O: Operators>(
+        &self,
+        encoder: &Encoder<O::Weight>,
+        dev: &O,
+        batch: &Sequences<'_>,
+        rows: Rows,
+    ) -> O::Matrix {
+        encoder.encode(self, dev, batch, rows)
     }
 }

@@ -1,14 +1,14 @@
 //! The forward pass: histories in, one vector a history out.
 
-use pgrec_kernels::{Activation, LayerNorm, Linear, Operators, Rows, Sequences, Tensor};
+use pgrec_kernels::{Activation, LayerNorm, Linear, Operators, Rows, Sequences};
 
 use super::config::{Block, Config};
-use crate::{Artifact, Error, Result};
+use crate::Result;
+use crate::families::sequential::{ITEMS, needed};
 
 /// A model's weights: tensors in the bytes of its artifact, or the parameters of a training.
-pub(super) struct Encoder<W> {
-    pub(super) config: Config,
-    pub(super) items: W,
+pub(crate) struct Encoder<W> {
+    items: W,
     positions: W,
     input_norm: Option<LayerNorm<W>>,
     blocks: Vec<BlockWeights<W>>,
@@ -26,25 +26,10 @@ struct BlockWeights<W> {
     ffn_out: Linear<W>,
 }
 
-impl Encoder<Tensor> {
-    /// Finds the weights in an artifact and checks their shapes against the configuration.
-    pub(super) fn open(artifact: &Artifact) -> Result<Self> {
-        let config: Config = artifact.config()?;
-        config.check()?;
-        for weight in config.weights(artifact.catalogue().len()) {
-            if artifact.has(&weight.name) || !weight.optional {
-                artifact.tensor_of(&weight.name, &weight.shape)?;
-            }
-        }
-        Self::new(config, |name| artifact.has(name).then(|| artifact.tensor(name)).transpose())
-    }
-}
-
-impl<W> Encoder<W> {
+impl<W: Send + Sync> Encoder<W> {
     /// From weights by name; those that are not optional have to be there.
-    pub(super) fn new(config: Config, weight: impl Fn(&str) -> Result<Option<W>>) -> Result<Self> {
-        let needed =
-            |name: &str| weight(name)?.ok_or_else(|| Error::Malformed(format!("tensor \"{name}\" is missing")));
+    pub(super) fn new(config: &Config, weight: impl Fn(&str) -> Result<Option<W>>) -> Result<Self> {
+        let needed = |name: &str| needed(name, weight(name)?);
         let norm = |name: &str| -> Result<LayerNorm<W>> {
             Ok(LayerNorm {
                 weight: weight(&format!("{name}.weight"))?,
@@ -71,79 +56,86 @@ impl<W> Encoder<W> {
             })
         });
         Ok(Self {
-            items: needed("items")?,
+            items: needed(ITEMS)?,
             positions: needed("positions")?,
             input_norm: norm_or_none("input_norm")?,
             blocks: blocks.collect::<Result<_>>()?,
             final_norm: norm_or_none("final_norm")?,
-            config,
         })
     }
 
     /// One vector a history (or, of [`Rows::All`], one an event, of the history up to it), `[rows, dim]`. The score
     /// of an item is its dot product with the item's row.
-    pub(super) fn encode<O: Operators<Weight = W>>(&self, dev: &O, batch: &Sequences<'_>, rows: Rows) -> O::Matrix {
-        let mut x = dev.embed(&self.items, &self.positions, self.config.item_scale as f32, batch);
+    pub(super) fn encode<O: Operators<Weight = W>>(
+        &self,
+        config: &Config,
+        dev: &O,
+        batch: &Sequences<'_>,
+        rows: Rows,
+    ) -> O::Matrix {
+        let mut x = dev.embed(&self.items, &self.positions, config.item_scale as f32, batch);
         if let Some(norm) = &self.input_norm {
             x = dev.layer_norm(&x, norm);
         }
         x = dev.dropout(x, batch);
         for (depth, block) in self.blocks.iter().enumerate() {
             let rows = if depth + 1 == self.blocks.len() { rows } else { Rows::All };
-            x = self.block(dev, x, block, batch, rows);
+            x = block.forward(config, dev, x, batch, rows);
         }
         if let Some(norm) = &self.final_norm {
             x = dev.layer_norm(&x, norm);
         }
-        if self.config.normalized { dev.l2_normalize(&x) } else { x }
+        if config.normalized { dev.l2_normalize(&x) } else { x }
     }
+}
 
+impl<W: Send + Sync> BlockWeights<W> {
     /// One block in the form the configuration names ([`Block`] has the equations). Keys and values are needed
     /// of every event; everything else only of the rows that are asked for.
-    fn block<O: Operators<Weight = W>>(
+    fn forward<O: Operators<Weight = W>>(
         &self,
+        config: &Config,
         dev: &O,
         x: O::Matrix,
-        weights: &BlockWeights<W>,
         batch: &Sequences<'_>,
         rows: Rows,
     ) -> O::Matrix {
-        let form = self.config.block;
+        let form = config.block;
         let norm_after = |x: O::Matrix, norm| if form == Block::PostLn { dev.layer_norm(&x, norm) } else { x };
 
-        let normed = (form == Block::PreLn).then(|| dev.layer_norm(&x, &weights.attention_norm));
+        let normed = (form == Block::PreLn).then(|| dev.layer_norm(&x, &self.attention_norm));
         let remembered = normed.as_ref().unwrap_or(&x);
         let last = (rows == Rows::Last).then(|| dev.last_rows(&x, batch));
         let asked = last.as_ref().unwrap_or(&x);
         let shared = normed.as_ref().filter(|_| rows == Rows::All);
-        let own = (form != Block::PostLn && shared.is_none()).then(|| dev.layer_norm(asked, &weights.attention_norm));
+        let own = (form != Block::PostLn && shared.is_none()).then(|| dev.layer_norm(asked, &self.attention_norm));
         let n = own.as_ref().or(shared);
-        let q = dev.linear(n.unwrap_or(asked), &weights.query, Activation::Identity);
-        let heads = self.config.heads;
+        let q = dev.linear(n.unwrap_or(asked), &self.query, Activation::Identity);
+        let heads = config.heads;
         let mut y = match rows {
-            Rows::Last => dev.last_attention(&q, remembered, &weights.key, &weights.value, heads, batch),
+            Rows::Last => dev.last_attention(&q, remembered, &self.key, &self.value, heads, batch),
             Rows::All => {
-                let k = dev.linear(remembered, &weights.key, Activation::Identity);
-                let v = dev.linear(remembered, &weights.value, Activation::Identity);
+                let k = dev.linear(remembered, &self.key, Activation::Identity);
+                let v = dev.linear(remembered, &self.value, Activation::Identity);
                 dev.attention(&q, &k, &v, heads, batch, rows)
             }
         };
-        if let Some(output) = &weights.output {
+        if let Some(output) = &self.output {
             y = dev.linear(&y, output, Activation::Identity);
         }
         if form != Block::Original {
             y = dev.dropout(y, batch);
         }
         dev.add(&mut y, residual(form, n, asked));
-        let y = norm_after(y, &weights.attention_norm);
+        let y = norm_after(y, &self.attention_norm);
 
-        let m = (form != Block::PostLn).then(|| dev.layer_norm(&y, &weights.ffn_norm));
-        let hidden = dev.linear(m.as_ref().unwrap_or(&y), &weights.ffn_in, self.config.activation.into());
+        let m = (form != Block::PostLn).then(|| dev.layer_norm(&y, &self.ffn_norm));
+        let hidden = dev.linear(m.as_ref().unwrap_or(&y), &self.ffn_in, config.activation.into());
         let hidden = if form == Block::PostLn { hidden } else { dev.dropout(hidden, batch) };
-        let z = dev.linear(&hidden, &weights.ffn_out, Activation::Identity);
+        let z = dev.linear(&hidden, &self.ffn_out, Activation::Identity);
         let mut z = dev.dropout(z, batch);
         dev.add(&mut z, residual(form, m.as_ref(), &y));
-        norm_after(z, &weights.ffn_norm)
+        norm_after(z, &self.ffn_norm)
     }
 }
 
@@ -152,37 +144,5 @@ fn residual<'a, M>(form: Block, normed: Option<&'a M>, x: &'a M) -> &'a M {
     match normed {
         Some(normed) if form == Block::Original => normed,
         _ => x,
-    }
-}
-
-/// Histories laid end to end, cut to the window.
-#[derive(Default)]
-pub(super) struct Batch {
-    items: Vec<u32>,
-    positions: Vec<u32>,
-    offsets: Vec<usize>,
-}
-
-impl Batch {
-    /// Lays out histories of known items, none of them empty.
-    pub(super) fn new<'a>(config: &Config, items: usize, histories: impl Iterator<Item = &'a [u32]>) -> Result<Self> {
-        let mut batch = Self { offsets: vec![0], ..Self::default() };
-        for history in histories {
-            let latest = &history[history.len().saturating_sub(config.window)..];
-            if latest.is_empty() {
-                return Err(Error::Data("the history holds no item that the model knows".into()));
-            }
-            if let Some(unknown) = latest.iter().find(|&&item| item as usize >= items) {
-                return Err(Error::Parameter(format!("item index {unknown} is not below {items}")));
-            }
-            batch.items.extend_from_slice(latest);
-            batch.positions.extend(config.position_rows(latest.len()));
-            batch.offsets.push(batch.items.len());
-        }
-        Ok(batch)
-    }
-
-    pub(super) fn sequences(&self) -> Sequences<'_> {
-        Sequences { items: &self.items, positions: &self.positions, offsets: &self.offsets }
     }
 }

@@ -7,13 +7,16 @@
 
 mod config;
 mod encoder;
-mod model;
 mod train;
 
 use std::sync::Arc;
 
+#[cfg(test)]
+pub(super) use train::Params;
+
 pub use config::{Block, Config, Nonlinearity, Positions};
 
+use super::sequential::{self, Sequential};
 use super::{Family, Model, Needs};
 use crate::{Artifact, Result};
 
@@ -24,20 +27,12 @@ pub const FAMILY: Family = Family {
     name: NAME,
     summary: "self-attention over the user's latest events (SASRec), trained by gradients or imported",
     needs: Needs::NOTHING,
-    fit: Some(train::fit),
+    fit: Some(sequential::fit::<train::Params>),
     open,
 };
 
-/// Name of the artifact's nearest-neighbour index over the item vectors, for large catalogues.
-pub(crate) const SEGMENT: &str = "segment";
-
-/// Models of more items than this get a nearest-neighbour segment when they are made; the natural default of
-/// [`crate::Query::exact_limit`]. Scoring 100,000 items 64 wide takes some 1.5 ms on one core, finding
-/// neighbours among them nearly as long, and building the segment a minute.
-pub const SEGMENT_ABOVE: usize = 200_000;
-
 fn open(artifact: Arc<Artifact>) -> Result<Box<dyn Model>> {
-    Ok(Box::new(model::Sasrec::open(artifact)?))
+    Ok(Box::new(Sequential::<Config>::open(artifact)?))
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use pgrec_kernels::Filter;
 use serde_json::{Value, json};
 
-use super::config::SCORED;
 use super::{Block, Config, Nonlinearity, Positions};
+use crate::families::sequential::{Architecture, SCORED, SEGMENT};
 use crate::{Artifact, ArtifactBuilder, Control, Error, Model, Query, Scored, families};
 
 const ITEMS: usize = 40;
@@ -151,7 +151,7 @@ fn the_segment_finds_what_scoring_everything_finds() {
     let table = Artifact::from_vec(built.finish().unwrap()).unwrap().tensor("items").unwrap();
     let options = pgrec_kernels::SegmentOptions::default();
     let segment = pgrec_kernels::Segment::build(table.as_slice(), 8, &options, &|| false).unwrap();
-    built.bytes(super::SEGMENT, &segment);
+    built.bytes(SEGMENT, &segment);
     let model = open(&built).unwrap();
     let (mut found, mut wanted) = (0, 0);
     for user in 0..50u32 {

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::train::fit;
 use crate::catalogue::IdKind;
 use crate::corpus::{CorpusBuilder, ItemKey};
 use crate::evaluate::{Protocol, Spec, evaluate};
-use crate::families::{Fitted, Training};
+use crate::families::{Fitted, Training, sequential};
 use crate::random::SplitMix;
 use crate::{Artifact, Control, Corpus, Error, Model, Query, Result, families, testing};
 
@@ -41,7 +40,7 @@ fn try_train(corpus: &Corpus, params: &Value, change: impl FnOnce(&mut Training<
     let control = Control::default();
     let mut training = Training { leave_last: 2, seed: 7, ..Training::new(corpus, params, &control) };
     change(&mut training);
-    fit(&training)
+    sequential::fit::<super::Params>(&training)
 }
 
 fn train(corpus: &Corpus, more: Value) -> (Fitted, Vec<u8>) {
@@ -200,7 +199,10 @@ fn what_cannot_be_trained_is_refused_with_the_reason() {
     let control = Control::default();
     control.cancel();
     let params = params(json!({}));
-    assert!(matches!(fit(&Training::new(&corpus, &params, &control)), Err(Error::Cancelled)));
+    assert!(matches!(
+        sequential::fit::<super::Params>(&Training::new(&corpus, &params, &control)),
+        Err(Error::Cancelled)
+    ));
 }
 
 #[test]

@@ -9,9 +9,7 @@ use pgrec_kernels::{Device, Filter, Rows, Scored, Segment, Tensor};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::SEGMENT;
-use super::config::SCORED;
-use super::encoder::{Batch, Encoder};
+use super::{Architecture, Batch, ITEMS, SCORED, SEGMENT};
 use crate::families::Model;
 use crate::{Artifact, Catalogue, Control, Error, Query, Result};
 
@@ -31,30 +29,31 @@ const NEIGHBOURS: usize = 128;
 const ITEMS_A_NEIGHBOUR: usize = 500;
 
 /// An open model.
-pub(super) struct Sasrec {
+pub(crate) struct Sequential<A: Architecture> {
     artifact: Arc<Artifact>,
-    encoder: Encoder<Tensor>,
+    architecture: A,
+    encoder: A::Encoder<Tensor>,
     /// The table that items are scored by.
     scored: Tensor,
     device: Cpu,
     segment: OnceLock<Segment>,
 }
 
-impl Sasrec {
-    pub(super) fn open(artifact: Arc<Artifact>) -> Result<Self> {
-        let encoder = Encoder::open(&artifact)?;
-        let scored = if artifact.has(SCORED) { artifact.tensor(SCORED)? } else { encoder.items.clone() };
-        Ok(Self { encoder, scored, artifact, device: Cpu::new(), segment: OnceLock::new() })
+impl<A: Architecture> Sequential<A> {
+    pub(crate) fn open(artifact: Arc<Artifact>) -> Result<Self> {
+        let (architecture, encoder) = super::open(&artifact)?;
+        let scored = artifact.tensor(if artifact.has(SCORED) { SCORED } else { ITEMS })?;
+        Ok(Self { architecture, encoder, scored, artifact, device: Cpu::new(), segment: OnceLock::new() })
     }
 
     fn items(&self) -> usize {
         self.artifact.catalogue().len()
     }
 
-    /// The vectors of histories, `[histories, dim]`.
-    fn vectors<'a>(&self, histories: impl Iterator<Item = &'a [u32]>) -> Result<Vec<f32>> {
-        let batch = Batch::new(&self.encoder.config, self.items(), histories)?;
-        let encoded = self.encoder.encode(&self.device, &batch.sequences(), Rows::Last);
+    /// The vectors of the queries' histories, `[queries, dim]`.
+    fn vectors<'a>(&self, queries: impl Iterator<Item = Query<'a>>) -> Result<Vec<f32>> {
+        let batch = Batch::new(&self.architecture, self.items(), queries)?;
+        let encoded = self.architecture.encode(&self.encoder, &self.device, &batch.sequences(), Rows::Last);
         Ok(self.device.download(&encoded))
     }
 
@@ -71,10 +70,8 @@ impl Sasrec {
 
     /// Operations a query costs, roughly.
     fn cost(&self, query: &Query<'_>) -> usize {
-        let c = &self.encoder.config;
-        let events = query.history.len().min(c.window);
-        let block = 8 * c.dim * c.dim + 4 * c.dim * c.ffn + 2 * events * c.dim;
-        events * c.blocks * block + 2 * self.items() * c.dim
+        let events = query.history.len().min(self.architecture.window());
+        self.architecture.cost(events) + 2 * self.items() * self.architecture.dim()
     }
 
     /// Cuts queries into slices of bounded cost, of at least one query each.
@@ -104,8 +101,8 @@ impl Sasrec {
         for &i in &asked {
             self.known(queries[i].filter.candidates.unwrap_or(&[]))?;
         }
-        let vectors = self.vectors(asked.iter().map(|&i| queries[i].history))?;
-        let dim = self.encoder.config.dim;
+        let vectors = self.vectors(asked.iter().map(|&i| queries[i]))?;
+        let dim = self.architecture.dim();
         let (mut exact, mut exact_vectors) = (Vec::new(), Vec::new());
         for (&i, vector) in asked.iter().zip(vectors.chunks_exact(dim)) {
             match self.neighbours(vector, &queries[i])? {
@@ -160,13 +157,13 @@ impl Sasrec {
     }
 }
 
-impl Model for Sasrec {
+impl<A: Architecture> Model for Sequential<A> {
     fn catalogue(&self) -> &Catalogue {
         self.artifact.catalogue()
     }
 
     fn window(&self) -> usize {
-        self.encoder.config.window
+        self.architecture.window()
     }
 
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
@@ -224,24 +221,27 @@ impl Model for Sasrec {
     }
 
     fn encode(&self, query: &Query<'_>) -> Result<Vec<f32>> {
-        self.vectors(std::iter::once(query.history))
+        self.vectors(std::iter::once(*query))
     }
 
     /// The score, and how much it falls when one of the latest events is left out of the history; the only
     /// event of a history accounts for all of it.
     fn explain(&self, query: &Query<'_>, item: u32) -> Result<Value> {
         self.known(&[item])?;
-        let window = self.encoder.config.window;
+        let window = self.architecture.window();
         let score = self.dot(&self.encode(query)?, item);
         // One more than the window: what is left out is replaced by the event before the window.
-        let recent = &query.history[query.history.len().saturating_sub(window + 1)..];
+        let first = query.history.len().saturating_sub(window + 1);
+        let recent = &query.history[first..];
+        let times = query.times.get(first..).unwrap_or(&[]);
         let used = recent.len().min(window);
         let considered = used.min(EXPLAINED_EVENTS);
         let mut changes = Vec::with_capacity(considered);
         for age in 0..considered {
             let place = recent.len() - 1 - age;
-            let rest = [&recent[..place], &recent[place + 1..]].concat();
-            let left = if rest.is_empty() { 0.0 } else { self.dot(&self.vectors(std::iter::once(&rest[..]))?, item) };
+            let (rest, rest_times) = (without(recent, place), without(times, place));
+            let shorter = Query { history: &rest, times: &rest_times, ..*query };
+            let left = if rest.is_empty() { 0.0 } else { self.dot(&self.encode(&shorter)?, item) };
             changes.push((recent[place], age, score - left));
         }
         changes.sort_by(|a, b| b.2.abs().total_cmp(&a.2.abs()));
@@ -258,6 +258,11 @@ impl Model for Sasrec {
             "contributions": contributions,
         }))
     }
+}
+
+/// All but one, where that is there.
+fn without<T: Copy>(all: &[T], place: usize) -> Vec<T> {
+    all.iter().enumerate().filter(|&(other, _)| other != place).map(|(_, &x)| x).collect()
 }
 
 /// In eight lanes, so that the compiler may use vector registers.

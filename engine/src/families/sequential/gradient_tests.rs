@@ -3,32 +3,36 @@
 
 use pgrec_kernels::Tensor;
 use safetensors::SafeTensors;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::train::{Network, Own, fresh};
 use super::*;
+use crate::Corpus;
 use crate::catalogue::IdKind;
 use crate::corpus::{CorpusBuilder, ItemKey};
+use crate::families::{Training, hstu, params, sasrec};
 use crate::random::SplitMix;
 use crate::testing::fresh_seed;
-use crate::train::{Check, Double};
+use crate::train::{Check, Double, Options, Parameters};
 
 /// What a training that is given `params` would train.
-struct Subject {
-    config: Config,
+struct Subject<A> {
+    architecture: A,
     options: Options,
     parameters: Parameters,
 }
 
-impl Subject {
-    fn new(params: &Value, corpus: &Corpus) -> Self {
-        let (own, options): (Params, _) = params::read_trained(NAME, params, &Options::default()).unwrap();
-        let (config, parameters) = fresh(&own, corpus, options.loss, 1).unwrap();
-        Self { config, options, parameters }
+impl<A: Architecture> Subject<A> {
+    fn new<P: Own<Architecture = A>>(params: &Value, corpus: &Corpus) -> Self {
+        let (own, options): (P, _) = params::read_trained(A::FAMILY, params, &Options::default()).unwrap();
+        let (architecture, parameters) = fresh(&own, corpus, &options, 1).unwrap();
+        Self { architecture, options, parameters }
     }
 
-    fn network<'a>(&self, corpus: &'a Corpus, control: &'a Control) -> Network<'a> {
-        let encoder = Encoder::new(self.config.clone(), |name| Ok(self.parameters.find(name))).unwrap();
-        Network { encoder, ids: corpus.items(), counts: Vec::new(), control }
+    fn network<'a>(&self, corpus: &'a Corpus, control: &'a Control) -> Network<'a, A> {
+        let training = Training::new(corpus, &Value::Null, control);
+        Network::new(self.architecture.clone(), &self.parameters, &training).unwrap()
     }
 }
 
@@ -44,13 +48,15 @@ fn draw(parameters: &mut Parameters, random: &mut SplitMix) {
     }
 }
 
-/// A catalogue of items 0 to `items` and histories of them.
+/// A catalogue of items 0 to `items` and histories of them; events happen at their places to the power of five.
 fn corpus(items: usize, histories: &[Vec<usize>]) -> Corpus {
     let mut builder = CorpusBuilder::new(IdKind::Int);
     (0..items).for_each(|item| builder.item(ItemKey::Int(item as i64)).unwrap());
     for history in histories {
         builder.user().unwrap();
-        history.iter().for_each(|&item| builder.event(ItemKey::Int(item as i64), None).unwrap());
+        for (place, &item) in history.iter().enumerate() {
+            builder.event(ItemKey::Int(item as i64), Some((place as f64).powi(5))).unwrap();
+        }
     }
     builder.finish().unwrap()
 }
@@ -66,8 +72,8 @@ fn tolerance(own: &[f32], all: &[Vec<f32>]) -> f64 {
     1e-4 * largest(own).max(1e-2 * most)
 }
 
-/// Every form with every loss.
-fn cases() -> Vec<Value> {
+/// Every form of SASRec with every loss.
+fn sasrec_cases() -> Vec<Value> {
     let forms = [
         json!({ "form": "original" }),
         json!({ "form": "pre_ln", "heads": 1 }),
@@ -99,17 +105,41 @@ fn cases() -> Vec<Value> {
     forms.iter().flat_map(|form| losses.iter().map(move |loss| (form, loss))).map(|(f, l)| case(f, l)).collect()
 }
 
+/// HSTU with and without times, and with every loss over cosines.
+fn hstu_cases() -> Vec<Value> {
+    let forms = [
+        json!({ "heads": 1, "times": true }),
+        json!({ "heads": 2, "query_dim": 3, "value_dim": 5, "times": true }),
+        json!({ "heads": 2, "times": false }),
+    ];
+    let losses = [
+        json!({ "loss": "softmax" }),
+        json!({ "loss": "sampled_softmax", "negatives": 5, "shared_negatives": false }),
+        json!({ "loss": "sampled_softmax", "negatives": 5, "shared_negatives": true, "correction": true }),
+    ];
+    let sizes = json!({ "dim": 8, "blocks": 2, "window": 5, "temperature": 0.05 });
+    let case = |form: &Value, loss: &Value| -> Value {
+        [&sizes, form, loss].into_iter().flat_map(|part| part.as_object().unwrap().clone()).collect()
+    };
+    forms.iter().flat_map(|form| losses.iter().map(move |loss| (form, loss))).map(|(f, l)| case(f, l)).collect()
+}
+
 #[test]
 fn gradients_of_every_form_and_loss_are_finite_differences_of_the_loss() {
+    compare_with_differences::<sasrec::Params>(&sasrec_cases());
+    compare_with_differences::<hstu::Params>(&hstu_cases());
+}
+
+fn compare_with_differences<P: Own>(cases: &[Value]) {
     const ITEMS: usize = 13;
     const STEP: f64 = 1e-5;
     let mut random = SplitMix::new(fresh_seed());
     let control = Control::default();
-    for params in cases() {
+    for params in cases {
         let histories: Vec<Vec<usize>> =
             (0..7).map(|_| (0..2 + random.below(6)).map(|_| random.below(ITEMS - 1)).collect()).collect();
         let corpus = corpus(ITEMS, &histories);
-        let mut subject = Subject::new(&params, &corpus);
+        let mut subject = Subject::new::<P>(params, &corpus);
         let network = subject.network(&corpus, &control);
         // Three slices or so, on two workers.
         let check = Check::new(&network, &subject.options, &corpus, 9, random.next()).unwrap();
@@ -159,7 +189,7 @@ struct Case {
 }
 
 /// Written by `tests/golden/training.py`.
-const GOLDEN: &[u8] = include_bytes!("../../../../tests/golden/training.safetensors");
+const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/training.safetensors");
 
 fn numbers(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     let bytes = tensors.tensor(name).unwrap().data().chunks_exact(4);
@@ -174,7 +204,7 @@ fn gradients_of_every_form_and_loss_are_those_of_pytorch() {
     let (corpus, control) = (corpus(golden.items, &golden.histories), Control::default());
     for (number, case) in golden.cases.iter().enumerate() {
         let params = &case.params;
-        let mut subject = Subject::new(params, &corpus);
+        let mut subject = Subject::new::<sasrec::Params>(params, &corpus);
         assert_eq!(subject.parameters.iter().count(), case.weights.len(), "{params}");
         for name in &case.weights {
             let weight = subject.parameters.find(name).unwrap();

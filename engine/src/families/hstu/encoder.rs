@@ -1,0 +1,91 @@
+//! The forward pass: histories in, one vector a history out.
+
+use pgrec_kernels::{Activation, LayerNorm, Linear, Operators, PairBias, Rows, Sequences};
+
+use super::config::Config;
+use crate::Result;
+use crate::families::sequential::{ITEMS, needed};
+
+/// A model's weights: tensors in the bytes of its artifact, or the parameters of a training.
+pub(crate) struct Encoder<W> {
+    items: W,
+    positions: W,
+    layers: Vec<Layer<W>>,
+}
+
+struct Layer<W> {
+    gate: Linear<W>,
+    value: Linear<W>,
+    query: Linear<W>,
+    key: Linear<W>,
+    output: Linear<W>,
+    bias: PairBias<W>,
+}
+
+impl<W: Send + Sync> Encoder<W> {
+    /// From weights by name.
+    pub(super) fn new(config: &Config, weight: impl Fn(&str) -> Result<Option<W>>) -> Result<Self> {
+        let needed = |name: &str| needed(name, weight(name)?);
+        let layers = (0..config.blocks).map(|block| {
+            let name = |part: &str| format!("blocks.{block}.{part}");
+            let projection =
+                |part: &str| -> Result<_> { Ok(Linear { weight: needed(&(name(part) + ".weight"))?, bias: None }) };
+            let times = config.times.then(|| needed(&name("time_bias"))).transpose()?;
+            Ok(Layer {
+                gate: projection("gate")?,
+                value: projection("value")?,
+                query: projection("query")?,
+                key: projection("key")?,
+                output: Linear { weight: needed(&name("output.weight"))?, bias: Some(needed(&name("output.bias"))?) },
+                bias: PairBias { positions: needed(&name("position_bias"))?, times },
+            })
+        });
+        Ok(Self { items: needed(ITEMS)?, positions: needed("positions")?, layers: layers.collect::<Result<_>>()? })
+    }
+
+    /// One vector of length 1 a history (or, of [`Rows::All`], one an event, of the history up to it), `[rows, dim]`.
+    pub(super) fn encode<O: Operators<Weight = W>>(
+        &self,
+        config: &Config,
+        dev: &O,
+        batch: &Sequences<'_>,
+        rows: Rows,
+    ) -> O::Matrix {
+        let x = dev.embed(&self.items, &self.positions, (config.dim as f32).sqrt(), batch);
+        let mut x = dev.dropout(x, batch);
+        for (depth, layer) in self.layers.iter().enumerate() {
+            let rows = if depth + 1 == self.layers.len() { rows } else { Rows::All };
+            x = layer.forward(config, dev, x, batch, rows);
+        }
+        dev.l2_normalize(&x)
+    }
+}
+
+impl<W: Send + Sync> Layer<W> {
+    /// y = W_o·dropout(u ∘ LN(A·v)) + b_o + x. Keys and values are needed of every event; the rest only of the rows
+    /// that are asked for.
+    fn forward<O: Operators<Weight = W>>(
+        &self,
+        config: &Config,
+        dev: &O,
+        x: O::Matrix,
+        batch: &Sequences<'_>,
+        rows: Rows,
+    ) -> O::Matrix {
+        let norm = LayerNorm { weight: None, bias: None, eps: config.norm_eps as f32 };
+        let n = dev.layer_norm(&x, &norm);
+        let k = dev.linear(&n, &self.key, Activation::Silu);
+        let v = dev.linear(&n, &self.value, Activation::Silu);
+        let (asked, x) = match rows {
+            Rows::All => (n, x),
+            Rows::Last => (dev.last_rows(&n, batch), dev.last_rows(&x, batch)),
+        };
+        let q = dev.linear(&asked, &self.query, Activation::Silu);
+        let u = dev.linear(&asked, &self.gate, Activation::Silu);
+        let a = dev.silu_attention(&q, &k, &v, config.heads, &self.bias, config.padded as f32, batch, rows);
+        let gated = dev.multiply(&u, &dev.layer_norm(&a, &norm));
+        let mut y = dev.linear(&dev.dropout(gated, batch), &self.output, Activation::Identity);
+        dev.add(&mut y, &x);
+        y
+    }
+}
