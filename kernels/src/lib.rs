@@ -21,6 +21,8 @@ pub use error::KernelError;
 pub use gradient::{PartialSum, TableGradient};
 pub use loss::{Losses, Negatives};
 pub use optimizer::{AdaGrad, AdamW, Optimizers};
-pub use segment::{Format, Found, Metric, Query, Scalar, Segment, SegmentBuilder, SegmentOptions, Walk, normalise};
+pub use segment::{
+    Format, Found, Metric, Query, Scalar, Segment, SegmentBuilder, SegmentOptions, Walk, near_together, normalise,
+};
 pub use tensor::{Bytes, Tensor};
 pub use time::{TIME_BUCKETS, time_bucket};

@@ -1,7 +1,7 @@
 //! How near stored vectors are: of f32, of halves, of bytes, against a query of f32 or against each other.
 
 use super::isa::{Isa, Kernel};
-use super::simd::{Simd, for_vectors};
+use super::simd::{MAX_LANES, Simd, for_vectors};
 
 /// What a number of a stored vector is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,6 +156,47 @@ unsafe fn lanes<S: Simd, E: Stored, const SQUARES: bool>(query: &[f32], rows: &[
 #[inline(always)]
 fn term<S: Simd, const SQUARES: bool>(sum: S, x: S, y: S) -> S {
     if SQUARES { sum.fma(x - y, x - y) } else { sum.fma(x, y) }
+}
+
+/// The products of a query with rows of bytes, one row after the other; does not panic.
+pub(crate) struct ByteProducts<'a> {
+    pub query: &'a [f32],
+    /// Of as many bytes as the query has numbers.
+    pub rows: &'a [i8],
+    /// One number a row; those beyond the rows stay as they are.
+    pub out: &'a mut [f32],
+}
+
+impl ByteProducts<'_> {
+    pub(crate) fn compute(self, isa: Isa) {
+        debug_assert!(isa.is_available());
+        // SAFETY: instruction sets come from `Isa::detect`.
+        unsafe { isa.run(self) }
+    }
+}
+
+impl Kernel for ByteProducts<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let dim = self.query.len();
+        let count = self.out.len().min(self.rows.len().checked_div(dim).unwrap_or(0));
+        for first in (0..count).step_by(S::LANES) {
+            // Rows past the end repeat the last one and are not stored.
+            let row = |r: usize| self.rows[(first + r).min(count - 1) * dim..].as_ptr().cast::<u8>();
+            // SAFETY: every row has as many bytes as the query has numbers, and as many sums are stored as there is
+            // room for.
+            unsafe {
+                let mut sums = [S::splat(0.0); MAX_LANES];
+                for r in (0..S::LANES).step_by(4) {
+                    let four = lanes::<S, I8, false>(self.query, &[row(r), row(r + 1), row(r + 2), row(r + 3)]);
+                    sums[r..r + 4].copy_from_slice(&four);
+                }
+                S::sums(&sums).store_some(self.out.as_mut_ptr().add(first), S::LANES.min(count - first));
+            }
+        }
+    }
 }
 
 /// Two stored vectors of `dim` numbers, in any alignment.

@@ -35,7 +35,7 @@ mod neon;
 pub use isa::Isa;
 pub use matrix::{Matrix, keep_buffers};
 
-pub(crate) use distance::{Comparison, Number, Pair, RowDistances, hamming, prefetch};
+pub(crate) use distance::{ByteProducts, Comparison, Number, Pair, RowDistances, hamming, prefetch};
 
 use crate::{
     Activation, Device, Filter, LayerNorm, Linear, Operators, PairBias, Rows, Scored, Sequences, TIME_BUCKETS, Tensor,

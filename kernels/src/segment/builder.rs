@@ -6,8 +6,9 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 
 use super::SegmentOptions;
+use super::entries;
 use super::format::{Format, Metric};
-use super::layout::{HEADER, Header, write_levels};
+use super::layout::{HEADER, Header, Layout, write_levels};
 use super::repair::repair;
 use crate::KernelError;
 use crate::cpu::{Comparison, Isa, Pair, hamming};
@@ -109,21 +110,26 @@ impl SegmentBuilder {
         let index = self.index.into_inner().unwrap_or_else(PoisonError::into_inner);
         let len = index.size();
         let index_bytes = if len == 0 { 0 } else { index.serialized_length() };
-        let header = Header {
+        let mut header = Header {
             format: self.format,
             len,
             longest: f32::from_bits(self.longest.into_inner()),
             error: f32::from_bits(self.error.into_inner()),
             options: self.options,
             index_bytes,
+            entries: 0,
         };
         let mut bytes = vec![0; HEADER + index_bytes + 4 * len];
         header.write(&mut bytes)?;
-        if len > 0 {
-            let (index_part, levels) = bytes[HEADER..].split_at_mut(index_bytes);
-            index.save_to_buffer(index_part).map_err(refused)?;
-            write_levels(index_part, len, self.format.vector_bytes(), levels)?;
+        if len == 0 {
+            return Ok(bytes);
         }
+        let (index_part, levels) = bytes[HEADER..].split_at_mut(index_bytes);
+        index.save_to_buffer(index_part).map_err(refused)?;
+        write_levels(index_part, len, self.format.vector_bytes(), levels)?;
+        let layout = Layout::read(&header, &bytes)?;
+        header.entries = entries::append(&self.format, &layout, &mut bytes);
+        header.write(&mut bytes)?;
         drop(index);
         repair(bytes)
     }

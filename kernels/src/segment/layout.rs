@@ -11,23 +11,26 @@
 //!     32  12    connectivity, expansion_add, expansion_search
 //!     44  2     metric, scalar
 //!     48  8     bytes of the usearch index
-//!     56  64    zero
+//!     56  4     entries
+//!     60  60    zero
 //!    120        the usearch index (of "i8" vectors: bytes that it does not look into); absent without vectors
 //!               8 bytes, the vectors, 64 bytes of its header, 40 of its graph's, 2 a node (its level), the nodes:
 //!               key (8), level (2), then for each level from 0 a count (4) and room for as many slots (4 each)
 //!         …     4 bytes a node: the sum of the levels of the nodes before it
+//!         …     the entries: their slots (4 bytes each), factors, squares, rows of bytes (`entries.rs`)
 //! ```
 //! All numbers are little-endian. usearch puts 8 bytes before its vectors, which therefore begin at a multiple of 128.
-//! The table at the end is what says where a node begins, so that nothing has to be computed to open a segment.
+//! The table of levels is what says where a node begins, so that nothing has to be computed to open a segment.
 
 use std::ops::Range;
 
 use super::SegmentOptions;
+use super::entries::entry_bytes;
 use super::format::{Format, Metric, Scalar};
 use crate::KernelError;
 
 const MAGIC: &[u8; 8] = b"pgrecseg";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Bytes before the usearch index.
 pub(super) const HEADER: usize = 120;
 /// usearch's numbers of rows and bytes a row.
@@ -48,6 +51,7 @@ pub(super) struct Header {
     pub error: f32,
     pub options: SegmentOptions,
     pub index_bytes: usize,
+    pub entries: usize,
 }
 
 fn wrong(what: &str) -> KernelError {
@@ -109,6 +113,7 @@ impl Header {
         to[44] = self.format.metric().code();
         to[45] = self.format.scalar().code();
         to[48..56].copy_from_slice(&(self.index_bytes as u64).to_le_bytes());
+        to[56..60].copy_from_slice(&small(self.entries)?.to_le_bytes());
         Ok(())
     }
 
@@ -134,6 +139,7 @@ impl Header {
                 expansion_search: word(40) as usize,
             },
             index_bytes: usize_at(header, 48).ok_or_else(|| wrong("too large"))?,
+            entries: word(56) as usize,
         };
         if header.len > u32::MAX as usize || !header.longest.is_finite() || !header.error.is_finite() {
             return Err(wrong("damaged header"));
@@ -179,6 +185,7 @@ impl Layout {
         let node_levels = graph_head.checked_add(GRAPH_HEAD)?;
         let nodes = node_levels.checked_add(header.len.checked_mul(2)?)?;
         let levels = HEADER.checked_add(header.index_bytes)?;
+        let end = levels.checked_add(header.len.checked_mul(4)?)?;
         let connectivity = usize_at(bytes, graph_head + 8)?;
         let base = usize_at(bytes, graph_head + 16)?;
         let fits = u32_at(bytes, HEADER)? as usize == header.len
@@ -187,7 +194,7 @@ impl Layout {
             && usize_at(bytes, graph_head)? == header.len
             && connectivity.max(base) < 1 << 20
             && nodes <= levels
-            && bytes.len() == levels.checked_add(header.len.checked_mul(4)?)?;
+            && bytes.len() == end.checked_add(entry_bytes(&header.format).checked_mul(header.entries)?)?;
         fits.then_some(Self {
             len: header.len as u32,
             vector_bytes,
@@ -203,9 +210,19 @@ impl Layout {
         })
     }
 
-    /// The node that every walk begins at, and its level.
-    pub(super) fn entry(&self) -> (u32, usize) {
-        (self.entry, self.top)
+    /// The node of the highest level.
+    pub(super) fn entry(&self) -> u32 {
+        self.entry
+    }
+
+    /// The highest level that a node is in.
+    pub(super) fn level(&self, bytes: &[u8], slot: u32) -> usize {
+        self.node(bytes, slot).map_or(0, |node| (node.len() - self.node_bytes) / self.level_bytes)
+    }
+
+    /// Where the table of levels ends.
+    pub(super) fn end(&self) -> usize {
+        self.levels + 4 * self.len as usize
     }
 
     /// The stored vector of a slot; empty for a slot that does not exist.
@@ -236,15 +253,12 @@ impl Layout {
         self.node(bytes, slot).and_then(|node| u64_at(bytes, node.start)).unwrap_or(0)
     }
 
-    /// The slots that a node is linked to in a level, 4 bytes each; none where it is not in that level.
+    /// The slots that a node is linked to in the lowest level, 4 bytes each.
     #[inline]
-    pub(super) fn neighbours<'b>(&self, bytes: &'b [u8], slot: u32, level: usize) -> &'b [[u8; 4]] {
+    pub(super) fn neighbours<'b>(&self, bytes: &'b [u8], slot: u32) -> &'b [[u8; 4]] {
         let list = || {
             let node = self.node(bytes, slot)?;
-            let below = if level == 0 { 0 } else { self.node_bytes - NODE_HEAD + (level - 1) * self.level_bytes };
-            let size = if level == 0 { self.node_bytes - NODE_HEAD } else { self.level_bytes };
-            let start = node.start + NODE_HEAD + below;
-            let list = bytes.get(start..start + size).filter(|_| start + size <= node.end)?;
+            let list = bytes.get(node.start + NODE_HEAD..node.start + self.node_bytes)?;
             let count = u32_at(list, 0)? as usize;
             list.get(4..4 + 4 * count).map(|slots| slots.as_chunks().0)
         };

@@ -5,9 +5,11 @@
 //! can neither be interrupted nor go on after its end. There is no checksum: whoever stores the bytes has one.
 
 mod builder;
+mod entries;
 mod format;
 mod items;
 mod layout;
+mod order;
 mod query;
 mod repair;
 mod walk;
@@ -15,10 +17,12 @@ mod walk;
 use std::ops::Range;
 
 use crate::{Bytes, KernelError};
+use entries::Entries;
 use layout::{HEADER, Header, Layout};
 
 pub use builder::SegmentBuilder;
 pub use format::{Format, Metric, Scalar, normalise};
+pub use order::near_together;
 pub use query::Query;
 pub use walk::Walk;
 
@@ -121,6 +125,12 @@ impl Segment {
 
     fn graph(&self) -> Option<(&Layout, &[u8])> {
         Some((self.layout.as_ref()?, self.all()))
+    }
+
+    /// Where walks may begin.
+    fn entries(&self) -> Option<Entries<'_>> {
+        let bytes = self.all().get(self.layout.as_ref()?.end()..)?;
+        Some(Entries::read(&self.header.format, bytes, self.header.entries))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The vector that others are compared with.
 
 use super::format::{Format, Scalar};
-use crate::cpu::{Isa, RowDistances, hamming};
+use crate::cpu::{ByteProducts, Isa, RowDistances, hamming};
 
 /// A vector to compare stored vectors with. Distances are those that order them: squared for L2, −Σab for inner
 /// product and cosine, different bits for Hamming.
@@ -39,6 +39,16 @@ impl Query {
     /// Its length (Euclidean norm); 0 for bits.
     pub fn length(&self) -> f32 {
         self.length
+    }
+
+    /// The query's bits; none where it has numbers.
+    pub(super) fn bits(&self) -> &[u8] {
+        &self.bits
+    }
+
+    /// Writes the products with rows of signed bytes, one row after the other.
+    pub(super) fn byte_products(&self, rows: &[u8], out: &mut [f32]) {
+        ByteProducts { query: &self.numbers, rows: bytemuck::cast_slice(rows), out }.compute(self.isa);
     }
 
     /// Writes the distances of stored vectors, of [`Format::vector_bytes`] each; shorter ones are infinitely far.

@@ -38,7 +38,7 @@ fn missing_links(segment: &Segment) -> Vec<(Vec<Found>, u32)> {
         return Vec::new();
     };
     let mut reached = Reached { segment, seen: vec![false; segment.len()] };
-    reached.from(layout.entry().0);
+    reached.from(layout.entry());
     let mut missing = Vec::new();
     for slot in 0..layout.len() {
         if !reached.seen[slot as usize] {
@@ -66,7 +66,7 @@ impl Reached<'_> {
         let mut open = vec![slot];
         while let Some(slot) = open.pop() {
             if !std::mem::replace(&mut self.seen[slot as usize], true) {
-                let neighbours = layout.neighbours(bytes, slot, 0).iter().map(|slot| u32::from_le_bytes(*slot));
+                let neighbours = layout.neighbours(bytes, slot).iter().map(|slot| u32::from_le_bytes(*slot));
                 open.extend(neighbours.filter(|&slot| self.seen.get(slot as usize) == Some(&false)));
             }
         }

@@ -464,3 +464,24 @@ fn formats_that_mean_nothing_are_refused() {
     assert!(builder.add(0, &long, 0.0).is_err());
     assert!(!normalise(&mut [0.0, 0.0]) && !normalise(&mut [f32::NAN, 1.0]));
 }
+
+#[test]
+fn what_is_near_is_woven_together_and_nothing_is_left_out() {
+    let mut random = Random::new();
+    let format = Format::new(Metric::L2, Scalar::F32, 4).unwrap();
+    for rows in [0, 1, 10, 500] {
+        let mut stored = Vec::new();
+        for row in 0..rows {
+            let centre = if row % 2 == 0 { 100.0 } else { -100.0 };
+            let vector: Vec<f32> = random.normals(4).iter().map(|x| centre + x).collect();
+            format.store(&vector, &mut stored);
+        }
+        let order = near_together(&format, &stored);
+        let changes = order.windows(2).filter(|w| w[0] % 2 != w[1] % 2).count();
+        // Around 64 vectors of both kinds in turn.
+        assert!(changes <= 64.min(rows), "{changes} changes in {rows}");
+        let mut all = order;
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..rows));
+    }
+}

@@ -1,6 +1,6 @@
-//! Searching the graph from its entry, and going on where a search stopped.
+//! Searching the graph from its entries, and going on where a search stopped.
 //!
-//! The search of a level is that of HNSW (Malkov & Yashunin 2018, algorithm 2) with a beam of `expansion`. What falls
+//! The search of the lowest level is that of HNSW (Malkov & Yashunin 2018, algorithm 2) with a beam of `expansion`. What falls
 //! out of the beam is kept, so that the next batch goes on from there: no distance is computed twice, nothing is found
 //! twice, and a filter above the search gets as many rows as it asks for.
 
@@ -100,38 +100,25 @@ impl Walk {
         SPARE.with_borrow(Vec::len) * size_of::<u64>()
     }
 
-    /// From the entry down to the lowest level, each time to the nearest neighbour.
+    /// At the nearest of the entries.
     fn start(&mut self, segment: &Segment, query: &Query, live: &dyn Fn(u32) -> bool, best: &mut BinaryHeap<Place>) {
         self.started = true;
         let Some((graph, bytes)) = segment.graph() else {
             return;
         };
-        let (entry, top) = graph.entry();
-        let mut distance = [0.0];
-        query.distances(&[graph.vector(bytes, entry)], &mut distance);
-        let mut nearest = Place::new(distance[0], entry);
-        for level in (1..=top).rev() {
-            loop {
-                let from = nearest;
-                for slots in graph.neighbours(bytes, from.slot(), level).chunks(BATCH) {
-                    let (mut rows, mut distances) = ([&bytes[..0]; BATCH], [0.0; BATCH]);
-                    for (row, slot) in rows.iter_mut().zip(slots) {
-                        *row = graph.vector(bytes, u32::from_le_bytes(*slot));
-                    }
-                    query.distances(&rows[..slots.len()], &mut distances[..slots.len()]);
-                    for (&distance, slot) in distances.iter().zip(slots) {
-                        nearest = nearest.min(Place::new(distance, u32::from_le_bytes(*slot)));
-                    }
-                }
-                if nearest == from {
-                    break;
-                }
-            }
+        let mut starts = segment.entries().map_or_else(Vec::new, |entries| entries.nearest(query));
+        if starts.is_empty() {
+            starts.push(graph.entry());
         }
-        if nearest.slot() < graph.len() && self.seen.insert(nearest.slot()) {
-            self.open.push(Reverse(nearest));
-            if live(nearest.slot()) {
-                best.push(nearest);
+        for slot in starts.into_iter().take(self.expansion) {
+            if slot < graph.len() && self.seen.insert(slot) {
+                let mut distance = [0.0];
+                query.distances(&[graph.vector(bytes, slot)], &mut distance);
+                let place = Place::new(distance[0], slot);
+                self.open.push(Reverse(place));
+                if live(slot) {
+                    best.push(place);
+                }
             }
         }
     }
@@ -162,7 +149,7 @@ impl Walk {
                 break;
             }
             self.open.pop();
-            let mut neighbours = graph.neighbours(bytes, place.slot(), 0).iter();
+            let mut neighbours = graph.neighbours(bytes, place.slot()).iter();
             loop {
                 let (mut rows, mut slots, mut distances) = ([&bytes[..0]; BATCH], [0; BATCH], [0.0; BATCH]);
                 let mut count = 0;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pgrec_engine::index;
-use pgrec_kernels::{Format, KernelError, Metric, SegmentBuilder};
+use pgrec_kernels::{Format, KernelError, Metric, SegmentBuilder, near_together};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, IndexBuildResult, IndexInfo, ItemPointer, Relation};
 use rayon::Scope;
@@ -23,6 +23,9 @@ use crate::pg::pages::IndexPages;
 const BATCH: usize = 64;
 /// Batches that wait for each thread.
 const WAITING: usize = 4;
+/// Rows, and bytes of their vectors, that are put in order together: [`near_together`].
+const WINDOW: usize = 8192;
+const WINDOW_BYTES: usize = 32 << 20;
 
 /// What `pg_stat_progress_create_index.phase` shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +112,8 @@ struct Build<'a, 'scope> {
     builder: Arc<SegmentBuilder>,
     /// Rows that a segment may have.
     most: usize,
-    batch: Batch,
+    /// Rows that are not in order yet.
+    window: Batch,
     /// Batches that threads have.
     under_way: Arc<AtomicUsize>,
     failed: Arc<Mutex<Option<KernelError>>>,
@@ -125,6 +129,13 @@ struct Batch {
 }
 
 impl Batch {
+    /// Some of the rows.
+    fn part(&self, exact: &Format, rows: &[usize]) -> Self {
+        let size = exact.vector_bytes();
+        let vectors = rows.iter().flat_map(|&row| &self.vectors[row * size..(row + 1) * size]);
+        Self { tids: rows.iter().map(|&row| self.tids[row]).collect(), vectors: vectors.copied().collect() }
+    }
+
     fn add(&self, exact: &Format, stored: &Format, builder: &SegmentBuilder) -> Result<(), KernelError> {
         let own_error = if exact.metric() == Metric::Cosine { exact.rounding() } else { 0.0 };
         let mut converted = Vec::new();
@@ -152,7 +163,7 @@ impl<'a, 'scope> Build<'a, 'scope> {
             scope,
             builder: Arc::new(builder(&stored, &definition, workers)),
             most,
-            batch: Batch::default(),
+            window: Batch::default(),
             under_way: Arc::default(),
             failed: Arc::default(),
             in_builder: 0,
@@ -181,18 +192,25 @@ impl<'a, 'scope> Build<'a, 'scope> {
         let mut stored = std::mem::take(&mut self.scratch);
         // SAFETY: the caller's.
         if unsafe { store(value, &self.definition, &mut stored) } {
-            self.batch.tids.push(tid);
-            self.batch.vectors.extend_from_slice(&stored);
+            self.window.tids.push(tid);
+            self.window.vectors.extend_from_slice(&stored);
         }
         self.scratch = stored;
-        if self.batch.tids.len() >= BATCH {
-            self.pass_on();
+        if self.window.tids.len() >= WINDOW || self.window.vectors.len() >= WINDOW_BYTES {
+            self.pass_all_on();
         }
     }
 
-    /// Gives the batch to a thread, or adds it here when they have enough to do.
-    fn pass_on(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
+    /// Passes on all rows of the window.
+    fn pass_all_on(&mut self) {
+        let window = std::mem::take(&mut self.window);
+        for rows in near_together(&self.exact, &window.vectors).chunks(BATCH) {
+            self.pass_on(window.part(&self.exact, rows));
+        }
+    }
+
+    /// Gives a batch to a thread, or adds it here when they have enough to do.
+    fn pass_on(&mut self, batch: Batch) {
         let rows = batch.tids.len();
         if self.workers == 0 || self.under_way.load(Ordering::Acquire) >= WAITING * self.workers {
             if let Err(error) = batch.add(&self.exact, &self.stored, &self.builder) {
@@ -215,6 +233,7 @@ impl<'a, 'scope> Build<'a, 'scope> {
         self.in_builder += rows;
         self.added += rows as u64;
         update(pg_sys::PROGRESS_CREATEIDX_TUPLES_DONE, self.added as i64);
+        interrupt::check();
         if self.in_builder >= self.most {
             self.write_segment();
         }
@@ -252,9 +271,7 @@ impl<'a, 'scope> Build<'a, 'scope> {
 
     /// Writes what is left; gives how many rows the index has.
     fn finish(mut self) -> u64 {
-        if !self.batch.tids.is_empty() {
-            self.pass_on();
-        }
+        self.pass_all_on();
         if self.in_builder > 0 {
             self.write_segment();
         }
