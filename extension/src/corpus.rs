@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::catalog::IdType;
 use crate::catalog::recommender::{Recommender, quoted};
 use crate::error::Result;
-use crate::history::item_expression;
+use crate::history::{self, item_expression};
 use crate::pg::snapshot;
 use crate::pg::spi::{self, Arg, Mode, Row};
 use crate::storage::spill;
@@ -110,14 +110,9 @@ fn events_statement(recommender: &Recommender, time: Option<&str>) -> Result<Str
     Ok(format!(
         "SELECT {who}, {item}, {time} FROM {relation} WHERE {user} IS NOT NULL AND {column} IS NOT NULL ORDER BY {order}",
         item = item_expression(&interactions.item, recommender.item_type),
-        time = time.map_or_else(|| "NULL::float8".to_owned(), seconds),
+        time = time.map_or_else(|| "NULL::float8".to_owned(), history::seconds),
         relation = recommender.interactions_name()?,
     ))
-}
-
-/// A column's time in Unix seconds.
-fn seconds(column: &str) -> String {
-    format!("date_part('epoch', {})", quoted(column))
 }
 
 fn latest_time(recommender: &Recommender, column: &str) -> Result<Option<f64>> {

@@ -4,7 +4,7 @@ use pgrec_engine::{Catalogue, ItemId};
 
 use crate::catalog::IdType;
 use crate::catalog::recommender::{Recommender, quoted};
-use crate::error::Result;
+use crate::error::{Result, SqlError};
 use crate::ids::Id;
 use crate::pg::spi::{self, Arg, Mode, Row};
 
@@ -13,6 +13,8 @@ use crate::pg::spi::{self, Arg, Mode, Row};
 pub struct History {
     /// Dense indices of the items the model knows, oldest first.
     pub items: Vec<u32>,
+    /// Unix times of these in seconds, where they were asked for.
+    pub times: Vec<f64>,
     /// Events on items the model does not know.
     pub unknown: usize,
 }
@@ -23,6 +25,24 @@ impl History {
             Some(index) => self.items.push(index),
             None => self.unknown += 1,
         }
+    }
+
+    /// An event without a time happened before all that have one.
+    fn push_timed(&mut self, item: Option<u32>, time: Option<f64>) {
+        self.push(item);
+        self.times.extend(item.map(|_| time.unwrap_or(f64::NEG_INFINITY)));
+    }
+
+    /// The event of a row: its item in a column, its time in the next.
+    fn push_as(&mut self, wanted: Wanted, row: &Row, column: usize, kind: IdType, catalogue: &Catalogue) {
+        let item = known(row, column, kind, catalogue);
+        if wanted.times { self.push_timed(item, row.get(column + 1)) } else { self.push(item) }
+    }
+
+    /// What was read latest first is oldest first.
+    fn reverse(&mut self) {
+        self.items.reverse();
+        self.times.reverse();
     }
 
     /// The items touched, ascending, without repeats.
@@ -52,48 +72,84 @@ pub fn item_of(row: &Row, index: usize, kind: IdType) -> Option<ItemId> {
     }
 }
 
-/// The latest `limit` events of one user, whose items are translated by the model's catalogue.
-pub fn read(recommender: &Recommender, user: &Id, limit: usize, catalogue: &Catalogue) -> Result<History> {
+/// A column's time in Unix seconds.
+pub fn seconds(column: &str) -> String {
+    format!("date_part('epoch', {})", quoted(column))
+}
+
+/// What is read of histories.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// So many of the latest events.
+    pub events: usize,
+    /// Whether with their times.
+    pub times: bool,
+}
+
+impl Wanted {
+    /// The time of an event, or NULL.
+    fn time(self, recommender: &Recommender) -> Result<String> {
+        match (&recommender.interactions.time, self.times) {
+            (Some(column), true) => Ok(seconds(column)),
+            (None, true) => Err(SqlError::state("the model looks at the times of events, and the interactions have none")
+                .hint("Deploy a model that was trained with times set to false, or create the recommender with a time_column.")),
+            (_, false) => Ok("NULL::float8".to_owned()),
+        }
+    }
+}
+
+/// The latest events of one user, whose items are translated by the model's catalogue.
+pub fn read(recommender: &Recommender, user: &Id, wanted: Wanted, catalogue: &Catalogue) -> Result<History> {
+    let integers = recommender.item_type.is_integer() && !wanted.times;
+    let time = if integers { String::new() } else { format!(", {}", wanted.time(recommender)?) };
     let sql = format!(
-        "SELECT {} FROM {} WHERE {} = {} ORDER BY {} LIMIT {limit}",
+        "SELECT {}{time} FROM {} WHERE {} = {} ORDER BY {} LIMIT {}",
         item_expression(&recommender.interactions.item, recommender.item_type),
         recommender.interactions_name()?,
         quoted(&recommender.interactions.user),
         user_parameter(recommender, user, "$1"),
         latest_first(recommender),
+        wanted.events,
     );
     let mut history = History::default();
-    if recommender.item_type.is_integer() {
+    if integers {
         for id in spi::bigints(Mode::Read, &sql, &[user_argument(user)])? {
             history.push(id.and_then(|id| catalogue.index_of_int(id)));
         }
     } else {
         spi::each(Mode::Read, &sql, &[user_argument(user)], |row| {
-            history.push(known(row, 0, recommender.item_type, catalogue));
+            history.push_as(wanted, row, 0, recommender.item_type, catalogue);
             Ok(())
         })?;
     }
-    history.items.reverse();
+    history.reverse();
     Ok(history)
 }
 
-/// The latest `limit` events of each of many users, in the order of `users`.
-pub fn read_many(recommender: &Recommender, users: &[Id], limit: usize, catalogue: &Catalogue) -> Result<Vec<History>> {
+/// The latest events of each of many users, in the order of `users`.
+pub fn read_many(
+    recommender: &Recommender,
+    users: &[Id],
+    wanted: Wanted,
+    catalogue: &Catalogue,
+) -> Result<Vec<History>> {
     let Some(first) = users.first() else { return Ok(Vec::new()) };
     let sql = format!(
-        "SELECT u.ordinal, h.item FROM unnest($1) WITH ORDINALITY u(id, ordinal) CROSS JOIN LATERAL (\
-             SELECT {} AS item FROM {} WHERE {} = {} ORDER BY {} LIMIT {limit}) h",
+        "SELECT u.ordinal, h.item, h.time FROM unnest($1) WITH ORDINALITY u(id, ordinal) CROSS JOIN LATERAL (\
+             SELECT {} AS item, {} AS time FROM {} WHERE {} = {} ORDER BY {} LIMIT {}) h",
         item_expression(&recommender.interactions.item, recommender.item_type),
+        wanted.time(recommender)?,
         recommender.interactions_name()?,
         quoted(&recommender.interactions.user),
         user_parameter(recommender, first, "u.id"),
         latest_first(recommender),
+        wanted.events,
     );
     let mut histories: Vec<History> = users.iter().map(|_| History::default()).collect();
     let mut each = |row: &Row| {
         let ordinal: i64 = row.need(0)?;
         if let Some(history) = histories.get_mut(ordinal as usize - 1) {
-            history.push(known(row, 1, recommender.item_type, catalogue));
+            history.push_as(wanted, row, 1, recommender.item_type, catalogue);
         }
         Ok(())
     };
@@ -108,7 +164,7 @@ pub fn read_many(recommender: &Recommender, users: &[Id], limit: usize, catalogu
         }
     }
     for history in &mut histories {
-        history.items.reverse();
+        history.reverse();
     }
     Ok(histories)
 }

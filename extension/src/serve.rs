@@ -10,7 +10,7 @@ use pgrec_kernels::Filter;
 use crate::catalog::recommender::{self, Recommender, quoted};
 use crate::compute;
 use crate::error::{Result, SqlError};
-use crate::history::{self, History};
+use crate::history::{self, History, Wanted};
 use crate::ids::{self, Id};
 use crate::pg::spi::{self, Arg, Mode};
 use crate::settings;
@@ -34,6 +34,8 @@ pub struct Scope {
     pub exclude: Vec<Id>,
     /// Whether the user's own items are left out.
     pub exclude_seen: bool,
+    /// Unix time of the question in seconds.
+    pub at: f64,
 }
 
 /// k where the caller gave NULL.
@@ -58,6 +60,7 @@ pub struct Session {
     candidates: Option<Vec<u32>>,
     exclude: Vec<u32>,
     exclude_seen: bool,
+    at: f64,
 }
 
 impl Session {
@@ -74,25 +77,30 @@ impl Session {
         let kind = recommender.item_type;
         let candidates = scope.candidates.as_ref().map(|c| ids::known_sorted(c, kind, catalogue)).transpose()?;
         let exclude = ids::known_sorted(&scope.exclude, kind, catalogue)?;
-        Ok(Self { k, candidates, exclude, exclude_seen: scope.exclude_seen, recommender, open })
+        Ok(Self { k, candidates, exclude, exclude_seen: scope.exclude_seen, at: scope.at, recommender, open })
     }
 
-    /// Events that are read of a history: all within the limit when they are also left out of the answer, else
-    /// only those that can change it.
-    fn events(&self) -> usize {
+    /// What is read of a history: all events within the limit when they are also left out of the answer, else only
+    /// those that can change it.
+    fn wanted(&self) -> Wanted {
         let limit = settings::history_limit();
-        if self.exclude_seen { limit } else { limit.min(self.open.model.window()) }
+        let events = if self.exclude_seen { limit } else { limit.min(self.open.model.window()) };
+        Wanted { events, times: self.open.model.timed() }
     }
 
     /// The stored history of a user with the session's items appended.
     pub fn history(&self, user: Option<&Id>, session: &[Id]) -> Result<History> {
         let catalogue = self.open.model.catalogue();
         let mut history = match user {
-            Some(user) if self.events() > 0 => history::read(&self.recommender, user, self.events(), catalogue)?,
+            Some(user) if self.wanted().events > 0 => history::read(&self.recommender, user, self.wanted(), catalogue)?,
             _ => History::default(),
         };
         let added = ids::known_in_order(session, self.recommender.item_type, catalogue)?;
         history.unknown += session.len() - added.len();
+        if self.open.model.timed() {
+            // What was touched just now was touched when the question is asked.
+            history.times.extend(added.iter().map(|_| self.at));
+        }
         history.items.extend(added);
         Ok(history)
     }
@@ -111,10 +119,11 @@ impl Session {
     pub fn query<'a>(&'a self, history: &'a History, exclude: &'a [u32], k: usize) -> Query<'a> {
         Query {
             history: &history.items,
+            times: &history.times,
+            at: self.at,
             k,
             filter: Filter { exclude, candidates: self.candidates.as_deref() },
             exact_limit: settings::exact_limit(),
-            ..Query::default()
         }
     }
 
@@ -213,10 +222,10 @@ impl Session {
 
     /// The lists of one slice of users, in their order.
     fn answer_many(&self, users: &[Id]) -> Result<Vec<Vec<Item>>> {
-        let histories = if self.events() == 0 {
+        let histories = if self.wanted().events == 0 {
             users.iter().map(|_| History::default()).collect()
         } else {
-            history::read_many(&self.recommender, users, self.events(), self.open.model.catalogue())?
+            history::read_many(&self.recommender, users, self.wanted(), self.open.model.catalogue())?
         };
         let model = &*self.open.model;
         let answers = self.existing(&histories, |queries| {

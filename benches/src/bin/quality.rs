@@ -8,11 +8,12 @@ use pgrec_benches::{Server, Training, best, ml_1m_or_shop, object};
 use xtask::{Home, Progress};
 
 /// Those that are compared: a label, the family, its parameters, and whether a seed changes anything.
-const CONTESTANTS: [(&str, &str, &str, bool); 4] = [
+const CONTESTANTS: [(&str, &str, &str, bool); 5] = [
     ("popularity", "popularity", "", false),
     ("graph", "graph", "", false),
     ("original", "sasrec", ORIGINAL, true),
     ("sasrec", "sasrec", "", true),
+    ("hstu", "hstu", "", true),
 ];
 
 /// SASRec as published: its block, its loss, Adam at .001 on the latest window.
@@ -36,7 +37,7 @@ struct Arguments {
     /// Only these; may be given several times
     #[arg(long, value_parser = CONTESTANTS.map(|(label, ..)| label))]
     only: Vec<String>,
-    /// More parameters of `sasrec`, as a JSON object
+    /// More parameters of `sasrec` and `hstu`, as a JSON object
     #[arg(long, default_value = "{}")]
     params: String,
 }
@@ -70,7 +71,7 @@ fn main() -> Result<()> {
             if !arguments.only.is_empty() && !arguments.only.iter().any(|only| only == label) {
                 continue;
             }
-            let more = if label == "sasrec" { arguments.params.as_str() } else { own };
+            let more = if own.is_empty() && random { arguments.params.as_str() } else { own };
             let mut runs = Vec::new();
             for seed in 1..=if random { arguments.seeds } else { 1 } {
                 let model = format!("{label}_{seed}");

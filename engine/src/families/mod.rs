@@ -22,6 +22,11 @@ pub trait Model: Send + Sync {
     /// How many of the latest events of a history can change the answer; 0 when none can.
     fn window(&self) -> usize;
 
+    /// Whether the times of the events and of the question can change the answer.
+    fn timed(&self) -> bool {
+        false
+    }
+
     /// For each query its `k` best items, best first, scores not increasing, ties by ascending index.
     /// A list may be shorter than `k` only when the filter leaves fewer items. A history that tells the
     /// model nothing gets an empty list: the caller falls back ([`crate::serve`] is not the family's matter).

@@ -77,7 +77,15 @@ fn list_scope<T: Door>(
     recommender: Option<String>,
 ) -> Scope {
     let candidates = candidates.map(|elements| ids(Some(elements)));
-    Scope { recommender, model, k, candidates, exclude: ids(exclude), exclude_seen }
+    Scope { recommender, model, k, candidates, exclude: ids(exclude), exclude_seen, ..Scope::default() }
+}
+
+/// A time in Unix seconds; that of the transaction where none is given.
+fn seconds(at: Option<TimestampWithTimeZone>) -> f64 {
+    // Postgres counts microseconds from the year 2000.
+    const EPOCH: f64 = 946_684_800.0;
+    let at: pg_sys::TimestampTz = at.unwrap_or_else(now).into();
+    at as f64 / 1e6 + EPOCH
 }
 
 fn ranked<T: Door>(items: Vec<Item>) -> Result<Vec<(i32, T, Option<f32>)>> {
@@ -252,11 +260,12 @@ macro_rules! doors {
             exclude: Option<Vec<Option<$id>>>,
             exclude_seen: Option<bool>,
             session: Option<Vec<Option<$id>>>,
+            at: Option<TimestampWithTimeZone>,
             model: Option<String>,
             recommender: Option<String>,
         ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>))> {
             let scope = list_scope(k, candidates, exclude, exclude_seen.unwrap_or(true), model, recommender);
-            TableIterator::new(or_raise(next(user_id, session, scope)))
+            TableIterator::new(or_raise(next(user_id, session, Scope { at: seconds(at), ..scope })))
         }
 
         #[pg_extern(sql = false)]
@@ -267,6 +276,7 @@ macro_rules! doors {
             candidates: Option<Vec<Option<$id>>>,
             exclude: Option<Vec<Option<$id>>>,
             exclude_seen: Option<bool>,
+            at: Option<TimestampWithTimeZone>,
             model: Option<String>,
             recommender: Option<String>,
         ) -> TableIterator<
@@ -274,7 +284,7 @@ macro_rules! doors {
             (name!(user_id, $id), name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>)),
         > {
             let scope = list_scope(k, candidates, exclude, exclude_seen.unwrap_or(true), model, recommender);
-            TableIterator::new(or_raise(next_many(user_ids, scope)))
+            TableIterator::new(or_raise(next_many(user_ids, Scope { at: seconds(at), ..scope })))
         }
 
         #[pg_extern(sql = false)]
@@ -285,11 +295,12 @@ macro_rules! doors {
             candidates: Option<Vec<Option<$id>>>,
             exclude: Option<Vec<Option<$id>>>,
             exclude_seen: Option<bool>,
+            at: Option<TimestampWithTimeZone>,
             model: Option<String>,
             recommender: Option<String>,
         ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>))> {
             let scope = list_scope(k, candidates, exclude, exclude_seen.unwrap_or(true), model, recommender);
-            TableIterator::new(or_raise(next_session(item_ids, scope)))
+            TableIterator::new(or_raise(next_session(item_ids, Scope { at: seconds(at), ..scope })))
         }
 
         #[pg_extern(sql = false)]
@@ -297,10 +308,11 @@ macro_rules! doors {
             user_id: Option<$id>,
             item_ids: Option<Vec<Option<$id>>>,
             session: Option<Vec<Option<$id>>>,
+            at: Option<TimestampWithTimeZone>,
             model: Option<String>,
             recommender: Option<String>,
         ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>))> {
-            let scope = Scope { recommender, model, ..Scope::default() };
+            let scope = Scope { recommender, model, at: seconds(at), ..Scope::default() };
             TableIterator::new(or_raise(score(user_id, item_ids, session, scope)))
         }
 
@@ -321,10 +333,11 @@ macro_rules! doors {
         fn $encode(
             user_id: Option<$id>,
             session: Option<Vec<Option<$id>>>,
+            at: Option<TimestampWithTimeZone>,
             model: Option<String>,
             recommender: Option<String>,
         ) -> Option<Vec<f32>> {
-            or_raise(encode(user_id, session, Scope { recommender, model, ..Scope::default() }))
+            or_raise(encode(user_id, session, Scope { recommender, model, at: seconds(at), ..Scope::default() }))
         }
 
         #[pg_extern(sql = false)]
@@ -332,10 +345,11 @@ macro_rules! doors {
             user_id: Option<$id>,
             item_id: Option<$id>,
             session: Option<Vec<Option<$id>>>,
+            at: Option<TimestampWithTimeZone>,
             model: Option<String>,
             recommender: Option<String>,
         ) -> Option<JsonB> {
-            let scope = Scope { recommender, model, exclude_seen: true, ..Scope::default() };
+            let scope = Scope { recommender, model, exclude_seen: true, at: seconds(at), ..Scope::default() };
             or_raise(explain(user_id, item_id, session, scope)).map(JsonB)
         }
     };

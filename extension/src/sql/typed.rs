@@ -54,31 +54,32 @@ const CANDIDATES: Argument = option("candidates", Kind::Items, "NULL");
 const EXCLUDE: Argument = option("exclude", Kind::Items, "NULL");
 const EXCLUDE_SEEN: Argument = option("exclude_seen", Kind::Plain("boolean"), "true");
 const SESSION: Argument = option("session", Kind::Items, "NULL");
+const AT: Argument = option("at", Kind::Plain("timestamptz"), "pg_catalog.now()");
 const MODEL: Argument = option("model", Kind::Plain("text"), "NULL");
 
 /// The functions, with the arguments of their doors in the same order, less the recommender.
 static FUNCTIONS: &[Function] = &[
     Function {
         name: "next",
-        arguments: &[argument("user_id", Kind::User), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, SESSION, MODEL],
+        arguments: &[argument("user_id", Kind::User), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, SESSION, AT, MODEL],
         returns: Returns::Ranked,
         comment: "The k items this user is most likely to touch next, best first",
     },
     Function {
         name: "next_many",
-        arguments: &[argument("user_ids", Kind::Users), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, MODEL],
+        arguments: &[argument("user_ids", Kind::Users), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, AT, MODEL],
         returns: Returns::RankedPerUser,
         comment: "rec_next for many users at once, on all cores",
     },
     Function {
         name: "next_session",
-        arguments: &[argument("item_ids", Kind::Items), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, MODEL],
+        arguments: &[argument("item_ids", Kind::Items), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, AT, MODEL],
         returns: Returns::Ranked,
         comment: "What follows these items, oldest first, for somebody who is not a stored user",
     },
     Function {
         name: "score",
-        arguments: &[argument("user_id", Kind::User), argument("item_ids", Kind::Items), SESSION, MODEL],
+        arguments: &[argument("user_id", Kind::User), argument("item_ids", Kind::Items), SESSION, AT, MODEL],
         returns: Returns::Ranked,
         comment: "Ranks the given items for this user",
     },
@@ -90,13 +91,13 @@ static FUNCTIONS: &[Function] = &[
     },
     Function {
         name: "encode",
-        arguments: &[argument("user_id", Kind::User), SESSION, MODEL],
+        arguments: &[argument("user_id", Kind::User), SESSION, AT, MODEL],
         returns: Returns::Vector,
         comment: "The user's vector: a score is its inner product with an item's vector",
     },
     Function {
         name: "explain",
-        arguments: &[argument("user_id", Kind::User), argument("item_id", Kind::Item), SESSION, MODEL],
+        arguments: &[argument("user_id", Kind::User), argument("item_id", Kind::Item), SESSION, AT, MODEL],
         returns: Returns::Json,
         comment: "Why this user gets (or does not get) this item",
     },

@@ -166,6 +166,10 @@ impl<A: Architecture> Model for Sequential<A> {
         self.architecture.window()
     }
 
+    fn timed(&self) -> bool {
+        self.architecture.timed()
+    }
+
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
         let slices = self.slices(queries);
         if slices.len() == 1 {
