@@ -3,7 +3,7 @@
 
 use pgrec_tests::vectors::{VECTORS, check_index, insert};
 use pgrec_tests::{Database, each_database, each_server};
-use xtask::Options;
+use xtask::{Options, Shutdown};
 
 /// Makes the planner take the index.
 const INDEX_ONLY: &str = "SET enable_seqscan = off; SET enable_sort = off; ";
@@ -304,5 +304,30 @@ fn the_planner_takes_the_index_where_it_is_the_faster_way() {
         assert!(plan("SELECT id FROM small ORDER BY v <-> '[1,0,0,0]' LIMIT 10").contains("Seq Scan"));
         assert!(!plan("SELECT id FROM big WHERE rare = 3 ORDER BY v <-> '[1,0,0,0]' LIMIT 10").contains("big_v"));
         assert!(!plan("SELECT count(*) FROM big").contains("big_v"));
+    });
+}
+
+#[test]
+fn an_index_of_another_format_says_how_to_build_it_anew() {
+    /// Where the format stands in an index's file: after the page's header and that of all of the index's pages.
+    const FORMAT: usize = 24 + 32;
+    each_server("index-format", &Options::new().checksums(false), |server| {
+        let database = Database::create(&server.cluster, "formats");
+        database.run(VECTORS);
+        database.run(&insert(1, 1_500));
+        let file = server.cluster.data_dir().join(database.ask("SELECT pg_relation_filepath('t_v')"));
+        server.cluster.stop(Shutdown::Fast).unwrap();
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[FORMAT] += 1;
+        std::fs::write(&file, bytes).unwrap();
+        server.cluster.start_server().unwrap();
+        let search = format!("{INDEX_ONLY}SELECT id FROM t ORDER BY v <-> (SELECT v FROM t WHERE id = 5) LIMIT 3");
+        for statement in [search.as_str(), &insert(2_000, 2_001), "SELECT * FROM rec_index_stats('t_v')"] {
+            let refused = database.fails(statement);
+            assert!(refused.contains("this version reads") && refused.contains("REINDEX INDEX \"t_v\""), "{refused}");
+        }
+        database.run("REINDEX INDEX t_v");
+        database.run(&insert(2_000, 2_001));
+        check_index(&database, "built anew");
     });
 }
