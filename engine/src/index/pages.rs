@@ -88,7 +88,8 @@ impl<'a, P: Pages + ?Sized> Held<'a, P> {
 
     /// Takes it if it is free.
     pub(super) fn attempt(pages: &'a P, lock: Lock) -> Result<Option<Self>> {
-        Ok(pages.lock(lock, false)?.then_some(Self(pages, lock)))
+        // Not `then_some`: dropping what was not taken would release another's lock.
+        Ok(pages.lock(lock, false)?.then(|| Self(pages, lock)))
     }
 }
 

@@ -205,6 +205,15 @@ fn pages_that_a_crash_left_are_used_again() {
     world.check();
 }
 
+/// Says so when it goes, also where a test fails: others wait for that.
+struct SayWhenGone<'a>(&'a AtomicBool);
+
+impl Drop for SayWhenGone<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn readers_and_writers_at_the_same_time_never_miss_a_row_or_meet_a_removed_one() {
     const ROWS: u64 = 400;
@@ -222,6 +231,7 @@ fn readers_and_writers_at_the_same_time_never_miss_a_row_or_meet_a_removed_one()
     std::thread::scope(|scope| {
         let (pages, cache, stop, vacuumed, scanned) = (&pages, &cache, &stop, &vacuumed, &scanned);
         scope.spawn(move || {
+            let _stop = SayWhenGone(stop);
             let mut generation = 0;
             // The more generations, the slower scans are: where they do not get far, that is enough.
             while generation < 40 || (generation < 200 && scanned.load(Ordering::SeqCst) < 200) {
@@ -236,7 +246,6 @@ fn readers_and_writers_at_the_same_time_never_miss_a_row_or_meet_a_removed_one()
                 vacuumed.store(generation - 1, Ordering::SeqCst);
                 collect(pages).unwrap();
             }
-            stop.store(true, Ordering::SeqCst);
         });
         scope.spawn(move || {
             while !stop.load(Ordering::SeqCst) {
