@@ -260,9 +260,9 @@ macro_rules! doors {
             exclude: Option<Vec<Option<$id>>>,
             exclude_seen: Option<bool>,
             session: Option<Vec<Option<$id>>>,
-            at: Option<TimestampWithTimeZone>,
             model: Option<String>,
             recommender: Option<String>,
+            at: Option<TimestampWithTimeZone>,
         ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>))> {
             let scope = list_scope(k, candidates, exclude, exclude_seen.unwrap_or(true), model, recommender);
             TableIterator::new(or_raise(next(user_id, session, Scope { at: seconds(at), ..scope })))
@@ -276,9 +276,9 @@ macro_rules! doors {
             candidates: Option<Vec<Option<$id>>>,
             exclude: Option<Vec<Option<$id>>>,
             exclude_seen: Option<bool>,
-            at: Option<TimestampWithTimeZone>,
             model: Option<String>,
             recommender: Option<String>,
+            at: Option<TimestampWithTimeZone>,
         ) -> TableIterator<
             'static,
             (name!(user_id, $id), name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>)),
@@ -295,9 +295,9 @@ macro_rules! doors {
             candidates: Option<Vec<Option<$id>>>,
             exclude: Option<Vec<Option<$id>>>,
             exclude_seen: Option<bool>,
-            at: Option<TimestampWithTimeZone>,
             model: Option<String>,
             recommender: Option<String>,
+            at: Option<TimestampWithTimeZone>,
         ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>))> {
             let scope = list_scope(k, candidates, exclude, exclude_seen.unwrap_or(true), model, recommender);
             TableIterator::new(or_raise(next_session(item_ids, Scope { at: seconds(at), ..scope })))
@@ -308,9 +308,9 @@ macro_rules! doors {
             user_id: Option<$id>,
             item_ids: Option<Vec<Option<$id>>>,
             session: Option<Vec<Option<$id>>>,
-            at: Option<TimestampWithTimeZone>,
             model: Option<String>,
             recommender: Option<String>,
+            at: Option<TimestampWithTimeZone>,
         ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>))> {
             let scope = Scope { recommender, model, at: seconds(at), ..Scope::default() };
             TableIterator::new(or_raise(score(user_id, item_ids, session, scope)))
@@ -333,9 +333,9 @@ macro_rules! doors {
         fn $encode(
             user_id: Option<$id>,
             session: Option<Vec<Option<$id>>>,
-            at: Option<TimestampWithTimeZone>,
             model: Option<String>,
             recommender: Option<String>,
+            at: Option<TimestampWithTimeZone>,
         ) -> Option<Vec<f32>> {
             or_raise(encode(user_id, session, Scope { recommender, model, at: seconds(at), ..Scope::default() }))
         }
@@ -345,9 +345,9 @@ macro_rules! doors {
             user_id: Option<$id>,
             item_id: Option<$id>,
             session: Option<Vec<Option<$id>>>,
-            at: Option<TimestampWithTimeZone>,
             model: Option<String>,
             recommender: Option<String>,
+            at: Option<TimestampWithTimeZone>,
         ) -> Option<JsonB> {
             let scope = Scope { recommender, model, exclude_seen: true, at: seconds(at), ..Scope::default() };
             or_raise(explain(user_id, item_id, session, scope)).map(JsonB)

@@ -57,29 +57,30 @@ const SESSION: Argument = option("session", Kind::Items, "NULL");
 const AT: Argument = option("at", Kind::Plain("timestamptz"), "pg_catalog.now()");
 const MODEL: Argument = option("model", Kind::Plain("text"), "NULL");
 
-/// The functions, with the arguments of their doors in the same order, less the recommender.
+/// The functions, with the arguments of their doors in the same order, but for the recommender, which comes after the
+/// model.
 static FUNCTIONS: &[Function] = &[
     Function {
         name: "next",
-        arguments: &[argument("user_id", Kind::User), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, SESSION, AT, MODEL],
+        arguments: &[argument("user_id", Kind::User), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, SESSION, MODEL, AT],
         returns: Returns::Ranked,
         comment: "The k items this user is most likely to touch next, best first",
     },
     Function {
         name: "next_many",
-        arguments: &[argument("user_ids", Kind::Users), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, AT, MODEL],
+        arguments: &[argument("user_ids", Kind::Users), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, MODEL, AT],
         returns: Returns::RankedPerUser,
         comment: "rec_next for many users at once, on all cores",
     },
     Function {
         name: "next_session",
-        arguments: &[argument("item_ids", Kind::Items), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, AT, MODEL],
+        arguments: &[argument("item_ids", Kind::Items), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, MODEL, AT],
         returns: Returns::Ranked,
         comment: "What follows these items, oldest first, for somebody who is not a stored user",
     },
     Function {
         name: "score",
-        arguments: &[argument("user_id", Kind::User), argument("item_ids", Kind::Items), SESSION, AT, MODEL],
+        arguments: &[argument("user_id", Kind::User), argument("item_ids", Kind::Items), SESSION, MODEL, AT],
         returns: Returns::Ranked,
         comment: "Ranks the given items for this user",
     },
@@ -91,13 +92,13 @@ static FUNCTIONS: &[Function] = &[
     },
     Function {
         name: "encode",
-        arguments: &[argument("user_id", Kind::User), SESSION, AT, MODEL],
+        arguments: &[argument("user_id", Kind::User), SESSION, MODEL, AT],
         returns: Returns::Vector,
         comment: "The user's vector: a score is its inner product with an item's vector",
     },
     Function {
         name: "explain",
-        arguments: &[argument("user_id", Kind::User), argument("item_id", Kind::Item), SESSION, AT, MODEL],
+        arguments: &[argument("user_id", Kind::User), argument("item_id", Kind::Item), SESSION, MODEL, AT],
         returns: Returns::Json,
         comment: "Why this user gets (or does not get) this item",
     },
@@ -204,7 +205,7 @@ impl Function {
             })
             .collect();
         let types: Vec<String> = self.arguments.iter().map(|a| a.kind.declared(users, items, as_text)).collect();
-        let passed: Vec<String> = self
+        let mut passed: Vec<String> = self
             .arguments
             .iter()
             .enumerate()
@@ -213,8 +214,9 @@ impl Function {
                 kind if integer_door => format!("${}::bigint{}", index + 1, if kind.is_array() { "[]" } else { "" }),
                 kind => format!("${}::text{}", index + 1, if kind.is_array() { "[]" } else { "" }),
             })
-            .chain([pgrx::spi::quote_literal(recommender)])
             .collect();
+        let after_model = self.arguments.iter().position(|a| a.name == MODEL.name).map_or(passed.len(), |at| at + 1);
+        passed.insert(after_model, pgrx::spi::quote_literal(recommender));
         let door = match (integer_door, &self.returns) {
             (true, Returns::Vector) => "rec.encode_bigint".to_owned(),
             (true, _) => format!("{}.rec_{}", schemas.own, self.name),
