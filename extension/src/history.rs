@@ -27,16 +27,14 @@ impl History {
         }
     }
 
-    /// An event without a time happened before all that have one.
-    fn push_timed(&mut self, item: Option<u32>, time: Option<f64>) {
-        self.push(item);
-        self.times.extend(item.map(|_| time.unwrap_or(f64::NEG_INFINITY)));
-    }
-
-    /// The event of a row: its item in a column, its time in the next.
-    fn push_as(&mut self, wanted: Wanted, row: &Row, column: usize, kind: IdType, catalogue: &Catalogue) {
+    /// The event of a row: its item in a column and, where it is wanted, its time in the next. An event without a time
+    /// happened before all that have one.
+    fn push_row(&mut self, wanted: Wanted, row: &Row, column: usize, kind: IdType, catalogue: &Catalogue) {
         let item = known(row, column, kind, catalogue);
-        if wanted.times { self.push_timed(item, row.get(column + 1)) } else { self.push(item) }
+        if wanted.times && item.is_some() {
+            self.times.push(row.get(column + 1).unwrap_or(f64::NEG_INFINITY));
+        }
+        self.push(item);
     }
 
     /// What was read latest first is oldest first.
@@ -118,7 +116,7 @@ pub fn read(recommender: &Recommender, user: &Id, wanted: Wanted, catalogue: &Ca
         }
     } else {
         spi::each(Mode::Read, &sql, &[user_argument(user)], |row| {
-            history.push_as(wanted, row, 0, recommender.item_type, catalogue);
+            history.push_row(wanted, row, 0, recommender.item_type, catalogue);
             Ok(())
         })?;
     }
@@ -149,7 +147,7 @@ pub fn read_many(
     let mut each = |row: &Row| {
         let ordinal: i64 = row.need(0)?;
         if let Some(history) = histories.get_mut(ordinal as usize - 1) {
-            history.push_as(wanted, row, 1, recommender.item_type, catalogue);
+            history.push_row(wanted, row, 1, recommender.item_type, catalogue);
         }
         Ok(())
     };

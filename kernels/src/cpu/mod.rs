@@ -108,6 +108,12 @@ fn check_offsets(offsets: &[usize], rows: usize) {
     assert_eq!(offsets.last().copied().unwrap_or(0), rows, "offsets of a batch must end at its {rows} rows");
 }
 
+/// Columns of a head. Panics unless they are the same for all.
+fn head_dim(x: &Matrix, heads: usize) -> usize {
+    assert!(heads > 0 && x.cols().is_multiple_of(heads), "{} columns do not divide into {heads} heads", x.cols());
+    x.cols() / heads
+}
+
 /// The biases of a batch. Panics where they do not fit it.
 fn pair_bias<'a>(bias: &'a PairBias, batch: &Sequences<'a>) -> Bias<'a> {
     let positions = bias.positions.as_slice();
@@ -223,16 +229,15 @@ impl Operators for Cpu {
         assert!(!last || batch.offsets.windows(2).all(|w| w[0] < w[1]), "an empty history has no last row");
         assert_eq!(v.rows(), events, "keys and values differ in number");
         assert_eq!((q.rows(), q.cols()), (if last { batch.len() } else { events }, k.cols()), "shape of the queries");
-        let divides = heads > 0 && k.cols().is_multiple_of(heads) && v.cols().is_multiple_of(heads);
-        assert!(divides, "{} and {} columns do not divide into {heads} heads", k.cols(), v.cols());
+        let [dim, value_dim] = [k, v].map(|x| head_dim(x, heads));
         let fill = |out| {
             self.run(SiluAttentionKernel {
                 q: q.as_slice(),
                 k: k.as_slice(),
                 v: v.as_slice(),
                 heads,
-                dim: k.cols() / heads,
-                value_dim: v.cols() / heads,
+                dim,
+                value_dim,
                 bias: pair_bias(bias, batch),
                 divisor,
                 offsets: batch.offsets,

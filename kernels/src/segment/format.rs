@@ -218,7 +218,8 @@ impl Format {
 
     /// What is certainly not more than the SQL distance between the query and a vector, computed in f32 in any order
     /// of additions, where the kernels compute `distance` to the vector as stored, rounding lost at most `error` of its
-    /// length (Cauchy–Schwarz, triangle inequality), and no vector is longer than `longest`, which is asked for where it matters.
+    /// length (Cauchy–Schwarz, triangle inequality), and no vector is longer than `longest`, which is asked for where it
+    /// matters.
     pub fn bound(&self, query: &Query, distance: f32, error: f32, longest: impl FnOnce() -> f32) -> f64 {
         // Each of the two sums is off by less than this part of the sum of its terms' sizes, twice as much with what
         // the terms themselves are off by.

@@ -1,8 +1,8 @@
 //! Searching the graph from its entries, and going on where a search stopped.
 //!
-//! The search of the lowest level is that of HNSW (Malkov & Yashunin 2018, algorithm 2) with a beam of `expansion`. What falls
-//! out of the beam is kept, so that the next batch goes on from there: no distance is computed twice, nothing is found
-//! twice, and a filter above the search gets as many rows as it asks for.
+//! The search of the lowest level is that of HNSW (Malkov & Yashunin 2018, algorithm 2) with a beam of `expansion`.
+//! What falls out of the beam is kept, so that the next batch goes on from there: no distance is computed twice, nothing
+//! is found twice, and a filter above the search gets as many rows as it asks for.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;

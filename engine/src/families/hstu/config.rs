@@ -111,7 +111,9 @@ impl Architecture for Config {
             all.push(Weight::needed(name("output.weight"), &[value, d], Init::Glorot));
             all.push(Weight::needed(name("output.bias"), &[d], Init::Zeros));
             all.push(Weight::needed(name("position_bias"), &[2 * self.padded - 1], Init::Normal(0.02)));
-            all.push(Weight::optional(name("time_bias"), &[TIME_BUCKETS], Init::Normal(0.02)));
+            if self.times {
+                all.push(Weight::needed(name("time_bias"), &[TIME_BUCKETS], Init::Normal(0.02)));
+            }
         }
         all
     }

@@ -18,7 +18,7 @@ use super::attention::{AttentionKernel, Training};
 use super::gemm::LinearKernel;
 use super::matrix::Scratch;
 use super::noise::{check_noise, growth};
-use super::{Cpu, Matrix, check_offsets, pair_bias, vector};
+use super::{Cpu, Matrix, check_offsets, head_dim, pair_bias, vector};
 use crate::{Activation, Backward, LayerNorm, Linear, Noise, PairBias, Sequences, TIME_BUCKETS, TableGradient};
 use activation::{ActivateBackwardKernel, ActivateKernel};
 use attention::AttentionBackwardKernel;
@@ -243,8 +243,7 @@ impl Backward for Cpu {
         check_shape(k, q, "keys");
         check_shape(dout, v, "a derivative by attention");
         assert_eq!(v.rows(), q.rows(), "keys and values differ in number");
-        let divides = heads > 0 && q.cols().is_multiple_of(heads) && v.cols().is_multiple_of(heads);
-        assert!(divides, "{} and {} columns do not divide into {heads} heads", q.cols(), v.cols());
+        let [dim, value_dim] = [q, v].map(|x| head_dim(x, heads));
         let bias = pair_bias(bias, batch);
         assert_eq!(dtimes.is_some(), bias.times.is_some(), "a derivative by biases that are there");
         let mut derivatives = [q, k, v].map(|x| Matrix::zeros(x.rows(), x.cols()));
@@ -255,8 +254,8 @@ impl Backward for Cpu {
             v: v.as_slice(),
             dout: dout.as_slice(),
             heads,
-            dim: q.cols() / heads,
-            value_dim: v.cols() / heads,
+            dim,
+            value_dim,
             bias,
             divisor,
             offsets: batch.offsets,
