@@ -8,6 +8,7 @@ import psycopg
 
 import breakdown
 import connections
+import histories
 import latency
 import sasrec
 import throughput
@@ -35,6 +36,7 @@ def main():
         times = latency.run(connection, peers, users)
         throughput.everybody(connection, peers, everybody, rounds)
         breakdown.run(connection, users, times)
+        histories.run(connection, items, users)
     throughput.pgbench(given.pgbench, given.conninfo, everybody, seconds)
     connections.memory(given.conninfo, users)
     connections.first_calls(given.conninfo, users)

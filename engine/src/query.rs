@@ -18,6 +18,9 @@ pub struct Query<'a> {
     /// Catalogues up to this size are scored item by item; larger ones by the model's nearest-neighbour
     /// segment, if it has one. The default scores every item.
     pub exact_limit: usize,
+    /// Bytes that the model may keep of long histories, so that a question about the same one and an event more need
+    /// not compute all of it again; 0: nothing is kept. What is kept is compared with the history before it is used.
+    pub remember: usize,
 }
 
 /// Times of events in the order of a history, where none goes back: the order decides, and may come from another column.
@@ -30,6 +33,14 @@ pub(crate) fn ascending<'a>(times: &'a [f64]) -> impl Iterator<Item = f64> + 'a 
 
 impl Default for Query<'_> {
     fn default() -> Self {
-        Self { history: &[], times: &[], at: 0.0, k: 0, filter: Filter::default(), exact_limit: usize::MAX }
+        Self {
+            history: &[],
+            times: &[],
+            at: 0.0,
+            k: 0,
+            filter: Filter::default(),
+            exact_limit: usize::MAX,
+            remember: 0,
+        }
     }
 }

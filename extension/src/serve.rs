@@ -124,6 +124,7 @@ impl Session {
             k,
             filter: Filter { exclude, candidates: self.candidates.as_deref() },
             exact_limit: settings::exact_limit(),
+            remember: settings::history_memory(),
         }
     }
 

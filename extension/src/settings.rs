@@ -9,6 +9,7 @@ static EXACT_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(200_000);
 static HISTORY_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static OPEN_MODELS: GucSetting<i32> = GucSetting::<i32>::new(16);
+static HISTORY_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(16 << 10);
 static MAX_TRAINING_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static SCHEDULE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 static TRAINING_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
@@ -64,6 +65,16 @@ pub fn define() {
         10_000,
         GucContext::Userset,
         GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"rec.history_memory",
+        c"Memory that a session keeps of long histories, for each model.",
+        c"A question about a history of 512 events or more that has grown since computes only what is new. 0: nothing is kept.",
+        &HISTORY_MEMORY,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_KB,
     );
     define_training();
 }
@@ -164,6 +175,11 @@ pub fn history_limit() -> usize {
 /// `rec.threads`, 0 for all cores.
 pub fn threads() -> usize {
     THREADS.get().max(0) as usize
+}
+
+/// `rec.history_memory`, in bytes.
+pub fn history_memory() -> usize {
+    HISTORY_MEMORY.get().max(0) as usize * 1024
 }
 
 /// `rec.open_models`.

@@ -76,7 +76,7 @@ impl Block {
 
     fn forward(&self, cpu: &Cpu, x: &Matrix, batch: &Sequences<'_>, rows: Rows) -> Matrix {
         let (n, mut a) = match rows {
-            Rows::All => {
+            Rows::All | Rows::Tail => {
                 let n = cpu.layer_norm(x, &self.first);
                 let q = cpu.linear(&n, &self.q, Activation::Identity);
                 let [k, v] = [0, 1].map(|l| cpu.linear(x, &self.kv[l], Activation::Identity));

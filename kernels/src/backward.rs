@@ -1,6 +1,6 @@
 //! The way back through the operators: what a tape needs of a device.
 
-use crate::{Activation, Device, LayerNorm, Linear, PairBias, Sequences, TableGradient};
+use crate::{Activation, Device, LayerNorm, Linear, Sequences, SiluAttention, TableGradient};
 
 /// Where the random numbers of dropout come from: nothing but the key of a history, the place in the network and the
 /// place in the history. The same numbers fall away however a batch is split, and backward finds them again without
@@ -88,9 +88,7 @@ pub trait Backward: Device {
         q: &Self::Matrix,
         k: &Self::Matrix,
         v: &Self::Matrix,
-        heads: usize,
-        bias: &PairBias,
-        divisor: f32,
+        attention: &SiluAttention,
         batch: &Sequences<'_>,
         dout: &Self::Matrix,
         dbias: (&mut Self::Matrix, Option<&mut Self::Matrix>),

@@ -36,6 +36,8 @@ pub enum Rows {
     All,
     /// The last event of each history; the matrix has one row a history. Histories must not be empty.
     Last,
+    /// The last events of the one history of the batch, as many as the queries have rows.
+    Tail,
 }
 
 /// The element-wise function fused into a linear layer.
@@ -72,7 +74,18 @@ pub struct LayerNorm<W = Tensor> {
     pub eps: f32,
 }
 
-/// What [`Operators::silu_attention`] adds to the product of a query and a key, the same for all heads.
+/// Pointwise attention, SiLU(q·kᵀ + bias)/divisor·v (HSTU, Zhai et al. 2024, equation 3).
+#[derive(Debug, Clone)]
+pub struct SiluAttention<W = Tensor> {
+    /// Into how many heads the columns are divided.
+    pub heads: usize,
+    /// What is added to scores, the same for all heads.
+    pub bias: PairBias<W>,
+    /// What weights are divided by.
+    pub divisor: f32,
+}
+
+/// What [`SiluAttention`] adds to the product of a query and a key.
 #[derive(Debug, Clone)]
 pub struct PairBias<W = Tensor> {
     /// `[2·N − 1]` for histories of up to N events: number N − 1 + (j − i) for query i and key j.
@@ -142,18 +155,15 @@ pub trait Operators {
         let v = self.linear(x, value, Activation::Identity);
         self.attention(q, &k, &v, heads, batch, Rows::Last)
     }
-    /// Causal pointwise attention, SiLU(q·kᵀ + bias)/`divisor`·v within each history and head (HSTU, Zhai et al. 2024,
-    /// equation 3), for histories of as many events as the bias knows. Values may be of another width than queries and
-    /// keys. With [`Rows::Last`] `q` has one row a history and so has the result.
-    #[allow(clippy::too_many_arguments, reason = "the operator has this many operands")]
+    /// Causal pointwise attention within each history and head, for histories of as many events as the bias knows.
+    /// Values may be of another width than queries and keys. With [`Rows::Last`] `q` has one row a history and so has
+    /// the result, with [`Rows::Tail`] a row for each of the last events of one.
     fn silu_attention(
         &self,
         q: &Self::Matrix,
         k: &Self::Matrix,
         v: &Self::Matrix,
-        heads: usize,
-        bias: &PairBias<Self::Weight>,
-        divisor: f32,
+        attention: &SiluAttention<Self::Weight>,
         batch: &Sequences<'_>,
         rows: Rows,
     ) -> Self::Matrix;
@@ -172,6 +182,24 @@ pub trait Operators {
 
 /// A place where models compute. Matrices live there; weights are [`Tensor`]s the device may keep resident.
 pub trait Device: Operators<Matrix: Send + Sync, Weight = Tensor> + Send + Sync {
+    /// Pointwise attention of candidates, which look at all of a history and at themselves, not at each other (M-FALCON,
+    /// Zhai et al. 2024, algorithm 1): each stands after the last event and is asked for when the last event says.
+    /// `q` and `own`, keys and values, have a row a candidate; `past`, keys and values, one an event of the batch's one
+    /// history.
+    fn silu_candidates(
+        &self,
+        q: &Self::Matrix,
+        own: [&Self::Matrix; 2],
+        past: [&Self::Matrix; 2],
+        attention: &SiluAttention,
+        batch: &Sequences<'_>,
+    ) -> Self::Matrix;
+    /// Adds rows below those of `x`.
+    fn append(&self, x: &mut Self::Matrix, rows: &Self::Matrix);
+    /// Keeps the first `rows` rows of `x`.
+    fn truncate(&self, x: &mut Self::Matrix, rows: usize);
+    /// Bytes that a matrix takes.
+    fn bytes(&self, x: &Self::Matrix) -> usize;
     /// The matrix as row-major numbers on the host.
     fn download(&self, x: &Self::Matrix) -> Vec<f32>;
     /// For each row of `queries` (`[n, dim]`, host) the `k` items with the largest dot product, best first,

@@ -16,7 +16,9 @@ mod tensor;
 mod time;
 
 pub use backward::{Backward, Noise};
-pub use device::{Activation, Device, Filter, LayerNorm, Linear, Operators, PairBias, Rows, Scored, Sequences};
+pub use device::{
+    Activation, Device, Filter, LayerNorm, Linear, Operators, PairBias, Rows, Scored, Sequences, SiluAttention,
+};
 pub use error::KernelError;
 pub use gradient::{PartialSum, TableGradient};
 pub use loss::{Losses, Negatives};

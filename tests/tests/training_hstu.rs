@@ -103,3 +103,46 @@ fn without_times_a_model_is_trained_without_them_or_refused() {
         assert_eq!(database.ask(items), "5", "{}", database.ask(config));
     });
 }
+
+#[test]
+fn what_is_kept_of_a_long_history_changes_no_answer() {
+    each_database(|database| {
+        walks(database);
+        train(database, "walk", &PARAMS.replace(r#""window": 20, "epochs": 30"#, r#""window": 700, "epochs": 1"#));
+        // After every change the same is asked of what is kept and of all of the history.
+        database.run(
+            "INSERT INTO event SELECT 7, 100 + n * n % 40, timestamptz '2026-05-01' + n * interval '1 hour'
+             FROM generate_series(1, 600) n;
+             CREATE TABLE change (n serial, what text);
+             INSERT INTO change (what) VALUES
+                 ('SELECT 1'),
+                 ($$INSERT INTO event VALUES (7, 101, '2026-06-15')$$),
+                 ($$INSERT INTO event SELECT 7, 100 + n, timestamptz '2026-06-16' + n * interval '1 day'
+                    FROM generate_series(1, 8) n$$),
+                 ($$DELETE FROM event WHERE user_id = 7 AND happened > '2026-06-20'$$),
+                 ($$UPDATE event SET item_id = 139 WHERE user_id = 7 AND happened = '2026-05-03'$$),
+                 ($$UPDATE event SET happened = happened - interval '1 year' WHERE user_id = 7 AND happened < '2026-05-09'$$),
+                 ($$INSERT INTO event SELECT 7, 105, timestamptz '2026-07-01' + n * interval '1 second'
+                    FROM generate_series(1, 120) n$$);
+             CREATE TABLE answer (change int, memory text, rank bigint, item_id bigint, score real)",
+        );
+        let answers = database.ask(
+            "SET rec.recommender = 'walk';
+             DO $$ DECLARE c record; memory text; BEGIN
+                 FOR c IN SELECT * FROM change ORDER BY n LOOP
+                     EXECUTE c.what;
+                     FOREACH memory IN ARRAY ARRAY['16MB', '0'] LOOP
+                         PERFORM set_config('rec.history_memory', memory, false);
+                         INSERT INTO answer SELECT c.n, memory, r.*
+                         FROM rec_next(7, 40, exclude_seen => false, at => '2026-08-01') r;
+                     END LOOP;
+                 END LOOP;
+             END $$;
+             SELECT count(*), count(*) FILTER (WHERE abs(a.score - b.score) < 1e-5)
+             FROM answer a JOIN answer b USING (change, item_id) WHERE a.memory = '0' AND b.memory <> '0'",
+        );
+        assert_eq!(answers, format!("{0}|{0}", 7 * 40));
+        let differing = "SELECT count(DISTINCT score) FROM answer WHERE memory = '0' AND item_id = 100";
+        assert!(database.ask(differing).parse::<u32>().unwrap() > 4, "the changes change nothing");
+    });
+}

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use pgrec_kernels::{Activation, LayerNorm, Linear, Operators, PairBias, Rows, Sequences, time_bucket};
+use pgrec_kernels::{Activation, LayerNorm, Linear, Operators, Rows, Sequences, SiluAttention, time_bucket};
 
 use super::parameters::{Parameter, Parameters};
 
@@ -156,13 +156,12 @@ impl Operators for Double {
         q: &Matrix64,
         k: &Matrix64,
         v: &Matrix64,
-        heads: usize,
-        bias: &PairBias<Parameter>,
-        divisor: f32,
+        attention: &SiluAttention<Parameter>,
         batch: &Sequences<'_>,
         rows: Rows,
     ) -> Matrix64 {
         assert_eq!(rows, Rows::All, "training looks at every event");
+        let &SiluAttention { heads, ref bias, divisor } = attention;
         let positions = &self.weight(bias.positions).values;
         let by_time = |event: usize, past: usize| match bias.times {
             Some(times) => self.weight(times).values[time_bucket(batch.until[event] - batch.times[past])],

@@ -6,7 +6,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use pgrec_kernels::{Activation, Backward, LayerNorm, Linear, Noise, Operators, PairBias, Rows, Sequences, Tensor};
+use pgrec_kernels::{
+    Activation, Backward, LayerNorm, Linear, Noise, Operators, PairBias, Rows, Sequences, SiluAttention, Tensor,
+};
 
 use super::parameters::{Gradients, Parameter};
 
@@ -237,9 +239,7 @@ impl<D: Backward> Operators for Tape<'_, D> {
         q: &Self::Matrix,
         k: &Self::Matrix,
         v: &Self::Matrix,
-        heads: usize,
-        bias: &PairBias<Parameter>,
-        divisor: f32,
+        attention: &SiluAttention<Parameter>,
         batch: &Sequences<'_>,
         rows: Rows,
     ) -> Self::Matrix {
@@ -247,12 +247,13 @@ impl<D: Backward> Operators for Tape<'_, D> {
         assert_eq!(rows, Rows::All, "training looks at every event");
         let nodes = [q.node, k.node, v.node];
         let (q, k, v, batch) = (q.share(), k.share(), v.share(), self.batch);
-        let (positions, times) = (bias.positions, bias.times);
-        let own = PairBias { positions: self.tensor(positions), times: times.map(|times| self.tensor(times)) };
-        let out = self.device.silu_attention(&q, &k, &v, heads, &own, divisor, &batch, rows);
+        let PairBias { positions, times } = attention.bias;
+        let bias = PairBias { positions: self.tensor(positions), times: times.map(|times| self.tensor(times)) };
+        let own = SiluAttention { bias, heads: attention.heads, divisor: attention.divisor };
+        let out = self.device.silu_attention(&q, &k, &v, &own, &batch, rows);
         self.push(out, move |device, dy, flow| {
             let into = flow.weights.pair(positions, times);
-            let gradients = device.silu_attention_backward(&q, &k, &v, heads, &own, divisor, &batch, &dy, into);
+            let gradients = device.silu_attention_backward(&q, &k, &v, &own, &batch, &dy, into);
             for (node, gradient) in nodes.into_iter().zip(gradients) {
                 flow.add(device, node, gradient);
             }

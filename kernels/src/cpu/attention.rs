@@ -14,16 +14,15 @@ use crate::Noise;
 
 /// softmax(q·kᵀ/√d_head)·v within each history and head.
 pub(super) struct AttentionKernel<'a> {
-    /// `[events, dim]`, or `[histories, dim]` where `last` is set.
+    /// `[events, dim]`, or the rows that are asked for.
     pub q: &'a [f32],
     pub k: &'a [f32],
     pub v: &'a [f32],
     pub heads: usize,
     pub dim: usize,
     pub offsets: &'a [usize],
-    /// Only the last query row of each history.
-    pub last: bool,
-    /// What training needs beyond the result; without `last`.
+    pub asked: Asked,
+    /// What training needs beyond the result, of all rows.
     pub training: Option<Training<'a>>,
     /// As many numbers as `q`, not necessarily initialised.
     pub out: *mut f32,
@@ -132,11 +131,11 @@ impl Kernel for AttentionKernel<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
         let dim = self.dim / self.heads;
-        let mut scratch = HeadScratch::new::<S>(self.offsets, dim, self.last);
+        let mut scratch = HeadScratch::new::<S>(self.offsets, dim, self.asked);
         let growth = self.training.as_ref().and_then(|training| training.noise.as_ref()).map_or(1.0, growth);
         for (history, bounds) in self.offsets.windows(2).enumerate() {
             for index in 0..self.heads {
-                let row = if self.last { history } else { bounds[0] };
+                let row = self.asked.row(history, bounds[0]);
                 let (column, len) = (index * dim, bounds[1] - bounds[0]);
                 // SAFETY: the caller checked that the offsets are within the matrices.
                 unsafe {
@@ -157,10 +156,59 @@ impl Kernel for AttentionKernel<'_> {
                         stride: self.heads,
                     });
                     let softmax = Softmax { training, ..Softmax::new(dim) };
-                    head.rows::<S>(&mut scratch, self.last, softmax);
+                    head.rows::<S>(&mut scratch, self.asked, softmax);
                 }
             }
         }
+    }
+}
+
+/// Which rows of each history are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    All,
+    Last,
+    /// So many of the last, of a single history.
+    Tail(usize),
+    /// So many that are no part of a single history and see all of it.
+    Beyond(usize),
+}
+
+/// Fewer rows than this are computed one by one, without laying the keys out anew.
+const FEW: usize = 5;
+
+impl Asked {
+    /// The first row of queries and results of a history whose events begin at `start`.
+    pub(super) fn row(self, history: usize, start: usize) -> usize {
+        match self {
+            Self::All => start,
+            Self::Last => history,
+            Self::Tail(_) | Self::Beyond(_) => 0,
+        }
+    }
+
+    /// How many rows of a history of `len`.
+    fn rows(self, len: usize) -> usize {
+        match self {
+            Self::All => len,
+            Self::Last => 1,
+            Self::Tail(rows) => rows.min(len),
+            Self::Beyond(rows) => rows,
+        }
+    }
+
+    /// How many events of `len` row number `row` looks at.
+    fn known(self, len: usize, row: usize) -> usize {
+        match self {
+            Self::All => row + 1,
+            Self::Last | Self::Beyond(_) => len,
+            Self::Tail(_) => len - self.rows(len) + row + 1,
+        }
+    }
+
+    /// Whether rows of histories of up to `longest` are computed one by one.
+    fn one_by_one(self, longest: usize) -> bool {
+        self != Self::All && self.rows(longest) < FEW
     }
 }
 
@@ -171,31 +219,34 @@ pub(super) struct HeadScratch {
 }
 
 impl HeadScratch {
-    /// Enough for every history of a batch, for heads of `dim` columns; for `last` rows alone much less.
-    pub(super) fn new<S: Simd>(offsets: &[usize], dim: usize, last: bool) -> Self {
+    /// Enough for every history of a batch, for heads of `dim` columns; for few rows alone much less.
+    pub(super) fn new<S: Simd>(offsets: &[usize], dim: usize, asked: Asked) -> Self {
         let longest = offsets.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
         let width = longest.next_multiple_of(2 * S::LANES);
+        let few = asked.one_by_one(longest);
         Self {
-            scores: Scratch::new(if last { width } else { S::TILE_ROWS * width }),
-            keys: Scratch::new(if last { 0 } else { dim * width }),
+            scores: Scratch::new(if few { width } else { S::TILE_ROWS * width }),
+            keys: Scratch::new(if few { 0 } else { dim * width }),
         }
     }
 }
 
 impl Head {
-    /// The head's rows, or its `last` one alone: then `q` and `out` are that row.
+    /// The head's rows that are asked for.
     ///
     /// # Safety
     /// The processor has the instruction set of `S`; the pointers are those of a head of a history, and the scratch was
     /// made for it.
     #[inline(always)]
-    pub(super) unsafe fn rows<S: Simd>(&self, scratch: &mut HeadScratch, last: bool, weigh: impl Weigh) {
+    pub(super) unsafe fn rows<S: Simd>(&self, scratch: &mut HeadScratch, asked: Asked, mut weigh: impl Weigh) {
         // SAFETY: the scratch is as large as both need.
         unsafe {
-            if last {
-                self.last_row::<S>(scratch.scores.as_mut_ptr(), weigh);
+            if asked.one_by_one(self.len) {
+                for row in 0..asked.rows(self.len) {
+                    self.row::<S>(scratch.scores.as_mut_ptr(), row, asked.known(self.len, row), &mut weigh);
+                }
             } else {
-                self.all_rows::<S>(scratch.keys.as_mut_ptr(), scratch.scores.as_mut_ptr(), weigh);
+                self.tiles::<S>(scratch.keys.as_mut_ptr(), scratch.scores.as_mut_ptr(), asked, weigh);
             }
         }
     }
@@ -204,16 +255,16 @@ impl Head {
     /// The pointers are those of a head of a history; `keys` holds `dim` and `scores` `TILE_ROWS` times the
     /// length, rounded up to two vectors.
     #[inline(always)]
-    unsafe fn all_rows<S: Simd>(&self, keys: *mut f32, scores: *mut f32, mut weigh: impl Weigh) {
+    unsafe fn tiles<S: Simd>(&self, keys: *mut f32, scores: *mut f32, asked: Asked, mut weigh: impl Weigh) {
         let panel = 2 * S::LANES;
         let width = self.len.next_multiple_of(panel);
         // SAFETY: rows stay below `len`, columns of the scratch below `width`.
         unsafe {
             transpose_panels::<S>(self.k, self.stride, self.len, self.dim, keys);
             let zero = S::splat(0.0);
-            for_row_tiles!(S, self.len, i, M => {
-                let queries = Left { at: self.q.add(i * self.stride), stride: self.stride, step: 1 };
-                let known = i + M;
+            for_row_tiles!(S, asked.rows(self.len), row, M => {
+                let queries = Left { at: self.q.add(row * self.stride), stride: self.stride, step: 1 };
+                let known = asked.known(self.len, row + M - 1);
                 let mut j = 0;
                 while j < known {
                     let right = Right { at: keys.add(j * self.dim), stride: panel, last: S::LANES };
@@ -234,30 +285,33 @@ impl Head {
                 }
                 let mut weights = [0f32; M];
                 for (r, weight) in weights.iter_mut().enumerate() {
-                    let row = scores.add(r * width);
-                    *weight = weigh.weigh::<S>(row, i + r);
-                    let mut j = (i + r + 1).next_multiple_of(S::LANES);
+                    let scores = scores.add(r * width);
+                    let own = asked.known(self.len, row + r);
+                    *weight = weigh.weigh::<S>(scores, own - 1);
+                    let mut j = own.next_multiple_of(S::LANES);
                     while j < known {
-                        zero.store(row.add(j));
+                        zero.store(scores.add(j));
                         j += S::LANES;
                     }
                 }
                 let left = Left { at: scores, stride: width, step: 1 };
-                self.values::<S, M>(left, known, &weights, self.out.add(i * self.value_stride));
+                self.values::<S, M>(left, known, &weights, self.out.add(row * self.value_stride));
             });
         }
     }
 
+    /// Row number `row` of those that are asked for, over the first `known` events.
+    ///
     /// # Safety
-    /// The processor has the instruction set of `S`; `q` and `out` are one row, and `scores` holds the length,
-    /// rounded up to a vector.
+    /// The processor has the instruction set of `S`; `scores` holds the length, rounded up to a vector.
     #[inline(always)]
-    pub(super) unsafe fn last_row<S: Simd>(&self, scores: *mut f32, mut weigh: impl Weigh) {
+    pub(super) unsafe fn row<S: Simd>(&self, scores: *mut f32, row: usize, known: usize, weigh: &mut impl Weigh) {
         // SAFETY: as above.
         unsafe {
-            dots_strided::<S>(self.q, self.k, self.stride, self.len, self.dim, scores);
-            let weight = weigh.weigh::<S>(scores, self.len - 1);
-            self.values::<S, 1>(Left { at: scores, stride: 0, step: 1 }, self.len, &[weight], self.out);
+            dots_strided::<S>(self.q.add(row * self.stride), self.k, self.stride, known, self.dim, scores);
+            let weight = weigh.weigh::<S>(scores, known - 1);
+            let (left, out) = (Left { at: scores, stride: 0, step: 1 }, self.out.add(row * self.value_stride));
+            self.values::<S, 1>(left, known, &[weight], out);
         }
     }
 

@@ -126,6 +126,31 @@ impl Matrix {
         unsafe { Self::filled_by(rows, cols, |to| std::ptr::write_bytes(to, 0, rows * cols)) }
     }
 
+    /// Adds rows of as many columns below. Room for a quarter more is made where there is none.
+    pub(super) fn append(&mut self, rows: &Self) {
+        assert_eq!(self.cols, rows.cols, "rows of another width");
+        let (own, more) = (self.rows * self.cols, rows.rows * rows.cols);
+        if own + more > 16 * self.data.lines.capacity() {
+            let mut data = Scratch::new(own + more + (own + more) / 4);
+            // SAFETY: the new buffer has room for the numbers of this matrix, which are initialised.
+            unsafe { std::ptr::copy_nonoverlapping(self.as_slice().as_ptr(), data.as_mut_ptr(), own) };
+            self.data = data;
+        }
+        // SAFETY: the buffer has room for both, as just seen to, and is not that of the rows.
+        unsafe { std::ptr::copy_nonoverlapping(rows.as_slice().as_ptr(), self.data.as_mut_ptr().add(own), more) };
+        self.rows += rows.rows;
+    }
+
+    /// Keeps the first rows.
+    pub(super) fn truncate(&mut self, rows: usize) {
+        self.rows = self.rows.min(rows);
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn bytes(&self) -> usize {
+        self.data.lines.capacity() * size_of::<Line>()
+    }
+
     /// How many rows.
     pub fn rows(&self) -> usize {
         self.rows

@@ -4,6 +4,7 @@
 mod activation;
 mod attention;
 mod backward;
+mod candidates;
 mod distance;
 mod dot;
 mod gemm;
@@ -38,9 +39,11 @@ pub use matrix::{Matrix, keep_buffers};
 pub(crate) use distance::{ByteProducts, Comparison, Number, Pair, RowDistances, hamming, prefetch};
 
 use crate::{
-    Activation, Device, Filter, LayerNorm, Linear, Operators, PairBias, Rows, Scored, Sequences, TIME_BUCKETS, Tensor,
+    Activation, Device, Filter, LayerNorm, Linear, Operators, PairBias, Rows, Scored, Sequences, SiluAttention,
+    TIME_BUCKETS, Tensor,
 };
-use attention::AttentionKernel;
+use attention::{Asked, AttentionKernel};
+use candidates::SiluCandidatesKernel;
 use dot::ScoreKernel;
 use gemm::LinearKernel;
 use projected::ProjectedKernel;
@@ -106,6 +109,24 @@ fn check_offsets(offsets: &[usize], rows: usize) {
         "offsets of a batch must ascend from 0"
     );
     assert_eq!(offsets.last().copied().unwrap_or(0), rows, "offsets of a batch must end at its {rows} rows");
+}
+
+/// The rows of attention that queries ask for. Panics unless there are as many as that.
+fn asked(q: &Matrix, k: &Matrix, batch: &Sequences<'_>, rows: Rows) -> Asked {
+    check_offsets(batch.offsets, k.rows());
+    let (asked, wanted) = match rows {
+        Rows::All => (Asked::All, k.rows()),
+        Rows::Last => {
+            assert!(batch.offsets.windows(2).all(|w| w[0] < w[1]), "an empty history has no last row");
+            (Asked::Last, batch.len())
+        }
+        Rows::Tail => {
+            assert!(batch.len() == 1 && q.rows() <= k.rows(), "the tail of one history");
+            (Asked::Tail(q.rows()), q.rows())
+        }
+    };
+    assert_eq!((q.rows(), q.cols()), (wanted, k.cols()), "shape of the queries");
+    asked
 }
 
 /// Columns of a head. Panics unless they are the same for all.
@@ -190,11 +211,8 @@ impl Operators for Cpu {
 
     fn attention(&self, q: &Matrix, k: &Matrix, v: &Matrix, heads: usize, batch: &Sequences<'_>, rows: Rows) -> Matrix {
         let (events, dim) = (k.rows(), k.cols());
-        check_offsets(batch.offsets, events);
-        let last = rows == Rows::Last;
-        assert!(!last || batch.offsets.windows(2).all(|w| w[0] < w[1]), "an empty history has no last row");
+        let asked = asked(q, k, batch, rows);
         assert_eq!((v.rows(), v.cols()), (events, dim), "keys and values differ in shape");
-        assert_eq!((q.rows(), q.cols()), (if last { batch.len() } else { events }, dim), "shape of the queries");
         assert!(heads > 0 && dim.is_multiple_of(heads), "{dim} columns do not divide into {heads} heads");
         let fill = |out| {
             self.run(AttentionKernel {
@@ -204,7 +222,7 @@ impl Operators for Cpu {
                 heads,
                 dim,
                 offsets: batch.offsets,
-                last,
+                asked,
                 training: None,
                 out,
             })
@@ -218,17 +236,13 @@ impl Operators for Cpu {
         q: &Matrix,
         k: &Matrix,
         v: &Matrix,
-        heads: usize,
-        bias: &PairBias,
-        divisor: f32,
+        attention: &SiluAttention,
         batch: &Sequences<'_>,
         rows: Rows,
     ) -> Matrix {
-        let (events, last) = (k.rows(), rows == Rows::Last);
-        check_offsets(batch.offsets, events);
-        assert!(!last || batch.offsets.windows(2).all(|w| w[0] < w[1]), "an empty history has no last row");
-        assert_eq!(v.rows(), events, "keys and values differ in number");
-        assert_eq!((q.rows(), q.cols()), (if last { batch.len() } else { events }, k.cols()), "shape of the queries");
+        let &SiluAttention { heads, ref bias, divisor } = attention;
+        let asked = asked(q, k, batch, rows);
+        assert_eq!(v.rows(), k.rows(), "keys and values differ in number");
         let [dim, value_dim] = [k, v].map(|x| head_dim(x, heads));
         let fill = |out| {
             self.run(SiluAttentionKernel {
@@ -241,7 +255,7 @@ impl Operators for Cpu {
                 bias: pair_bias(bias, batch),
                 divisor,
                 offsets: batch.offsets,
-                last,
+                asked,
                 out,
             })
         };
@@ -314,6 +328,53 @@ impl Operators for Cpu {
 }
 
 impl Device for Cpu {
+    fn silu_candidates(
+        &self,
+        q: &Matrix,
+        own: [&Matrix; 2],
+        past: [&Matrix; 2],
+        attention: &SiluAttention,
+        batch: &Sequences<'_>,
+    ) -> Matrix {
+        let &SiluAttention { heads, ref bias, divisor } = attention;
+        let (candidates, [keys, values]) = (q.rows(), past);
+        assert_eq!(batch.len(), 1, "candidates of one history");
+        check_offsets(batch.offsets, keys.rows());
+        assert_eq!(values.rows(), keys.rows(), "keys and values differ in number");
+        assert_eq!(own.map(Matrix::rows), [candidates; 2], "keys and values of every candidate");
+        assert_eq!([q.cols(), own[0].cols(), own[1].cols()], [keys.cols(), keys.cols(), values.cols()], "columns");
+        let [dim, value_dim] = past.map(|x| head_dim(x, heads));
+        let fill = |out| {
+            self.run(SiluCandidatesKernel {
+                q: q.as_slice(),
+                own: own.map(Matrix::as_slice),
+                past: past.map(Matrix::as_slice),
+                heads,
+                dim,
+                value_dim,
+                bias: pair_bias(bias, batch),
+                divisor,
+                len: keys.rows(),
+                candidates,
+                out,
+            })
+        };
+        // SAFETY: the kernel writes every head of every candidate.
+        unsafe { Matrix::filled_by(candidates, values.cols(), fill) }
+    }
+
+    fn append(&self, x: &mut Matrix, rows: &Matrix) {
+        x.append(rows);
+    }
+
+    fn truncate(&self, x: &mut Matrix, rows: usize) {
+        x.truncate(rows);
+    }
+
+    fn bytes(&self, x: &Matrix) -> usize {
+        x.bytes()
+    }
+
     fn download(&self, x: &Matrix) -> Vec<f32> {
         x.as_slice().to_vec()
     }

@@ -62,7 +62,7 @@ impl Kernel for ProjectedKernel<'_> {
                         value_dim: self.inputs,
                         len: bounds[1] - bounds[0],
                     };
-                    head.last_row::<S>(scores, Softmax::new(dim));
+                    head.row::<S>(scores, 0, head.len, &mut Softmax::new(dim));
                     LinearKernel {
                         x: std::slice::from_raw_parts(mixed, self.inputs),
                         weight: &self.value[column..],

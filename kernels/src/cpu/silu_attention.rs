@@ -1,7 +1,9 @@
 //! Causal pointwise attention with biases by position and time (HSTU), on jagged batches.
 
+use std::ops::Range;
+
 use super::activation::{Curve, Silu};
-use super::attention::{Head, HeadScratch, Weigh};
+use super::attention::{Asked, Head, HeadScratch, Weigh};
 use super::isa::Kernel;
 use super::matrix::Scratch;
 use super::simd::{MAX_LANES, Simd, for_vectors};
@@ -9,7 +11,7 @@ use crate::time::for_runs;
 
 /// SiLU(q·kᵀ + bias)/divisor·v within each history and head.
 pub(super) struct SiluAttentionKernel<'a> {
-    /// `[events, heads·dim]`, or `[histories, heads·dim]` where `last` is set.
+    /// `[events, heads·dim]`, or the rows that are asked for.
     pub q: &'a [f32],
     pub k: &'a [f32],
     /// `[events, heads·value_dim]`
@@ -20,8 +22,7 @@ pub(super) struct SiluAttentionKernel<'a> {
     pub bias: Bias<'a>,
     pub divisor: f32,
     pub offsets: &'a [usize],
-    /// Only the last query row of each history.
-    pub last: bool,
+    pub asked: Asked,
     /// As many numbers as the result has, not necessarily initialised.
     pub out: *mut f32,
 }
@@ -60,13 +61,13 @@ impl<'a> Bias<'a> {
 }
 
 impl Times<'_> {
-    /// Writes what query `i` adds for keys `key .. key_end`.
+    /// Writes what a question asked at a time adds for some keys.
     ///
     /// # Safety
     /// The processor has the instruction set of `S`; `to` is writable for as many numbers and a vector more.
     #[inline(always)]
-    pub(super) unsafe fn fill<S: Simd>(&self, i: usize, key: usize, key_end: usize, to: *mut f32) {
-        for_runs(&self.events[key..key_end], self.until[i], |range, bucket| {
+    pub(super) unsafe fn fill<S: Simd>(&self, at: f64, keys: Range<usize>, to: *mut f32) {
+        for_runs(&self.events[keys], at, |range, bucket| {
             // A vector may reach into the next run, which is written after it.
             // SAFETY: the range is within the keys.
             unsafe {
@@ -94,7 +95,7 @@ impl Weigh for Pointwise<'_> {
         // SAFETY: the caller's row; biases by position reach to the diagonal, and those by time have a row.
         unsafe {
             if let Some(times) = &self.bias.times {
-                times.fill::<S>(i, 0, i + 1, self.row);
+                times.fill::<S>(times.until[i], 0..i + 1, self.row);
             }
             let zero = S::splat(0.0);
             for_vectors!(S, i + 1, j, count => {
@@ -115,20 +116,20 @@ impl Kernel for SiluAttentionKernel<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let (stride, value_stride) = (self.heads * self.dim, self.heads * self.value_dim);
-        let mut scratch = HeadScratch::new::<S>(self.offsets, self.dim, self.last);
+        let mut scratch = HeadScratch::new::<S>(self.offsets, self.dim, self.asked);
         let longest = self.offsets.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
         let mut row = Scratch::new(longest + 2 * MAX_LANES);
         for (history, bounds) in self.offsets.windows(2).enumerate() {
             let bias = self.bias.of_history(bounds[0], bounds[1]);
             for index in 0..self.heads {
-                let asked = if self.last { history } else { bounds[0] };
+                let first = self.asked.row(history, bounds[0]);
                 // SAFETY: the caller checked that the offsets are within the matrices.
                 unsafe {
                     let head = Head {
-                        q: self.q.as_ptr().add(asked * stride + index * self.dim),
+                        q: self.q.as_ptr().add(first * stride + index * self.dim),
                         k: self.k.as_ptr().add(bounds[0] * stride + index * self.dim),
                         v: self.v.as_ptr().add(bounds[0] * value_stride + index * self.value_dim),
-                        out: self.out.add(asked * value_stride + index * self.value_dim),
+                        out: self.out.add(first * value_stride + index * self.value_dim),
                         stride,
                         dim: self.dim,
                         value_stride,
@@ -136,7 +137,7 @@ impl Kernel for SiluAttentionKernel<'_> {
                         len: bounds[1] - bounds[0],
                     };
                     let weigh = Pointwise { bias, factor: 1.0 / self.divisor, row: row.as_mut_ptr() };
-                    head.rows::<S>(&mut scratch, self.last, weigh);
+                    head.rows::<S>(&mut scratch, self.asked, weigh);
                 }
             }
         }

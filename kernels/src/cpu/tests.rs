@@ -170,11 +170,12 @@ fn pointwise_attention_matches_double_precision_and_its_last_row_is_the_last_of_
                 positions: tensor(positions, &[421]),
                 times: timed.then(|| tensor(buckets, &[TIME_BUCKETS])),
             };
-            let all = cpu.silu_attention(&q, &k, &v, heads, &bias, 211.0, &batch, Rows::All);
+            let attention = SiluAttention { heads, bias, divisor: 211.0 };
+            let all = cpu.silu_attention(&q, &k, &v, &attention, &batch, Rows::All);
             let case = format!("{:?} {heads} heads of {dim} and {value_dim}", cpu.isa());
             assert!(relative_error(all.as_slice(), &wanted) < TOLERANCE, "{case}");
             let asked = cpu.last_rows(&q, &batch);
-            let last = cpu.silu_attention(&asked, &k, &v, heads, &bias, 211.0, &batch, Rows::Last);
+            let last = cpu.silu_attention(&asked, &k, &v, &attention, &batch, Rows::Last);
             let wanted: Vec<f64> = cpu.last_rows(&all, &batch).as_slice().iter().map(|&x| f64::from(x)).collect();
             assert!(relative_error(last.as_slice(), &wanted) < TOLERANCE, "{case}");
         }
@@ -195,6 +196,100 @@ fn attention_of_the_last_row_is_the_last_row_of_attention() {
             let wanted: Vec<f64> = cpu.last_rows(&all, &batch).as_slice().iter().map(|&x| f64::from(x)).collect();
             assert!(relative_error(last.as_slice(), &wanted) < TOLERANCE, "{:?} dim {dim}", cpu.isa());
         }
+    }
+}
+
+#[test]
+fn attention_of_a_tail_is_the_tail_of_attention() {
+    let mut random = Random::new();
+    let (events, dim, heads) = (70, 24, 2);
+    let offsets = offsets(&[events]);
+    for cpu in cpus() {
+        let [q, k, v] = [0; 3].map(|_| Matrix::from_slice(&random.normals(events * dim), dim));
+        let (times, until) = histories_in_time(&mut random, &offsets);
+        let batch = Sequences { offsets: &offsets, times: &times, until: &until, ..Sequences::default() };
+        let bias = PairBias {
+            positions: tensor(random.normals(2 * 80 - 1), &[159]),
+            times: Some(tensor(random.normals(TIME_BUCKETS), &[TIME_BUCKETS])),
+        };
+        let pointwise = SiluAttention { heads, bias, divisor: 80.0 };
+        let attend = |q: &Matrix, rows| {
+            let pointwise = cpu.silu_attention(q, &k, &v, &pointwise, &batch, rows);
+            [cpu.attention(q, &k, &v, heads, &batch, rows), pointwise]
+        };
+        let all = attend(&q, Rows::All);
+        for tail in [0, 1, 4, 5, 31, events] {
+            let asked = Matrix::from_slice(&q.as_slice()[(events - tail) * dim..], dim);
+            for (all, tailed) in all.iter().zip(attend(&asked, Rows::Tail)) {
+                let wanted = &all.as_slice()[(events - tail) * dim..];
+                let wanted: Vec<f64> = wanted.iter().map(|&x| f64::from(x)).collect();
+                assert_eq!(tailed.rows(), tail);
+                assert!(relative_error(tailed.as_slice(), &wanted) < TOLERANCE, "{:?} {tail}", cpu.isa());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_candidate_sees_what_it_would_see_as_the_last_event() {
+    let mut random = Random::new();
+    for (events, candidates, [heads, dim, value_dim], timed) in [
+        (1, 3, [1, 16, 16], true),
+        (33, 9, [2, 25, 8], true),
+        (70, 50, [2, 8, 24], false),
+        (257, 33, [1, 64, 64], true),
+    ] {
+        let (times, mut until) = histories_in_time(&mut random, &[0, events]);
+        until[events - 1] = times[events - 1] + random.below(1_000_000) as f64;
+        let [q, own_k] = [0; 2].map(|_| random.normals(candidates * heads * dim));
+        let own_v = random.normals(candidates * heads * value_dim);
+        let (k, v) = (random.normals(events * heads * dim), random.normals(events * heads * value_dim));
+        let bias = PairBias {
+            positions: tensor(random.normals(2 * 300 - 1), &[599]),
+            times: timed.then(|| tensor(random.normals(TIME_BUCKETS), &[TIME_BUCKETS])),
+        };
+        let attention = SiluAttention { heads, bias, divisor: 300.0 };
+        // Each candidate after a copy of the history, at the time of the question.
+        let repeated = |past: &[f32], own: &[f32], cols: usize| {
+            let rows = own.chunks(cols).flat_map(|own| past.iter().chain(own).copied()).collect::<Vec<f32>>();
+            Matrix::from_slice(&rows, cols)
+        };
+        let at = until[events - 1];
+        let all = |of: &[f64]| of.iter().chain(&[at]).copied().collect::<Vec<f64>>().repeat(candidates);
+        let (all_times, all_until) = (all(&times), all(&until));
+        let all_offsets = offsets(&vec![events + 1; candidates]);
+        let whole = Sequences { offsets: &all_offsets, times: &all_times, until: &all_until, ..Sequences::default() };
+        let batch = Sequences { offsets: &[0, events], times: &times, until: &until, ..Sequences::default() };
+        for cpu in cpus() {
+            let [keys, values] = [repeated(&k, &own_k, heads * dim), repeated(&v, &own_v, heads * value_dim)];
+            let q = Matrix::from_slice(&q, heads * dim);
+            let wanted = cpu.silu_attention(&q, &keys, &values, &attention, &whole, Rows::Last);
+            let wanted: Vec<f64> = wanted.as_slice().iter().map(|&x| f64::from(x)).collect();
+            let [k, own_k] = [&k, &own_k].map(|x| Matrix::from_slice(x, heads * dim));
+            let [v, own_v] = [&v, &own_v].map(|x| Matrix::from_slice(x, heads * value_dim));
+            let found = cpu.silu_candidates(&q, [&own_k, &own_v], [&k, &v], &attention, &batch);
+            let error = relative_error(found.as_slice(), &wanted);
+            assert!(error < TOLERANCE, "{:?} {candidates} after {events}: {error}", cpu.isa());
+        }
+    }
+}
+
+#[test]
+fn rows_are_added_and_taken_away_below() {
+    let cpu = Cpu::new();
+    let mut random = Random::new();
+    let mut wanted: Vec<f32> = Vec::new();
+    let mut x = Matrix::zeros(0, 7);
+    for rows in [1, 0, 30, 3, 500] {
+        let more = random.normals(rows * 7);
+        cpu.append(&mut x, &Matrix::from_slice(&more, 7));
+        wanted.extend(more);
+        assert_eq!(x.as_slice(), wanted);
+        let kept = x.rows().saturating_sub(1);
+        cpu.truncate(&mut x, kept);
+        wanted.truncate(wanted.len() - 7);
+        assert_eq!(x.as_slice(), wanted);
+        assert!(cpu.bytes(&x) >= 4 * wanted.len());
     }
 }
 

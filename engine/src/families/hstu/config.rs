@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use pgrec_kernels::{Operators, Rows, Sequences, TIME_BUCKETS};
+use pgrec_kernels::{Device, Operators, Rows, Sequences, TIME_BUCKETS};
 use serde::{Deserialize, Serialize};
 
 use super::encoder::Encoder;
-use crate::families::sequential::{Architecture, ITEMS, SCORED, Weight, check_sizes};
+use super::past::Nothing;
+use crate::families::sequential::{Architecture, ITEMS, Kept, SCORED, Weight, check_sizes};
 use crate::train::Init;
 use crate::{Error, Result};
 
@@ -129,6 +130,19 @@ impl Architecture for Config {
         batch: &Sequences<'_>,
         rows: Rows,
     ) -> O::Matrix {
-        encoder.encode(self, dev, batch, rows)
+        encoder.encode(self, dev, &mut Nothing, batch, rows)
+    }
+
+    fn remembers(&self) -> bool {
+        true
+    }
+
+    fn encode_new<D: Device>(
+        &self,
+        encoder: &Encoder<D::Weight>,
+        kept: &mut Kept<'_, D>,
+        new: &Sequences<'_>,
+    ) -> Result<D::Matrix> {
+        Ok(encoder.encode(self, kept.device, kept, new, Rows::Last))
     }
 }

@@ -1,8 +1,9 @@
 //! The forward pass: histories in, one vector a history out.
 
-use pgrec_kernels::{Activation, LayerNorm, Linear, Operators, PairBias, Rows, Sequences};
+use pgrec_kernels::{Activation, LayerNorm, Linear, Operators, PairBias, Rows, Sequences, SiluAttention};
 
 use super::config::Config;
+use super::past::Past;
 use crate::Result;
 use crate::families::sequential::{ITEMS, needed};
 
@@ -19,7 +20,7 @@ struct Layer<W> {
     query: Linear<W>,
     key: Linear<W>,
     output: Linear<W>,
-    bias: PairBias<W>,
+    attention: SiluAttention<W>,
 }
 
 impl<W: Send + Sync> Encoder<W> {
@@ -37,7 +38,11 @@ impl<W: Send + Sync> Encoder<W> {
                 query: projection("query")?,
                 key: projection("key")?,
                 output: Linear { weight: needed(&name("output.weight"))?, bias: Some(needed(&name("output.bias"))?) },
-                bias: PairBias { positions: needed(&name("position_bias"))?, times },
+                attention: SiluAttention {
+                    heads: config.heads,
+                    bias: PairBias { positions: needed(&name("position_bias"))?, times },
+                    divisor: config.padded as f32,
+                },
             })
         });
         Ok(Self { items: needed(ITEMS)?, positions: needed("positions")?, layers: layers.collect::<Result<_>>()? })
@@ -48,6 +53,7 @@ impl<W: Send + Sync> Encoder<W> {
         &self,
         config: &Config,
         dev: &O,
+        past: &mut impl Past<O>,
         batch: &Sequences<'_>,
         rows: Rows,
     ) -> O::Matrix {
@@ -55,7 +61,8 @@ impl<W: Send + Sync> Encoder<W> {
         let mut x = dev.dropout(x, batch);
         for (depth, layer) in self.layers.iter().enumerate() {
             let rows = if depth + 1 == self.layers.len() { rows } else { Rows::All };
-            x = layer.forward(config, dev, x, batch, rows);
+            let attend = |qkv, attention: &_| past.attend(dev, depth, qkv, attention, batch, rows);
+            x = layer.forward(config, dev, x, batch, rows, attend);
         }
         dev.l2_normalize(&x)
     }
@@ -71,18 +78,19 @@ impl<W: Send + Sync> Layer<W> {
         x: O::Matrix,
         batch: &Sequences<'_>,
         rows: Rows,
+        attend: impl FnOnce([O::Matrix; 3], &SiluAttention<W>) -> O::Matrix,
     ) -> O::Matrix {
         let norm = LayerNorm { weight: None, bias: None, eps: config.norm_eps as f32 };
         let n = dev.layer_norm(&x, &norm);
         let k = dev.linear(&n, &self.key, Activation::Silu);
         let v = dev.linear(&n, &self.value, Activation::Silu);
         let (asked, x) = match rows {
-            Rows::All => (n, x),
             Rows::Last => (dev.last_rows(&n, batch), dev.last_rows(&x, batch)),
+            Rows::All | Rows::Tail => (n, x),
         };
         let q = dev.linear(&asked, &self.query, Activation::Silu);
         let u = dev.linear(&asked, &self.gate, Activation::Silu);
-        let a = dev.silu_attention(&q, &k, &v, config.heads, &self.bias, config.padded as f32, batch, rows);
+        let a = attend([q, k, v], &self.attention);
         let gated = dev.multiply(&u, &dev.layer_norm(&a, &norm));
         let mut y = dev.linear(&dev.dropout(gated, batch), &self.output, Activation::Identity);
         dev.add(&mut y, &x);

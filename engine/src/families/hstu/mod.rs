@@ -8,6 +8,7 @@
 
 mod config;
 mod encoder;
+mod past;
 mod train;
 
 use std::sync::Arc;

@@ -78,3 +78,36 @@ fn an_export_is_the_same_model() {
     let ask = |model: &dyn Model| model.recommend(&[query], &Control::default()).unwrap();
     assert_eq!(ask(&*ours), ask(&*theirs));
 }
+
+#[test]
+fn what_is_remembered_of_a_history_changes_nothing() {
+    let corpus = walks(50, 20, testing::fresh_seed());
+    for times in [true, false] {
+        let params = json!({ "epochs": 1, "window": 700, "blocks": 2, "heads": 2, "times": times });
+        let model = open(train(&corpus, params).unwrap().artifact.finish().unwrap());
+        let mut random = SplitMix::new(testing::fresh_seed());
+        let mut items: Vec<u32> = (0..705).map(|_| random.below(20) as u32).collect();
+        let mut seconds: Vec<f64> = (0..705).map(|_| random.below(10_000_000) as f64).collect();
+        seconds.sort_by(f64::total_cmp);
+        let same = |items: &[u32], seconds: &[f64], at: f64, remember: usize| {
+            let query = Query { history: items, times: seconds, at, remember, ..Query::default() };
+            let (kept, anew) = (model.encode(&query).unwrap(), model.encode(&Query { remember: 0, ..query }).unwrap());
+            let apart = kept.iter().zip(&anew).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(apart < 1e-5, "{apart} apart after {} events at {at}", items.len());
+        };
+        for remember in [64 << 20, 1] {
+            // Short ones, one by one, several at once, the same again, later, a full window and beyond.
+            for len in [510, 511, 512, 513, 514, 520, 521, 600, 600, 698, 699, 700, 701, 705] {
+                for later in [0.0, 1.0, 1e7] {
+                    same(&items[..len], &seconds[..len], seconds[len - 1] + later, remember);
+                }
+            }
+        }
+        let most = 64 << 20;
+        items[300] = (items[300] + 1) % 20;
+        same(&items[..690], &seconds[..690], 2e7, most);
+        seconds[689] += 5.0;
+        same(&items[..690], &seconds[..690], 2e7, most);
+        same(&items[..688], &seconds[..688], 2e7, most);
+    }
+}

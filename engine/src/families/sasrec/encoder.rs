@@ -114,7 +114,7 @@ impl<W: Send + Sync> BlockWeights<W> {
         let heads = config.heads;
         let mut y = match rows {
             Rows::Last => dev.last_attention(&q, remembered, &self.key, &self.value, heads, batch),
-            Rows::All => {
+            Rows::All | Rows::Tail => {
                 let k = dev.linear(remembered, &self.key, Activation::Identity);
                 let v = dev.linear(remembered, &self.value, Activation::Identity);
                 dev.attention(&q, &k, &v, heads, batch, rows)

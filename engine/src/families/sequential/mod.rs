@@ -2,16 +2,18 @@
 //! training, and how the weights of a model are laid out. A family is its [`Architecture`].
 
 mod batch;
+mod memory;
 mod model;
 mod train;
 
 use std::ops::Range;
 
-use pgrec_kernels::{Operators, Rows, Segment, SegmentOptions, Sequences, Tensor};
+use pgrec_kernels::{Device, Operators, Rows, Segment, SegmentOptions, Sequences, Tensor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use batch::Batch;
+pub(crate) use memory::Kept;
 pub(crate) use model::Sequential;
 pub(crate) use train::{Own, fit};
 
@@ -95,6 +97,20 @@ pub(crate) trait Architecture:
         batch: &Sequences<'_>,
         rows: Rows,
     ) -> O::Matrix;
+    /// Whether keys and values of settled events can be kept: positions hold while the window is not full.
+    fn remembers(&self) -> bool {
+        false
+    }
+    /// The vector of one history of which the events before the `new` ones are in `kept`, to which the new ones are
+    /// added; of an architecture that remembers.
+    fn encode_new<D: Device>(
+        &self,
+        _encoder: &Self::Encoder<D::Weight>,
+        _kept: &mut Kept<'_, D>,
+        _new: &Sequences<'_>,
+    ) -> Result<D::Matrix> {
+        Err(Error::Parameter(format!("family \"{}\" keeps nothing of histories", Self::FAMILY)))
+    }
 }
 
 /// A weight that has to be there.

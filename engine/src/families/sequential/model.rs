@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use pgrec_kernels::cpu::Cpu;
+use pgrec_kernels::cpu::{Cpu, Matrix};
 use pgrec_kernels::{Device, Filter, Rows, Scored, Segment, Tensor};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
+use super::memory::Remembered;
 use super::{Architecture, Batch, ITEMS, SCORED, SEGMENT};
 use crate::families::Model;
 use crate::{Artifact, Catalogue, Control, Error, Query, Result};
@@ -37,13 +38,22 @@ pub(crate) struct Sequential<A: Architecture> {
     scored: Tensor,
     device: Cpu,
     segment: OnceLock<Segment>,
+    remembered: Mutex<Remembered<Matrix>>,
 }
 
 impl<A: Architecture> Sequential<A> {
     pub(crate) fn open(artifact: Arc<Artifact>) -> Result<Self> {
         let (architecture, encoder) = super::open(&artifact)?;
         let scored = artifact.tensor(if artifact.has(SCORED) { SCORED } else { ITEMS })?;
-        Ok(Self { architecture, encoder, scored, artifact, device: Cpu::new(), segment: OnceLock::new() })
+        Ok(Self {
+            architecture,
+            encoder,
+            scored,
+            artifact,
+            device: Cpu::new(),
+            segment: OnceLock::new(),
+            remembered: Mutex::new(Remembered::new()),
+        })
     }
 
     fn items(&self) -> usize {
@@ -55,6 +65,19 @@ impl<A: Architecture> Sequential<A> {
         let batch = Batch::new(&self.architecture, self.items(), queries)?;
         let encoded = self.architecture.encode(&self.encoder, &self.device, &batch.sequences(), Rows::Last);
         Ok(self.device.download(&encoded))
+    }
+
+    /// The vector of a long history, of which all that was settled when it was asked about before is remembered.
+    fn remembered(&self, query: &Query<'_>) -> Result<Option<Vec<f32>>> {
+        if !Remembered::<Matrix>::suits(&self.architecture, query) {
+            return Ok(None);
+        }
+        self.known(query.history)?;
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let vector = remembered.compute(&self.architecture, &self.device, query, |kept, new| {
+            self.architecture.encode_new(&self.encoder, kept, new)
+        })?;
+        Ok(Some(self.device.download(&vector)))
     }
 
     fn dot(&self, vector: &[f32], item: u32) -> f32 {
@@ -101,7 +124,11 @@ impl<A: Architecture> Sequential<A> {
         for &i in &asked {
             self.known(queries[i].filter.candidates.unwrap_or(&[]))?;
         }
-        let vectors = self.vectors(asked.iter().map(|&i| queries[i]))?;
+        // Who asks for many users does not ask for the same ones again and again.
+        let vectors = match asked.as_slice() {
+            &[only] => self.encode(&queries[only])?,
+            _ => self.vectors(asked.iter().map(|&i| queries[i]))?,
+        };
         let dim = self.architecture.dim();
         let (mut exact, mut exact_vectors) = (Vec::new(), Vec::new());
         for (&i, vector) in asked.iter().zip(vectors.chunks_exact(dim)) {
@@ -225,7 +252,10 @@ impl<A: Architecture> Model for Sequential<A> {
     }
 
     fn encode(&self, query: &Query<'_>) -> Result<Vec<f32>> {
-        self.vectors(std::iter::once(*query))
+        match self.remembered(query)? {
+            Some(vector) => Ok(vector),
+            None => self.vectors(std::iter::once(*query)),
+        }
     }
 
     /// The score, and how much it falls when one of the latest events is left out of the history; the only

@@ -14,12 +14,12 @@ mod silu_attention;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-use super::attention::{AttentionKernel, Training};
+use super::attention::{Asked, AttentionKernel, Training};
 use super::gemm::LinearKernel;
 use super::matrix::Scratch;
 use super::noise::{check_noise, growth};
 use super::{Cpu, Matrix, check_offsets, head_dim, pair_bias, vector};
-use crate::{Activation, Backward, LayerNorm, Linear, Noise, PairBias, Sequences, TIME_BUCKETS, TableGradient};
+use crate::{Activation, Backward, LayerNorm, Linear, Noise, Sequences, SiluAttention, TIME_BUCKETS, TableGradient};
 use activation::{ActivateBackwardKernel, ActivateKernel};
 use attention::AttentionBackwardKernel;
 use dropout::DropOutKernel;
@@ -180,7 +180,7 @@ impl Backward for Cpu {
                 heads,
                 dim,
                 offsets: batch.offsets,
-                last: false,
+                asked: Asked::All,
                 training: Some(Training { noise, lse: lse.as_mut_slice() }),
                 out,
             })
@@ -232,9 +232,7 @@ impl Backward for Cpu {
         q: &Matrix,
         k: &Matrix,
         v: &Matrix,
-        heads: usize,
-        bias: &PairBias,
-        divisor: f32,
+        attention: &SiluAttention,
         batch: &Sequences<'_>,
         dout: &Matrix,
         (dpositions, dtimes): (&mut Matrix, Option<&mut Matrix>),
@@ -243,6 +241,7 @@ impl Backward for Cpu {
         check_shape(k, q, "keys");
         check_shape(dout, v, "a derivative by attention");
         assert_eq!(v.rows(), q.rows(), "keys and values differ in number");
+        let &SiluAttention { heads, ref bias, divisor } = attention;
         let [dim, value_dim] = [q, v].map(|x| head_dim(x, heads));
         let bias = pair_bias(bias, batch);
         assert_eq!(dtimes.is_some(), bias.times.is_some(), "a derivative by biases that are there");

@@ -97,7 +97,7 @@ impl Differentiate for Pointwise<'_> {
         // have a row of a block.
         unsafe {
             if let Some(times) = &self.bias.times {
-                times.fill::<S>(i, key, key + known, self.row);
+                times.fill::<S>(times.until[i], key..key + known, self.row);
             }
             let (zero, factor) = (S::splat(0.0), S::splat(self.factor));
             for_vectors!(S, known, j, count => {
@@ -129,7 +129,7 @@ mod tests {
     use crate::cpu::Matrix;
     use crate::cpu::reference::{self, Random, relative_error};
     use crate::cpu::tests::{cpus, histories_in_time, offsets, tensor};
-    use crate::{Backward, Operators, PairBias, Rows, Sequences, TIME_BUCKETS};
+    use crate::{Backward, Operators, PairBias, Rows, Sequences, SiluAttention, TIME_BUCKETS};
 
     #[test]
     fn pointwise_attention_passes_derivatives_back_at_every_length_and_head_width() {
@@ -167,14 +167,15 @@ mod tests {
                 positions: tensor(positions.clone(), &[2 * most - 1]),
                 times: timed.then(|| tensor(buckets.clone(), &[TIME_BUCKETS])),
             };
+            let attention = SiluAttention { heads, bias, divisor: 7.0 };
             for cpu in cpus() {
                 let case = format!("{:?} lengths {lengths:?} {heads} heads of {dim} and {value_dim}", cpu.isa());
-                let out = cpu.silu_attention(&q, &k, &v, heads, &bias, 7.0, &batch, Rows::All);
+                let out = cpu.silu_attention(&q, &k, &v, &attention, &batch, Rows::All);
                 assert!(relative_error(out.as_slice(), &wanted) < 1e-5, "{case}");
                 let mut dpositions = Accumulator::new(&mut random, 1, 2 * most - 1);
                 let mut dtimes = Accumulator::new(&mut random, 1, TIME_BUCKETS);
                 let into = (&mut dpositions.matrix, timed.then_some(&mut dtimes.matrix));
-                let [dq, dk, dv] = cpu.silu_attention_backward(&q, &k, &v, heads, &bias, 7.0, &batch, &dout, into);
+                let [dq, dk, dv] = cpu.silu_attention_backward(&q, &k, &v, &attention, &batch, &dout, into);
                 let added = [dpositions.added(), dtimes.added()];
                 let found = [dq.as_slice(), dk.as_slice(), dv.as_slice(), &added[0], &added[1]];
                 differences.check(&found[..inputs.len()], &case);
