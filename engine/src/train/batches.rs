@@ -46,10 +46,33 @@ impl<'a> Histories<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sample {
     user: u32,
-    /// First input.
+    /// The first event of the stretch.
     start: u32,
-    /// Inputs; there is one more event after the last.
+    /// Events of the stretch; there is one more after the last.
+    span: u32,
+    /// How many of them are inputs, all or some drawn at random.
     len: u32,
+}
+
+/// How histories are cut.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cut {
+    /// Most events of a stretch.
+    pub(super) window: usize,
+    pub(super) windows: Windows,
+    /// Stochastic Length's α.
+    pub(super) stochastic_length: Option<f64>,
+}
+
+impl Cut {
+    /// How many events of a stretch of so many are inputs (Stochastic Length, Zhai et al. 2024, section 3.3): where it is
+    /// longer than N^(α/2), of a window of N, all with probability N^α/span², else N^(α/2).
+    fn inputs(&self, span: usize, random: &mut SplitMix) -> usize {
+        let Some(alpha) = self.stochastic_length else { return span };
+        let most = (self.window as f64).powf(alpha / 2.0);
+        let part = (most / span as f64).powi(2);
+        if part >= 1.0 || f64::from(random.uniform()) < part { span } else { (most as usize).max(1) }
+    }
 }
 
 /// What [`samples`] takes at most, in bytes.
@@ -62,13 +85,13 @@ pub(super) fn bytes(corpus: &Corpus, window: usize) -> usize {
 ///
 /// With [`Windows::All`] each history is cut into windows at a place drawn anew, so that every event is an answer
 /// once an epoch.
-pub(super) fn samples(
-    histories: &Histories<'_>,
-    window: usize,
-    windows: Windows,
-    random: &mut SplitMix,
-) -> Vec<Sample> {
+pub(super) fn samples(histories: &Histories<'_>, cut: &Cut, random: &mut SplitMix) -> Vec<Sample> {
+    let &Cut { window, windows, .. } = cut;
     let mut samples = Vec::new();
+    let mut push = |user, range: Range<usize>, random: &mut SplitMix| {
+        let (start, span) = (range.start as u32, range.len() as u32);
+        samples.push(Sample { user, start, span, len: cut.inputs(range.len(), random) as u32 });
+    };
     for user in 0..histories.corpus.users() {
         // An input needs an answer after it.
         let inputs = histories.of(user).len().saturating_sub(1);
@@ -77,18 +100,36 @@ pub(super) fn samples(
         if windows == Windows::All && inputs > window {
             // The last, shorter cut is at the end of the history or at its beginning, or in both places.
             let first = inputs - random.below(window);
-            samples.push(Sample { user, start: first as u32, len: (inputs - first) as u32 });
+            push(user, first..inputs, random);
             end = first;
         }
         while end > 0 {
             let start = end.saturating_sub(window);
-            samples.push(Sample { user, start: start as u32, len: (end - start) as u32 });
+            push(user, start..end, random);
             end = if windows == Windows::All { start } else { 0 };
         }
     }
     samples.retain(|sample| sample.len > 0);
     random.shuffle(&mut samples);
     samples
+}
+
+impl Sample {
+    /// The inputs among the events of the stretch, in their order; each choice is as likely (Knuth's algorithm S).
+    fn inputs(&self, key: u64) -> Vec<usize> {
+        let (span, len) = (self.span as usize, self.len as usize);
+        if len == span {
+            return (0..span).collect();
+        }
+        let mut random = SplitMix::new(key);
+        let mut wanted = len;
+        let mut chosen = |event: &usize| {
+            let is_chosen = random.below(span - event) < wanted;
+            wanted -= usize::from(is_chosen);
+            is_chosen
+        };
+        (0..span).filter(|event| chosen(event)).collect()
+    }
 }
 
 /// A slice of a step: what one worker computes at a time.
@@ -99,7 +140,7 @@ pub(super) struct Slice {
     offsets: Vec<usize>,
     times: Vec<f64>,
     until: Vec<f64>,
-    /// The event after each input.
+    /// The event that came after each input.
     pub(super) answers: Vec<u32>,
     /// One a history, for dropout.
     pub(super) keys: Vec<u64>,
@@ -130,20 +171,23 @@ impl Slice {
         self.until.clear();
         self.offsets.push(0);
         for sample in samples {
-            let (start, len) = (sample.start as usize, sample.len as usize);
-            let events = &histories.of(sample.user as usize)[start..start + len + 1];
-            self.items.extend_from_slice(&events[..len]);
-            self.answers.extend_from_slice(&events[1..]);
-            self.positions.extend(position(len));
+            let place = u64::from(sample.user) << 32 | u64::from(sample.start);
+            let key = SplitMix::new(key ^ SplitMix::new(place).next()).next();
+            let stretch = sample.start as usize..(sample.start + sample.span) as usize + 1;
+            let events = &histories.of(sample.user as usize)[stretch.clone()];
+            let inputs = sample.inputs(key);
+            self.items.extend(inputs.iter().map(|&input| events[input]));
+            self.answers.extend(inputs.iter().map(|&input| events[input + 1]));
+            self.positions.extend(position(inputs.len()));
             self.offsets.push(self.items.len());
             // The question after an input was asked when its answer happened.
             if timed {
-                let times = histories.times(sample.user as usize).get(start..start + len + 1).unwrap_or(&[]);
-                self.times.extend(ascending(times).take(len));
-                self.until.extend(ascending(times).skip(1));
+                let times = histories.times(sample.user as usize).get(stretch).unwrap_or(&[]);
+                let times: Vec<f64> = ascending(times).collect();
+                self.times.extend(inputs.iter().map(|&input| times[input]));
+                self.until.extend(inputs.iter().map(|&input| times[input + 1]));
             }
-            let place = u64::from(sample.user) << 32 | u64::from(sample.start);
-            self.keys.push(SplitMix::new(key ^ SplitMix::new(place).next()).next());
+            self.keys.push(key);
         }
     }
 }
@@ -180,7 +224,8 @@ mod tests {
 
     fn answers(corpus: &Corpus, held_out: HeldOut, windows: Windows, seed: u64) -> Vec<u32> {
         let histories = Histories { corpus, held_out };
-        let mut all = samples(&histories, 4, windows, &mut SplitMix::new(seed));
+        let cut = Cut { window: 4, windows, stochastic_length: None };
+        let mut all = samples(&histories, &cut, &mut SplitMix::new(seed));
         let mut found = Vec::new();
         let (mut slice, mut inputs) = (Slice::default(), 0);
         inputs += events(&all);
@@ -223,5 +268,38 @@ mod tests {
         let held = answers(&corpus, HeldOut::Every(3), Windows::All, 1);
         assert!(!held.contains(&id(122)) && !held.contains(&corpus.history(0)[2]));
         assert_eq!(held.len(), 1 + 21);
+    }
+
+    #[test]
+    fn of_long_histories_some_are_learnt_whole_and_others_in_part() {
+        let long: Vec<i64> = (0..401).collect();
+        let histories: Vec<&[i64]> = vec![&long; 500];
+        let mut corpus = testing::corpus(&histories);
+        let short: Vec<&[i64]> = vec![&long[..20]; 100];
+        let cut = Cut { window: 400, windows: Windows::All, stochastic_length: Some(1.6) };
+        // 400^.8 is 120.7.
+        let drawn = |corpus: &Corpus| {
+            let histories = Histories { corpus, held_out: HeldOut::Nobody };
+            let samples = samples(&histories, &cut, &mut SplitMix::new(testing::fresh_seed()));
+            let mut slice = Slice::default();
+            slice.pack(&samples, &histories, &|len| 0..len as u32, false, testing::fresh_seed());
+            let batch = slice.sequences();
+            // An item is its place here.
+            assert!(batch.items.iter().zip(&slice.answers).all(|(input, answer)| answer - input == 1));
+            for bounds in batch.offsets.windows(2) {
+                assert!(batch.items[bounds[0]..bounds[1]].is_sorted_by(|a, b| a < b));
+            }
+            let lengths: Vec<usize> = batch.offsets.windows(2).map(|bounds| bounds[1] - bounds[0]).collect();
+            let counts = (0..400).map(|item| batch.items.iter().filter(|&&input| input == item).count()).collect();
+            (lengths, counts)
+        };
+        let (lengths, counts): (Vec<usize>, Vec<usize>) = drawn(&corpus);
+        assert!(lengths.iter().all(|&len| len == 400 || len == 120));
+        // One in eleven is whole: 45 of 500, and each event is in some 45 + .3·455.
+        let whole = lengths.iter().filter(|&&len| len == 400).count();
+        assert!((20..80).contains(&whole), "{whole} of 500 are whole");
+        assert!(counts.iter().all(|count| (100..280).contains(count)), "{counts:?}");
+        corpus = testing::corpus(&short);
+        assert!(drawn(&corpus).0.iter().all(|&len| len == 19));
     }
 }

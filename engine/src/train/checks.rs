@@ -6,7 +6,7 @@ use pgrec_kernels::Losses;
 use pgrec_kernels::cpu::Cpu;
 
 use super::SequenceModel;
-use super::batches::{self, HeldOut, Histories, Sample, Slice};
+use super::batches::{self, Cut, HeldOut, Histories, Sample, Slice};
 use super::double::{Double, Matrix64, dot, unit};
 use super::objective::{Drawn, Objective};
 use super::optimizer::Gradient;
@@ -41,7 +41,8 @@ impl<'a, M: SequenceModel> Check<'a, M> {
     ) -> Result<Self> {
         let objective = Objective::new(options, corpus, model.normalized())?;
         let histories = Histories { corpus, held_out: HeldOut::Nobody };
-        let mut samples = batches::samples(&histories, model.window(), Windows::Latest, &mut SplitMix::new(0));
+        let cut = Cut { window: model.window(), windows: Windows::Latest, stochastic_length: None };
+        let mut samples = batches::samples(&histories, &cut, &mut SplitMix::new(0));
         let slices = batches::slices(&mut samples, slice_events);
         Ok(Self { model, options, objective, histories, samples, slices, step_key })
     }

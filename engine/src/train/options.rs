@@ -50,6 +50,10 @@ pub struct Options {
     pub batch: Option<usize>,
     /// Which parts of histories longer than the window are learnt from.
     pub windows: Windows,
+    /// Stochastic Length's α, above 1 and up to 2 (Zhai et al. 2024): of a stretch longer than N^(α/2), where the window
+    /// is N, only so many events, drawn anew every epoch, are learnt from and looked back at, but with probability
+    /// N^α/length² all. What follows an event stays what is learnt of it. Absent: always all.
+    pub stochastic_length: Option<f64>,
     /// Share of the numbers between layers that falls away; absent: 0.5 where histories have fewer than 20 events
     /// on average, else 0.2.
     pub dropout: Option<f64>,
@@ -151,6 +155,7 @@ impl Default for Options {
             patience: 10,
             batch: None,
             windows: Windows::All,
+            stochastic_length: None,
             dropout: None,
             attention_dropout: None,
             anneal_dropout: None,
@@ -210,6 +215,9 @@ impl Options {
         }
         if !self.temperature.is_none_or(|t| t > 0.0 && t.is_finite()) {
             return wrong("temperature is a number above 0");
+        }
+        if !self.stochastic_length.is_none_or(|alpha| alpha > 1.0 && alpha <= 2.0) {
+            return wrong("stochastic_length is a number above 1, up to 2");
         }
         if !(0.0..=1.0).contains(&self.calibration) {
             return wrong("calibration is a number from 0 to 1");

@@ -7,7 +7,7 @@ use pgrec_kernels::{Losses, Tensor};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::batches::{self, Histories};
+use super::batches::{self, Cut, Histories};
 use super::objective::Objective;
 use super::optimizer::Optimizer;
 use super::options::Options;
@@ -150,7 +150,9 @@ impl<'a, M: SequenceModel> Run<'a, M> {
 
     /// One pass over the histories; the mean loss of its steps.
     fn epoch(&mut self, epoch: u32) -> Result<f64> {
-        let mut samples = batches::samples(self.histories, self.model.window(), self.options.windows, &mut self.random);
+        let &Options { windows, stochastic_length, .. } = self.options;
+        let cut = Cut { window: self.model.window(), windows, stochastic_length };
+        let mut samples = batches::samples(self.histories, &cut, &mut self.random);
         if samples.is_empty() {
             return Err(Error::Data("no history has the two interactions that one learns a next item from".into()));
         }
