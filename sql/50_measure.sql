@@ -7,7 +7,7 @@ RETURNS TABLE (model text, family text, grp text, metric text, k integer, value 
                low double precision, high double precision, users bigint)
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 16 AS 'MODULE_PATHNAME', 'rec_evaluate_wrapper';
 COMMENT ON FUNCTION rec_evaluate(text, text, integer[], text, boolean, jsonb, text) IS
-'Measures a model, or a family that is fitted for it on the spot (with params): leave-one-out, full ranking. protocol: test (the last event of every user is the target) or validation (the one before it). exclude_seen: without items the user has touched. by: activity or popularity splits the users into groups. low and high: 95 % confidence interval. A model that has seen the targets is an error.';
+'Measures a model, or a family that is fitted for it on the spot (with params): leave-one-out, full ranking. protocol: test (the last event of every user is the target) or validation (the one before it). exclude_seen: without items the user has touched. by: activity or popularity splits the users into groups. low and high: 95 % confidence interval. A ranking model is measured by how well it tells what came of the targets: auc and normalized_entropy of its tasks, k is NULL. A model that has seen the targets is an error.';
 
 CREATE FUNCTION rec_audit(recommender text DEFAULT NULL)
 RETURNS TABLE (measure text, value double precision, meaning text)

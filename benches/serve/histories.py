@@ -51,7 +51,7 @@ def growing(connection, items):
     for question in range(QUESTIONS):
         append((SOMEBODY, [items[question]]))
         answers = {}
-        for name, memory in (("anew", "0"), ("kept", "16MB")) if question % 2 else (("kept", "16MB"), ("anew", "0")):
+        for name, memory in (("anew", "0"), ("kept", "32MB")) if question % 2 else (("kept", "32MB"), ("anew", "0")):
             connection.execute(f"SET rec.history_memory = '{memory}'")
             times[name] += latency.timed(lambda user: answers.update({name: ask(user)}), [SOMEBODY])
         apart = max(apart, *(abs(a[2] - b[2]) for a, b in zip(answers["kept"], answers["anew"])))

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod query;
 mod random;
 pub mod serve;
+pub mod task;
 #[cfg(test)]
 mod testing;
 pub mod train;
@@ -31,3 +32,4 @@ pub use error::{Error, Result};
 pub use families::{Family, Model};
 pub use pgrec_kernels::Scored;
 pub use query::Query;
+pub use task::Task;

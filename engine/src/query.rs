@@ -9,6 +9,9 @@ pub struct Query<'a> {
     pub history: &'a [u32],
     /// Unix time in seconds of each event, same length as `history`, or empty where the source has no time.
     pub times: &'a [f64],
+    /// What came of each event, where the model looks at that ([`crate::Model::tasks`]): bit t is set where the answer
+    /// to task t is yes. Same length as `history`, or empty.
+    pub outcomes: &'a [u32],
     /// Unix time at which the question is asked.
     pub at: f64,
     /// How many items are wanted.
@@ -36,6 +39,7 @@ impl Default for Query<'_> {
         Self {
             history: &[],
             times: &[],
+            outcomes: &[],
             at: 0.0,
             k: 0,
             filter: Filter::default(),

@@ -1,15 +1,16 @@
 //! Everything of a recommender, streamed from the executor into the engine's corpus.
 
-use pgrec_engine::Corpus;
 use pgrec_engine::catalogue::IdKind;
 use pgrec_engine::corpus::{CorpusBuilder, ItemKey};
 use pgrec_engine::families::Needs;
+use pgrec_engine::{Corpus, Task};
 use serde_json::{Value, json};
 
 use crate::catalog::IdType;
 use crate::catalog::recommender::{Recommender, quoted};
 use crate::error::Result;
 use crate::history::{self, item_expression};
+use crate::outcomes;
 use crate::pg::snapshot;
 use crate::pg::spi::{self, Arg, Mode, Row};
 use crate::storage::spill;
@@ -36,6 +37,7 @@ pub struct Read {
 pub fn read(
     recommender: &Recommender,
     needs: Needs,
+    tasks: &[Task],
     memory: usize,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Read> {
@@ -46,7 +48,7 @@ pub fn read(
     };
     snapshot::under_one(|| {
         let mut builder = CorpusBuilder::bounded(kind, memory, spill::files());
-        let fingerprint = read_events(recommender, needs, &mut builder, progress)?;
+        let fingerprint = read_events(recommender, needs, tasks, &mut builder, progress)?;
         read_items(recommender, needs, &mut builder)?;
         Ok(Read { corpus: builder.finish()?, fingerprint })
     })
@@ -63,6 +65,7 @@ pub fn how_far(read: u64, expected: u64) -> String {
 fn read_events(
     recommender: &Recommender,
     needs: Needs,
+    tasks: &[Task],
     builder: &mut CorpusBuilder,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Value> {
@@ -74,8 +77,8 @@ fn read_events(
         other => (None, other.as_deref()),
     };
     let expected = estimate(recommender)?;
-    let mut histories = Histories::new(recommender, needs.times && time.is_some(), builder);
-    spi::each(Mode::Read, &events_statement(recommender, time)?, &[], |row| {
+    let mut histories = Histories::new(recommender, needs.times && time.is_some(), !tasks.is_empty(), builder);
+    spi::each(Mode::Read, &events_statement(recommender, time, tasks)?, &[], |row| {
         histories.add(row)?;
         if histories.events.is_multiple_of(REPORT) {
             progress(histories.events, expected);
@@ -91,11 +94,11 @@ fn read_events(
     Ok(json!({ "interactions": events, "users": users, "max_time": latest }))
 }
 
-/// Columns: who, or whether a user begins (text); the item; the time.
+/// Columns: who, or whether a user begins (text); the item; the time; and, where there are tasks, what came of it.
 ///
 /// The order of the users is no matter: descending, a backward scan of the covering index gives it without a sort
 /// (5 million rows: 1.0 s; users ascending 2.1 s; without the index 2.6 s).
-fn events_statement(recommender: &Recommender, time: Option<&str>) -> Result<String> {
+fn events_statement(recommender: &Recommender, time: Option<&str>, tasks: &[Task]) -> Result<String> {
     let interactions = &recommender.interactions;
     let (user, column) = (quoted(&interactions.user), quoted(&interactions.item));
     let keys: Vec<String> = interactions.order.iter().map(|c| format!("{} NULLS FIRST", quoted(c))).collect();
@@ -107,8 +110,12 @@ fn events_statement(recommender: &Recommender, time: Option<&str>) -> Result<Str
         // For the others to ask it would double the time of the scan.
         IdType::Text => format!("{user} IS DISTINCT FROM lag({user}) OVER (ORDER BY {order})"),
     };
+    let outcome = match tasks {
+        [] => String::new(),
+        tasks => format!(", {}", outcomes::expression(recommender, tasks)?),
+    };
     Ok(format!(
-        "SELECT {who}, {item}, {time} FROM {relation} WHERE {user} IS NOT NULL AND {column} IS NOT NULL ORDER BY {order}",
+        "SELECT {who}, {item}, {time}{outcome} FROM {relation} WHERE {user} IS NOT NULL AND {column} IS NOT NULL ORDER BY {order}",
         item = item_expression(&interactions.item, recommender.item_type),
         time = time.map_or_else(|| "NULL::float8".to_owned(), history::seconds),
         relation = recommender.interactions_name()?,
@@ -147,19 +154,22 @@ struct Histories<'a> {
     present: Option<u128>,
     /// Whether every event so far had a time.
     timed: bool,
+    /// Whether what came of the events is read.
+    outcomes: bool,
     users: u64,
     events: u64,
     latest: Option<f64>,
 }
 
 impl<'a> Histories<'a> {
-    fn new(recommender: &Recommender, timed: bool, builder: &'a mut CorpusBuilder) -> Self {
+    fn new(recommender: &Recommender, timed: bool, outcomes: bool, builder: &'a mut CorpusBuilder) -> Self {
         Self {
             builder,
             user_type: recommender.user_type,
             item_type: recommender.item_type,
             present: None,
             timed,
+            outcomes,
             users: 0,
             events: 0,
             latest: None,
@@ -182,6 +192,9 @@ impl<'a> Histories<'a> {
             self.timed = false;
         }
         self.builder.event(key(row, 1, self.item_type)?, time.filter(|_| self.timed))?;
+        if self.outcomes {
+            self.builder.outcome(row.need::<i32>(3)? as u32)?;
+        }
         self.events += 1;
         Ok(())
     }

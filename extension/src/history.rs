@@ -1,11 +1,12 @@
 //! A user's history, read from the interactions relation as the caller: grants and row-level security hold.
 
-use pgrec_engine::{Catalogue, ItemId};
+use pgrec_engine::{Catalogue, ItemId, Task};
 
 use crate::catalog::IdType;
 use crate::catalog::recommender::{Recommender, quoted};
 use crate::error::{Result, SqlError};
 use crate::ids::Id;
+use crate::outcomes;
 use crate::pg::spi::{self, Arg, Mode, Row};
 
 /// What was read of one user.
@@ -15,6 +16,8 @@ pub struct History {
     pub items: Vec<u32>,
     /// Unix times of these in seconds, where they were asked for.
     pub times: Vec<f64>,
+    /// What came of these, where it was asked for: bit t is set where the answer to task t is yes.
+    pub outcomes: Vec<u32>,
     /// Events on items the model does not know.
     pub unknown: usize,
 }
@@ -27,12 +30,15 @@ impl History {
         }
     }
 
-    /// The event of a row: its item in a column and, where it is wanted, its time in the next. An event without a time
-    /// happened before all that have one.
-    fn push_row(&mut self, wanted: Wanted, row: &Row, column: usize, kind: IdType, catalogue: &Catalogue) {
+    /// The event of a row: its item in a column and, where they are wanted, its time and what came of it in the next
+    /// two. An event without a time happened before all that have one.
+    fn push_row(&mut self, wanted: Wanted<'_>, row: &Row, column: usize, kind: IdType, catalogue: &Catalogue) {
         let item = known(row, column, kind, catalogue);
         if wanted.times && item.is_some() {
             self.times.push(row.get(column + 1).unwrap_or(f64::NEG_INFINITY));
+        }
+        if !wanted.tasks.is_empty() && item.is_some() {
+            self.outcomes.push(row.get::<i32>(column + 2).unwrap_or(0) as u32);
         }
         self.push(item);
     }
@@ -41,6 +47,7 @@ impl History {
     fn reverse(&mut self) {
         self.items.reverse();
         self.times.reverse();
+        self.outcomes.reverse();
     }
 
     /// The items touched, ascending, without repeats.
@@ -77,14 +84,30 @@ pub fn seconds(column: &str) -> String {
 
 /// What is read of histories.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
+pub struct Wanted<'a> {
     /// So many of the latest events.
     pub events: usize,
     /// Whether with their times.
     pub times: bool,
+    /// What is asked of each.
+    pub tasks: &'a [Task],
 }
 
-impl Wanted {
+impl Wanted<'_> {
+    /// Whether only the items.
+    fn only_items(self) -> bool {
+        !self.times && self.tasks.is_empty()
+    }
+
+    /// Columns beside the item: the time, and what came of the event.
+    fn columns(self, recommender: &Recommender) -> Result<String> {
+        Ok(format!(
+            "{} AS time, {} AS outcome",
+            self.time(recommender)?,
+            outcomes::expression(recommender, self.tasks)?
+        ))
+    }
+
     /// The time of an event, or NULL.
     fn time(self, recommender: &Recommender) -> Result<String> {
         match (&recommender.interactions.time, self.times) {
@@ -97,11 +120,11 @@ impl Wanted {
 }
 
 /// The latest events of one user, whose items are translated by the model's catalogue.
-pub fn read(recommender: &Recommender, user: &Id, wanted: Wanted, catalogue: &Catalogue) -> Result<History> {
-    let integers = recommender.item_type.is_integer() && !wanted.times;
-    let time = if integers { String::new() } else { format!(", {}", wanted.time(recommender)?) };
+pub fn read(recommender: &Recommender, user: &Id, wanted: Wanted<'_>, catalogue: &Catalogue) -> Result<History> {
+    let integers = recommender.item_type.is_integer() && wanted.only_items();
+    let more = if integers { String::new() } else { format!(", {}", wanted.columns(recommender)?) };
     let sql = format!(
-        "SELECT {}{time} FROM {} WHERE {} = {} ORDER BY {} LIMIT {}",
+        "SELECT {}{more} FROM {} WHERE {} = {} ORDER BY {} LIMIT {}",
         item_expression(&recommender.interactions.item, recommender.item_type),
         recommender.interactions_name()?,
         quoted(&recommender.interactions.user),
@@ -128,15 +151,15 @@ pub fn read(recommender: &Recommender, user: &Id, wanted: Wanted, catalogue: &Ca
 pub fn read_many(
     recommender: &Recommender,
     users: &[Id],
-    wanted: Wanted,
+    wanted: Wanted<'_>,
     catalogue: &Catalogue,
 ) -> Result<Vec<History>> {
     let Some(first) = users.first() else { return Ok(Vec::new()) };
     let sql = format!(
-        "SELECT u.ordinal, h.item, h.time FROM unnest($1) WITH ORDINALITY u(id, ordinal) CROSS JOIN LATERAL (\
-             SELECT {} AS item, {} AS time FROM {} WHERE {} = {} ORDER BY {} LIMIT {}) h",
+        "SELECT u.ordinal, h.item, h.time, h.outcome FROM unnest($1) WITH ORDINALITY u(id, ordinal) CROSS JOIN LATERAL (\
+             SELECT {} AS item, {} FROM {} WHERE {} = {} ORDER BY {} LIMIT {}) h",
         item_expression(&recommender.interactions.item, recommender.item_type),
-        wanted.time(recommender)?,
+        wanted.columns(recommender)?,
         recommender.interactions_name()?,
         quoted(&recommender.interactions.user),
         user_parameter(recommender, first, "u.id"),

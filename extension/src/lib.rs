@@ -9,6 +9,7 @@ mod corpus;
 mod error;
 mod history;
 mod ids;
+mod outcomes;
 mod pg;
 mod serve;
 mod settings;

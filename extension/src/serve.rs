@@ -82,10 +82,10 @@ impl Session {
 
     /// What is read of a history: all events within the limit when they are also left out of the answer, else only
     /// those that can change it.
-    fn wanted(&self) -> Wanted {
+    fn wanted(&self) -> Wanted<'_> {
         let limit = settings::history_limit();
         let events = if self.exclude_seen { limit } else { limit.min(self.open.model.window()) };
-        Wanted { events, times: self.open.model.timed() }
+        Wanted { events, times: self.open.model.timed(), tasks: self.open.model.tasks() }
     }
 
     /// The stored history of a user with the session's items appended.
@@ -100,6 +100,10 @@ impl Session {
         if self.open.model.timed() {
             // What was touched just now was touched when the question is asked.
             history.times.extend(added.iter().map(|_| self.at));
+        }
+        if !self.open.model.tasks().is_empty() {
+            // Nothing came of it yet.
+            history.outcomes.extend(added.iter().map(|_| 0));
         }
         history.items.extend(added);
         Ok(history)
@@ -120,6 +124,7 @@ impl Session {
         Query {
             history: &history.items,
             times: &history.times,
+            outcomes: &history.outcomes,
             at: self.at,
             k,
             filter: Filter { exclude, candidates: self.candidates.as_deref() },

@@ -21,7 +21,7 @@ pub use device::{
 };
 pub use error::KernelError;
 pub use gradient::{PartialSum, TableGradient};
-pub use loss::{Losses, Negatives};
+pub use loss::{Losses, Negatives, UNASKED};
 pub use optimizer::{AdaGrad, AdamW, Optimizers};
 pub use segment::{
     Format, Found, Metric, Query, Scalar, Segment, SegmentBuilder, SegmentOptions, Walk, near_together, normalise,

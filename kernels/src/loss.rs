@@ -22,6 +22,9 @@ pub enum Negatives<'a> {
     },
 }
 
+/// The answers of a row that is not asked anything ([`Losses::yes_or_no`]).
+pub const UNASKED: u32 = u32::MAX;
+
 /// Losses of rows of `hidden` (`[rows, dim]`) against a table of items (`[items, dim]`). Each gives the *sum* over
 /// the rows of the loss (natural logarithms) times `weight`, and the derivative by `hidden`; the derivative by the
 /// table is added to `ditems`. Indices must be in range.
@@ -73,6 +76,10 @@ pub trait Losses: Backward {
         weight: f32,
         ditems: &mut TableGradient,
     ) -> (f64, Self::Matrix);
+
+    /// Binary cross-entropy of as many questions as `logits` has columns: bit c of a row's answers is set where that to
+    /// question c is yes. Rows whose answers are [`UNASKED`] count nothing.
+    fn yes_or_no(&self, logits: &Self::Matrix, answers: &[u32], weight: f32) -> (f64, Self::Matrix);
 
     /// Rows of `cols` numbers divided by their lengths, or by 1e-6 where they are shorter. `rows` and `out` are of
     /// one length: a table, or a thread's part of it.

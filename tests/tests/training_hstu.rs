@@ -131,7 +131,7 @@ fn what_is_kept_of_a_long_history_changes_no_answer() {
              DO $$ DECLARE c record; memory text; BEGIN
                  FOR c IN SELECT * FROM change ORDER BY n LOOP
                      EXECUTE c.what;
-                     FOREACH memory IN ARRAY ARRAY['16MB', '0'] LOOP
+                     FOREACH memory IN ARRAY ARRAY['32MB', '0'] LOOP
                          PERFORM set_config('rec.history_memory', memory, false);
                          INSERT INTO answer SELECT c.n, memory, r.*
                          FROM rec_next(7, 40, exclude_seen => false, at => '2026-08-01') r;

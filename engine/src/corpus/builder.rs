@@ -9,7 +9,7 @@ use super::{Corpus, Histories, tokens};
 use crate::catalogue::IdKind;
 use crate::{Error, Result};
 
-/// Builds a [`Corpus`] from rows in one pass: 4 bytes an event (12 with times) and 8 a user, which go to files once
+/// Builds a [`Corpus`] from rows in one pass: 4 bytes an event (8 more with times, 4 with outcomes) and 8 a user, which go to files once
 /// they are too many for memory, beside one entry an item, which stays there.
 ///
 /// Events come user by user, oldest first: [`CorpusBuilder::user`] begins the next user. Items may be described
@@ -20,6 +20,7 @@ pub struct CorpusBuilder {
     offsets: Column<u64>,
     events: Column<u32>,
     times: Column<f64>,
+    outcomes: Column<u32>,
     untimed: bool,
     memory: Memory,
 }
@@ -56,6 +57,7 @@ impl CorpusBuilder {
             offsets: Column::default(),
             events: Column::default(),
             times: Column::default(),
+            outcomes: Column::default(),
             untimed: false,
             memory,
         }
@@ -79,6 +81,13 @@ impl CorpusBuilder {
         self.time(time.filter(|_| !self.untimed))?;
         self.events.push(item)?;
         self.grow(size_of::<u32>() + size_of::<f64>())
+    }
+
+    /// What came of the event that was given last: bit t is set where the answer to task t is yes. Given for every event
+    /// or for none.
+    pub fn outcome(&mut self, outcome: u32) -> Result<()> {
+        self.outcomes.push(outcome)?;
+        self.grow(size_of::<u32>())
     }
 
     fn time(&mut self, time: Option<f64>) -> Result<()> {
@@ -147,10 +156,17 @@ impl CorpusBuilder {
         if self.offsets.len() > 0 {
             self.offsets.push(self.events.len() as u64)?;
         }
+        if self.outcomes.len() > 0 && self.outcomes.len() != self.events.len() {
+            return Err(Error::Data("what came of some events is known, and not of others".into()));
+        }
         let (items, rank) = self.items.ranked();
         self.events.rename(&rank)?;
-        let histories =
-            Histories { offsets: self.offsets.finish()?, events: self.events.finish()?, times: self.times.finish()? };
+        let histories = Histories {
+            offsets: self.offsets.finish()?,
+            events: self.events.finish()?,
+            times: self.times.finish()?,
+            outcomes: self.outcomes.finish()?,
+        };
         Ok(Corpus::new(self.descriptions.finish(items, &rank), histories))
     }
 
@@ -171,13 +187,15 @@ impl CorpusBuilder {
                 megabytes(self.memory.bound),
             )));
         }
-        let histories = self.offsets.resident() + self.events.resident() + self.times.resident();
+        let events = self.events.resident() + self.times.resident() + self.outcomes.resident();
+        let histories = self.offsets.resident() + events;
         if histories > (self.memory.bound - items) / 2
             && let Some(mut create) = self.memory.spills.take()
         {
             self.offsets.spill(create()?)?;
             self.events.spill(create()?)?;
             self.times.spill(create()?)?;
+            self.outcomes.spill(create()?)?;
         }
         Ok(())
     }

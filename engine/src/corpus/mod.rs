@@ -39,6 +39,8 @@ struct Histories {
     events: Stored<u32>,
     /// As long as `events`, or empty.
     times: Stored<f64>,
+    /// As long as `events`, or empty.
+    outcomes: Stored<u32>,
 }
 
 impl Histories {
@@ -98,6 +100,17 @@ impl Corpus {
         self.histories.times.as_slice().get(self.range(user)).unwrap_or(&[])
     }
 
+    /// Whether it is known what came of the events.
+    pub fn has_outcomes(&self) -> bool {
+        !self.histories.outcomes.as_slice().is_empty()
+    }
+
+    /// What came of one user's events, or an empty slice where that is not known: bit t is set where the answer to task
+    /// t is yes.
+    pub fn history_outcomes(&self, user: usize) -> &[u32] {
+        self.histories.outcomes.as_slice().get(self.range(user)).unwrap_or(&[])
+    }
+
     /// Attribute tokens of the items as indices into a vocabulary, CSR: where each item's begin in
     /// [`Corpus::attributes`], and the end of the last (`items + 1` numbers); empty when nothing is known.
     pub fn attribute_offsets(&self) -> &[usize] {
@@ -130,8 +143,8 @@ impl Corpus {
     /// Bytes of histories in memory of the process; mapped ones count nothing, since the system takes their pages
     /// back when it needs them.
     pub fn resident(&self) -> usize {
-        let Histories { offsets, events, times } = &*self.histories;
-        offsets.resident() + events.resident() + times.resident()
+        let Histories { offsets, events, times, outcomes } = &*self.histories;
+        offsets.resident() + events.resident() + times.resident() + outcomes.resident()
     }
 
     /// Of so many users [`Corpus::sample`] takes the first.

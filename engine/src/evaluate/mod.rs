@@ -1,17 +1,22 @@
-//! How good a model's lists are: leave-one-out, ranked over the whole catalogue.
+//! How good a model is: leave-one-out. Lists are ranked over the whole catalogue; of ranking models it is measured how
+//! well they tell what came of the target.
 //!
 //! Test: each user's last event is the target and everything before it the history. Validation: the second-last
 //! is the target, the history what comes before that. Items of the history are not recommended again (unless
 //! asked for), but the target always may be. Nothing is sampled.
 
+use rayon::prelude::*;
+
 use crate::serve::{self, Source};
 use crate::{Control, Corpus, Error, Model, Query, Result};
 
 mod groups;
+mod outcomes;
 mod split;
 mod tally;
 
 use groups::Groups;
+use outcomes::Judged;
 use split::{Cases, Space};
 use tally::Tally;
 
@@ -89,7 +94,7 @@ pub struct EvalRow {
     pub grp: String,
     /// Name of the metric, lower case.
     pub metric: &'static str,
-    /// Length of the lists.
+    /// Length of the lists; 0 where there are none.
     pub k: usize,
     /// The figure.
     pub value: f64,
@@ -110,7 +115,7 @@ pub struct Report {
     pub users: u64,
     /// Users whose history is too short to be: fewer than two events (test) or three (validation).
     pub skipped: u64,
-    /// Users for whom the model had nothing to say and popularity answered.
+    /// Users for whom the model had nothing to say: popularity answered, or a ranking model was not asked.
     pub fallback: u64,
     /// Targets that the model does not know; they count as misses.
     pub unknown_targets: u64,
@@ -150,10 +155,12 @@ pub fn evaluate(model: &dyn Model, corpus: &Corpus, spec: &Spec<'_>, control: &C
     }
     let space = Space::new(model.catalogue(), corpus, &cases);
     let groups = Groups::new(&spec.by, &cases, &space);
-    let mut tally = Tally::new(&groups, &space, &ks);
     let mut report = Report { users: cases.users.len() as u64, skipped: cases.skipped, ..Report::default() };
-
     control.begin(cases.users.len() as u64);
+    if !model.tasks().is_empty() {
+        return judge(model, (&cases, &space, &groups), report, control);
+    }
+    let mut tally = Tally::new(&groups, &space, &ks);
     for slice in cases.users.chunks(SLICE) {
         let prepared = space.prepare(&cases, slice, spec.exclude_seen);
         let queries: Vec<Query<'_>> =
@@ -166,6 +173,37 @@ pub fn evaluate(model: &dyn Model, corpus: &Corpus, spec: &Spec<'_>, control: &C
         control.advance(slice.len() as u64)?;
     }
     report.rows = tally.rows(&groups);
+    Ok(report)
+}
+
+/// Asks a ranking model what will come of every target. The corpus has the outcomes of the model's tasks.
+fn judge(
+    model: &dyn Model,
+    (cases, space, groups): (&Cases<'_>, &Space, &Groups),
+    mut report: Report,
+    control: &Control,
+) -> Result<Report> {
+    let mut judged = Judged::new(groups, model.tasks());
+    for slice in cases.users.chunks(SLICE) {
+        let prepared = space.prepare(cases, slice, false);
+        let probabilities: Result<Vec<Vec<f32>>> = prepared
+            .par_iter()
+            .map(|case| {
+                control.check()?;
+                match case.is_empty() || !space.known(case.target) {
+                    true => Ok(Vec::new()),
+                    false => model.probabilities(&case.query(), &[case.target]),
+                }
+            })
+            .collect();
+        for ((probabilities, case), &user) in probabilities?.iter().zip(&prepared).zip(slice) {
+            report.unknown_targets += u64::from(!space.known(case.target));
+            report.fallback += u64::from(case.is_empty());
+            judged.add(groups.of(user), probabilities, case.outcome);
+        }
+        control.advance(slice.len() as u64)?;
+    }
+    report.rows = judged.rows(groups);
     Ok(report)
 }
 

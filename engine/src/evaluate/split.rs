@@ -97,13 +97,14 @@ impl Space {
     /// Histories without the items that the model does not know, and what must not be recommended.
     pub(super) fn prepare<'a>(&self, cases: &Cases<'a>, users: &[usize], exclude_seen: bool) -> Vec<Case> {
         let prepare = |&user: &usize| {
-            let times = cases.corpus.history_times(user);
+            let (times, outcomes) = (cases.corpus.history_times(user), cases.corpus.history_outcomes(user));
             let target = self.index(cases.target(user));
-            let (mut history, mut known_times) = (Vec::new(), Vec::new());
+            let (mut history, mut known_times, mut known_outcomes) = (Vec::new(), Vec::new(), Vec::new());
             for (place, &item) in cases.history(user).iter().enumerate() {
                 if self.known(self.index(item)) {
                     history.push(self.index(item));
                     known_times.extend(times.get(place));
+                    known_outcomes.extend(outcomes.get(place));
                 }
             }
             let mut exclude = if exclude_seen { history.clone() } else { Vec::new() };
@@ -112,7 +113,8 @@ impl Space {
             exclude.retain(|&item| item != target);
             // The question is asked when the target happens.
             let at = times.len().checked_sub(cases.back).map_or(0.0, |place| times[place]);
-            Case { history, times: known_times, at, exclude, target }
+            let outcome = outcomes.len().checked_sub(cases.back).map_or(0, |place| outcomes[place]);
+            Case { history, times: known_times, outcomes: known_outcomes, at, exclude, target, outcome }
         };
         users.iter().map(prepare).collect()
     }
@@ -122,18 +124,27 @@ impl Space {
 pub(super) struct Case {
     history: Vec<u32>,
     times: Vec<f64>,
+    outcomes: Vec<u32>,
     at: f64,
     exclude: Vec<u32>,
     /// The target in [`Space`].
     pub(super) target: u32,
+    /// What came of it.
+    pub(super) outcome: u32,
 }
 
 impl Case {
+    /// Whether nothing that the model knows was touched before the target.
+    pub(super) fn is_empty(&self) -> bool {
+        self.history.is_empty()
+    }
+
     /// The question, but for its k.
     pub(super) fn query(&self) -> Query<'_> {
         Query {
             history: &self.history,
             times: &self.times,
+            outcomes: &self.outcomes,
             at: self.at,
             filter: Filter { exclude: &self.exclude, candidates: None },
             ..Query::default()

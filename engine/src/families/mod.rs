@@ -5,10 +5,11 @@ use std::sync::Arc;
 use pgrec_kernels::Scored;
 use serde_json::Value;
 
-use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, Query, Result};
+use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, Query, Result, Task};
 
 pub mod graph;
 pub mod hstu;
+pub mod hstu_rank;
 pub(crate) mod params;
 pub mod popularity;
 pub mod sasrec;
@@ -25,6 +26,17 @@ pub trait Model: Send + Sync {
     /// Whether the times of the events and of the question can change the answer.
     fn timed(&self) -> bool {
         false
+    }
+
+    /// What it predicts of an event, where it is a ranking model; then queries need outcomes, and scores are made of the
+    /// tasks' probabilities.
+    fn tasks(&self) -> &[Task] {
+        &[]
+    }
+
+    /// For given items the probability that the answer to each task is yes, `[items, tasks]`, of a ranking model.
+    fn probabilities(&self, _query: &Query<'_>, _items: &[u32]) -> Result<Vec<f32>> {
+        Ok(Vec::new())
     }
 
     /// For each query its `k` best items, best first, scores not increasing, ties by ascending index.
@@ -54,6 +66,8 @@ pub struct Family {
     pub summary: &'static str,
     /// What it is fitted on besides who touched what.
     pub needs: Needs,
+    /// What it is to predict of events by these parameters, which its training then has to know of every event.
+    pub tasks: Option<Tasks>,
     /// Fits in the calling process; `None` for families whose weights are imported.
     pub fit: Option<Fit>,
     /// Opens an artifact of this family.
@@ -119,11 +133,14 @@ impl From<ArtifactBuilder> for Fitted {
     }
 }
 
+/// Reads what a family is to predict from its parameters; nothing where the caller is to choose.
+pub type Tasks = fn(&Value) -> Result<Vec<Task>>;
+
 /// Fits a model.
 pub type Fit = fn(&Training<'_>) -> Result<Fitted>;
 
 /// All families, in the order in which they are shown.
-pub static FAMILIES: &[Family] = &[popularity::FAMILY, graph::FAMILY, sasrec::FAMILY, hstu::FAMILY];
+pub static FAMILIES: &[Family] = &[popularity::FAMILY, graph::FAMILY, sasrec::FAMILY, hstu::FAMILY, hstu_rank::FAMILY];
 
 /// Looks a family up by name.
 pub fn find(name: &str) -> Option<&'static Family> {

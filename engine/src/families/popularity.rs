@@ -20,6 +20,7 @@ pub const FAMILY: Family = Family {
     name: NAME,
     summary: "what everybody touches, recent events weighing more where they have a time; the same list for all",
     needs: Needs { times: true, ..Needs::NOTHING },
+    tasks: None,
     fit: Some(fit),
     open,
 };

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use pgrec_kernels::Sequences;
+use pgrec_kernels::{Sequences, UNASKED};
 
+use super::SequenceModel;
 use super::options::Windows;
 use crate::Corpus;
 use crate::query::ascending;
@@ -39,6 +40,11 @@ impl<'a> Histories<'a> {
     /// Their times, and perhaps one more; none where the corpus has none.
     fn times(&self, user: usize) -> &'a [f64] {
         self.corpus.history_times(user)
+    }
+
+    /// What came of them, and perhaps of one more; nothing where the corpus does not know.
+    fn outcomes(&self, user: usize) -> &'a [u32] {
+        self.corpus.history_outcomes(user)
     }
 }
 
@@ -140,7 +146,8 @@ pub(super) struct Slice {
     offsets: Vec<usize>,
     times: Vec<f64>,
     until: Vec<f64>,
-    /// The event that came after each input.
+    /// The event that came after each input; in sequences with outcomes what came of each input, [`UNASKED`] of
+    /// those that are outcomes themselves.
     pub(super) answers: Vec<u32>,
     /// One a history, for dropout.
     pub(super) keys: Vec<u64>,
@@ -152,16 +159,8 @@ impl Slice {
         Sequences { items, positions, offsets, times, until }
     }
 
-    /// Packs samples. `position` gives the rows of the position table for a history of so many events; `timed` is
-    /// whether times are looked at; `key` is that of the epoch.
-    pub(super) fn pack(
-        &mut self,
-        samples: &[Sample],
-        histories: &Histories<'_>,
-        position: &impl Fn(usize) -> Range<u32>,
-        timed: bool,
-        key: u64,
-    ) {
+    /// Packs samples for a model; `key` is that of the epoch.
+    pub(super) fn pack(&mut self, samples: &[Sample], histories: &Histories<'_>, model: &impl SequenceModel, key: u64) {
         self.items.clear();
         self.positions.clear();
         self.answers.clear();
@@ -174,21 +173,50 @@ impl Slice {
             let place = u64::from(sample.user) << 32 | u64::from(sample.start);
             let key = SplitMix::new(key ^ SplitMix::new(place).next()).next();
             let stretch = sample.start as usize..(sample.start + sample.span) as usize + 1;
-            let events = &histories.of(sample.user as usize)[stretch.clone()];
-            let inputs = sample.inputs(key);
-            self.items.extend(inputs.iter().map(|&input| events[input]));
-            self.answers.extend(inputs.iter().map(|&input| events[input + 1]));
-            self.positions.extend(position(inputs.len()));
-            self.offsets.push(self.items.len());
-            // The question after an input was asked when its answer happened.
-            if timed {
-                let times = histories.times(sample.user as usize).get(stretch).unwrap_or(&[]);
-                let times: Vec<f64> = ascending(times).collect();
-                self.times.extend(inputs.iter().map(|&input| times[input]));
-                self.until.extend(inputs.iter().map(|&input| times[input + 1]));
+            let user = sample.user as usize;
+            let times = if model.timed() { histories.times(user).get(stretch.clone()).unwrap_or(&[]) } else { &[] };
+            let times: Vec<f64> = ascending(times).collect();
+            let events = &histories.of(user)[stretch.clone()];
+            let (start, inputs) = (self.items.len(), sample.inputs(key));
+            match model.first_outcome() {
+                None => self.pack_items(&inputs, events, &times),
+                Some(first) => self.pack_outcomes(&inputs, events, &times, &histories.outcomes(user)[stretch], first),
             }
+            self.positions.extend(model.positions(self.items.len() - start));
+            self.offsets.push(self.items.len());
             self.keys.push(key);
         }
+    }
+}
+
+impl Slice {
+    /// Items as inputs, and as the answer to each the event after it.
+    fn pack_items(&mut self, inputs: &[usize], events: &[u32], times: &[f64]) {
+        self.items.extend(inputs.iter().map(|&input| events[input]));
+        self.answers.extend(inputs.iter().map(|&input| events[input + 1]));
+        // The question after an input was asked when its answer happened.
+        if !times.is_empty() {
+            self.times.extend(inputs.iter().map(|&input| times[input]));
+            self.until.extend(inputs.iter().map(|&input| times[input + 1]));
+        }
+    }
+
+    /// Items and what came of them in turns, up to the item of the last event, and as the answer to each item what came
+    /// of it. Outcome 0 is the input `first`.
+    fn pack_outcomes(&mut self, inputs: &[usize], events: &[u32], times: &[f64], outcomes: &[u32], first: u32) {
+        let last = events.len() - 1;
+        for &input in inputs {
+            self.items.extend([events[input], first + outcomes[input]]);
+            self.answers.extend([outcomes[input], UNASKED]);
+            if !times.is_empty() {
+                self.times.extend([times[input]; 2]);
+                self.until.extend([times[input], times[input + 1]]);
+            }
+        }
+        self.items.push(events[last]);
+        self.answers.push(outcomes[last]);
+        self.times.extend(times.last());
+        self.until.extend(times.last());
     }
 }
 
@@ -219,8 +247,50 @@ pub(super) fn events(samples: &[Sample]) -> usize {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use pgrec_kernels::Operators;
+
     use super::*;
-    use crate::testing;
+    use crate::train::{Parameter, Parameters};
+    use crate::{ArtifactBuilder, Result, testing};
+
+    /// A model of which only the shape of its inputs matters.
+    struct FromEnd {
+        window: usize,
+    }
+
+    impl SequenceModel for FromEnd {
+        fn window(&self) -> usize {
+            self.window
+        }
+
+        fn positions(&self, len: usize) -> Range<u32> {
+            (self.window - len) as u32..self.window as u32
+        }
+
+        fn items(&self) -> Parameter {
+            unimplemented!()
+        }
+
+        fn normalized(&self) -> bool {
+            false
+        }
+
+        fn timed(&self) -> bool {
+            false
+        }
+
+        fn cost(&self) -> usize {
+            unimplemented!()
+        }
+
+        fn encode<O: Operators<Weight = Parameter>>(&self, _: &O, _: &Sequences<'_>) -> O::Matrix {
+            unimplemented!()
+        }
+
+        fn artifact(&self, _: &Parameters, _: bool) -> Result<ArtifactBuilder> {
+            unimplemented!()
+        }
+    }
 
     fn answers(corpus: &Corpus, held_out: HeldOut, windows: Windows, seed: u64) -> Vec<u32> {
         let histories = Histories { corpus, held_out };
@@ -228,11 +298,12 @@ mod tests {
         let mut all = samples(&histories, &cut, &mut SplitMix::new(seed));
         let mut found = Vec::new();
         let (mut slice, mut inputs) = (Slice::default(), 0);
+        let model = FromEnd { window: 4 };
         inputs += events(&all);
         for range in slices(&mut all, 6) {
             let part = &all[range];
             assert!(events(part) <= 6 || part.len() == 1);
-            slice.pack(part, &histories, &|len| 4 - len as u32..4, false, 1);
+            slice.pack(part, &histories, &model, 1);
             assert_eq!(slice.keys.len(), part.len());
             let batch = slice.sequences();
             assert_eq!(batch.offsets.last(), Some(&batch.items.len()));
@@ -282,7 +353,7 @@ mod tests {
             let histories = Histories { corpus, held_out: HeldOut::Nobody };
             let samples = samples(&histories, &cut, &mut SplitMix::new(testing::fresh_seed()));
             let mut slice = Slice::default();
-            slice.pack(&samples, &histories, &|len| 0..len as u32, false, testing::fresh_seed());
+            slice.pack(&samples, &histories, &FromEnd { window: 400 }, testing::fresh_seed());
             let batch = slice.sequences();
             // An item is its place here.
             assert!(batch.items.iter().zip(&slice.answers).all(|(input, answer)| answer - input == 1));

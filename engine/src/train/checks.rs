@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use pgrec_kernels::Losses;
 use pgrec_kernels::cpu::Cpu;
+use pgrec_kernels::{Losses, UNASKED};
 
 use super::SequenceModel;
 use super::batches::{self, Cut, HeldOut, Histories, Sample, Slice};
@@ -39,7 +39,7 @@ impl<'a, M: SequenceModel> Check<'a, M> {
         slice_events: usize,
         step_key: u64,
     ) -> Result<Self> {
-        let objective = Objective::new(options, corpus, model.normalized())?;
+        let objective = Objective::new(options, corpus, model)?;
         let histories = Histories { corpus, held_out: HeldOut::Nobody };
         let cut = Cut { window: model.window(), windows: Windows::Latest, stochastic_length: None };
         let mut samples = batches::samples(&histories, &cut, &mut SplitMix::new(0));
@@ -91,11 +91,15 @@ impl<'a, M: SequenceModel> Check<'a, M> {
         let mut slice = Slice::default();
         let mut sum = 0.0;
         for (number, range) in self.slices.iter().enumerate() {
-            let (samples, timed) = (&self.samples[range.clone()], self.model.timed());
-            slice.pack(samples, &self.histories, &|len| self.model.positions(len), timed, 0);
+            slice.pack(&self.samples[range.clone()], &self.histories, self.model, 0);
             let hidden = self.model.encode(weights, &slice.sequences());
-            let drawn = self.objective.draw(&slice.answers, SplitMix::new(self.step_key ^ number as u64).next());
-            sum += self.sum_of_losses(&hidden, weights.weight(self.model.items()), &slice.answers, &drawn);
+            sum += match &self.objective {
+                Objective::Next(next) => {
+                    let drawn = next.draw(&slice.answers, SplitMix::new(self.step_key ^ number as u64).next());
+                    self.sum_of_losses(&hidden, weights.weight(self.model.items()), &slice.answers, &drawn)
+                }
+                Objective::Outcome => sum_of_doubts(&hidden, &slice.answers),
+            };
         }
         sum / batches::events(&self.samples) as f64
     }
@@ -125,6 +129,16 @@ impl<'a, M: SequenceModel> Check<'a, M> {
         });
         rows.sum()
     }
+}
+
+/// Binary cross-entropies of logits, in rows that are asked.
+fn sum_of_doubts(logits: &Matrix64, answers: &[u32]) -> f64 {
+    let asked = logits.rows().zip(answers).filter(|&(_, &answers)| answers != UNASKED);
+    let of_row = |(row, &answers): (&[f64], &u32)| -> f64 {
+        let yes = |question: usize| answers >> question & 1 == 1;
+        row.iter().enumerate().map(|(question, &x)| softplus(if yes(question) { -x } else { x })).sum()
+    };
+    asked.map(of_row).sum()
 }
 
 fn log_sum_exp(scores: impl Iterator<Item = f64>) -> f64 {

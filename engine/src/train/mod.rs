@@ -55,6 +55,12 @@ pub(crate) trait SequenceModel: Sync {
     /// Whether the times of events are looked at.
     fn timed(&self) -> bool;
 
+    /// The input that says of an event that no task's answer is yes, where each event is followed by what came of it
+    /// and that is what is learnt: then [`SequenceModel::encode`] gives a logit a task. The others follow it.
+    fn first_outcome(&self) -> Option<u32> {
+        None
+    }
+
     /// Floating-point operations of an event in training, roughly.
     fn cost(&self) -> usize;
 

@@ -2,12 +2,66 @@
 
 use pgrec_kernels::{Losses, Negatives, TableGradient, Tensor};
 
+use super::SequenceModel;
 use super::options::{FULL_SOFTMAX, LossKind, NegativeSource, Options, is_sparse};
 use crate::random::SplitMix;
 use crate::{Corpus, Error, Result};
 
-/// What is minimised, worked out for one catalogue.
-pub(super) struct Objective {
+/// What is minimised.
+pub(super) enum Objective {
+    /// Not finding the item that came next.
+    Next(NextItem),
+    /// Not telling what came of an event.
+    Outcome,
+}
+
+impl Objective {
+    /// For a model that learns from `corpus`.
+    pub(super) fn new(options: &Options, corpus: &Corpus, model: &impl SequenceModel) -> Result<Self> {
+        if model.first_outcome().is_none() {
+            return NextItem::new(options, corpus, model.normalized()).map(Self::Next);
+        }
+        match options.loss {
+            LossKind::Auto => Ok(Self::Outcome),
+            _ => Err(Error::Parameter("what comes of events is learnt by its own loss: leave loss out".into())),
+        }
+    }
+
+    /// Whether a step touches every row of the item table.
+    pub(super) fn is_dense(&self) -> bool {
+        matches!(self, Self::Next(next) if next.kind == LossKind::Softmax)
+    }
+
+    /// Floating-point operations of one event.
+    pub(super) fn cost(&self, dim: usize) -> usize {
+        match self {
+            Self::Next(next) => next.cost(dim),
+            Self::Outcome => 0,
+        }
+    }
+
+    /// The loss of a slice (the sum over its events times `weight`) and its derivative by `hidden`. `items` is the
+    /// table that answers are scored by. `key` is that of the slice: negatives are a function of it.
+    #[allow(clippy::too_many_arguments, reason = "what a loss depends on")]
+    pub(super) fn of<D: Losses>(
+        &self,
+        device: &D,
+        hidden: &D::Matrix,
+        items: &Tensor,
+        answers: &[u32],
+        key: u64,
+        weight: f32,
+        ditems: &mut TableGradient,
+    ) -> (f64, D::Matrix) {
+        match self {
+            Self::Next(next) => next.of(device, hidden, items, answers, key, weight, ditems),
+            Self::Outcome => device.yes_or_no(hidden, answers, weight),
+        }
+    }
+}
+
+/// How the next item is told from others, worked out for one catalogue.
+pub(super) struct NextItem {
     kind: LossKind,
     negatives: usize,
     source: NegativeSource,
@@ -21,9 +75,9 @@ pub(super) struct Objective {
     items: usize,
 }
 
-impl Objective {
+impl NextItem {
     /// For learning from `corpus` by vectors of length 1 or of any.
-    pub(super) fn new(options: &Options, corpus: &Corpus, normalized: bool) -> Result<Self> {
+    fn new(options: &Options, corpus: &Corpus, normalized: bool) -> Result<Self> {
         let counts = corpus.counts();
         let items = counts.len();
         let kind = match options.loss {
@@ -68,21 +122,13 @@ impl Objective {
         })
     }
 
-    /// Whether a step touches every row of the item table.
-    pub(super) fn is_dense(&self) -> bool {
-        self.kind == LossKind::Softmax
-    }
-
-    /// Floating-point operations of one event.
-    pub(super) fn cost(&self, dim: usize) -> usize {
-        let scored = if self.is_dense() { self.items } else { self.negatives + 1 };
+    fn cost(&self, dim: usize) -> usize {
+        let scored = if self.kind == LossKind::Softmax { self.items } else { self.negatives + 1 };
         8 * scored * dim
     }
 
-    /// The loss of a slice (the sum over its events times `weight`) and its derivative by `hidden`. `items` is the
-    /// table that answers are scored by. `key` is that of the slice: negatives are a function of it.
     #[allow(clippy::too_many_arguments, reason = "what a loss depends on")]
-    pub(super) fn of<D: Losses>(
+    fn of<D: Losses>(
         &self,
         device: &D,
         hidden: &D::Matrix,

@@ -13,7 +13,7 @@ use super::optimizer::Optimizer;
 use super::options::Options;
 use super::parameters::Parameters;
 use super::tape::Dropout;
-use super::validation::{METRIC, Validation};
+use super::validation::{Metrics, Validation};
 use super::workers::{Step, Workers};
 use super::{RANGE, SequenceModel, is_sparse, schedule};
 use crate::control::TrainingProgress;
@@ -39,8 +39,9 @@ pub(crate) fn fit<M: SequenceModel>(
 ) -> Result<Fitted> {
     options.check()?;
     let learnt = training.corpus.without_last(training.leave_last);
-    let (histories, validation) = Validation::split(training, &learnt, options.validation_users);
-    let objective = Objective::new(options, &learnt, model.normalized())?;
+    let metrics = Metrics::of(model);
+    let (histories, validation) = Validation::split(training, &learnt, options.validation_users, metrics);
+    let objective = Objective::new(options, &learnt, model)?;
     let mut run = Run::new(training, options, model, parameters, &histories, &objective)?;
     run.epochs(&validation)?;
     run.finish()
@@ -69,6 +70,7 @@ struct Run<'a, M> {
     best: Option<(f64, Parameters)>,
     curve: Vec<Value>,
     random: SplitMix,
+    metrics: Metrics,
     steps: u64,
     events: u64,
     started: Instant,
@@ -85,6 +87,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         histories: &'a Histories<'a>,
         objective: &'a Objective,
     ) -> Result<Self> {
+        let metrics = Metrics::of(model);
         let threads = rayon::current_num_threads();
         let unit_rows = model.normalized().then(|| model.items());
         let scored = unit_rows.map(|items| parameters.tensor(items).clone());
@@ -113,11 +116,16 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             best: None,
             curve: Vec::new(),
             random: SplitMix::new(training.seed),
+            metrics,
             steps: 0,
             events: 0,
             started: now,
             reported: now,
-            progress: TrainingProgress { epochs: options.epochs, metric: METRIC, ..TrainingProgress::default() },
+            progress: TrainingProgress {
+                epochs: options.epochs,
+                metric: metrics.labels[0],
+                ..TrainingProgress::default()
+            },
         })
     }
 
@@ -128,14 +136,16 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             let mut point = json!({ "epoch": epoch, "loss": loss, "seconds": self.started.elapsed().as_secs_f64() });
             let due = epoch % self.options.validate_every == 0 || epoch == self.options.epochs;
             if due && let Some(figures) = self.validate(validation)? {
-                point[METRIC] = json!(figures.ndcg);
-                point["hr@10"] = json!(figures.hr);
-                let better = self.best.as_ref().is_none_or(|(best, _)| figures.ndcg > *best);
+                let [figure, _] = figures;
+                for (label, figure) in self.metrics.labels.into_iter().zip(figures) {
+                    point[label] = json!(figure);
+                }
+                let better = self.best.as_ref().is_none_or(|(best, _)| figure > *best);
                 if better {
-                    self.best = Some((figures.ndcg, self.weights().clone()));
+                    self.best = Some((figure, self.weights().clone()));
                 }
                 without_gain = if better { 0 } else { without_gain + self.options.validate_every };
-                self.progress.validation = Some(figures.ndcg);
+                self.progress.validation = Some(figure);
                 self.progress.best = self.best.as_ref().map(|(best, _)| *best);
             }
             point["seconds"] = json!(self.started.elapsed().as_secs_f64());
@@ -224,7 +234,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         self.average.as_ref().unwrap_or(&self.parameters)
     }
 
-    fn validate(&self, validation: &Validation) -> Result<Option<super::validation::Figures>> {
+    fn validate(&self, validation: &Validation) -> Result<Option<[f64; 2]>> {
         validation.measure(&self.model.artifact(self.weights(), false)?, self.training.control)
     }
 

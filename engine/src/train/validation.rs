@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
+use super::SequenceModel;
 use crate::evaluate::{Protocol, Spec, evaluate};
 use crate::families::{self, Training};
 use crate::train::batches::{HeldOut, Histories};
 use crate::{Artifact, ArtifactBuilder, Control, Corpus, Error, Result};
-
-/// The metric by which the best weights are chosen.
-pub(super) const METRIC: &str = "ndcg@10";
 
 /// Users of whom one event is kept back where the whole history may be learnt from: one in so many, at most.
 const KEPT_BACK: usize = 20;
@@ -17,39 +15,60 @@ const KEPT_BACK: usize = 20;
 pub(super) struct Validation {
     corpus: Corpus,
     protocol: Protocol,
+    metrics: Metrics,
 }
 
-/// One validation's figures.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Figures {
-    pub(super) ndcg: f64,
-    pub(super) hr: f64,
+/// The metric by which the best weights are chosen, larger being better, and one more that is shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Metrics {
+    names: [&'static str; 2],
+    k: usize,
+    /// What they are called in a curve.
+    pub(super) labels: [&'static str; 2],
 }
+
+impl Metrics {
+    /// Of a model that learns what comes next, or what comes of events.
+    pub(super) fn of(model: &impl SequenceModel) -> Self {
+        match model.first_outcome() {
+            None => Self { names: ["ndcg", "hr"], k: 10, labels: ["ndcg@10", "hr@10"] },
+            Some(_) => Self { names: OUTCOMES, k: 0, labels: OUTCOMES },
+        }
+    }
+}
+
+const OUTCOMES: [&str; 2] = ["auc", "normalized_entropy"];
 
 impl Validation {
     /// Splits what a training may look at from what it is validated by.
     ///
     /// From `leave_last` 2 on, the second-last event of every user is the target, as everywhere. Below, the last
     /// event of some users is kept back from learning.
-    pub(super) fn split<'a>(training: &Training<'_>, learnt: &'a Corpus, users: usize) -> (Histories<'a>, Self) {
+    pub(super) fn split<'a>(
+        training: &Training<'_>,
+        learnt: &'a Corpus,
+        users: usize,
+        metrics: Metrics,
+    ) -> (Histories<'a>, Self) {
         if training.leave_last >= 2 {
             let corpus = training.corpus.sample(users);
             let histories = Histories { corpus: learnt, held_out: HeldOut::Nobody };
-            return (histories, Self { corpus, protocol: Protocol::Validation });
+            return (histories, Self { corpus, protocol: Protocol::Validation, metrics });
         }
         let most = users.min(learnt.users().div_ceil(KEPT_BACK)).max(1);
         let held_out = HeldOut::Every(learnt.sampled_every(most));
-        (Histories { corpus: learnt, held_out }, Self { corpus: learnt.sample(most), protocol: Protocol::Test })
+        let corpus = learnt.sample(most);
+        (Histories { corpus: learnt, held_out }, Self { corpus, protocol: Protocol::Test, metrics })
     }
 
-    /// Ranks every target. `None` where no history is long enough to have one.
-    pub(super) fn measure(&self, model: &ArtifactBuilder, control: &Control) -> Result<Option<Figures>> {
+    /// Measures by every target. `None` where no history is long enough to have one.
+    pub(super) fn measure(&self, model: &ArtifactBuilder, control: &Control) -> Result<Option<[f64; 2]>> {
         let model = families::open(Arc::new(Artifact::from_vec(model.finish()?)?))?;
         let spec = Spec { protocol: self.protocol, ..Spec::default() };
         match evaluate(&*model, &self.corpus, &spec, control) {
             Ok(report) => {
-                let value = |metric| report.value(metric, 10).unwrap_or(0.0);
-                Ok(Some(Figures { ndcg: value("ndcg"), hr: value("hr") }))
+                let [figure, other] = self.metrics.names.map(|name| report.value(name, self.metrics.k));
+                Ok(figure.zip(other).map(|(figure, other)| [figure, other]))
             }
             Err(Error::Data(_)) => Ok(None),
             Err(error) => Err(error),

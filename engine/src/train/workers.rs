@@ -166,11 +166,11 @@ impl Worker {
     fn compute<M: SequenceModel>(&mut self, device: &Cpu, step: &Step<'_, M>, number: usize, range: Range<usize>) {
         let samples = &step.samples[range];
         let model = step.model;
-        self.slice.pack(samples, step.histories, &|len| model.positions(len), model.timed(), step.epoch_key);
+        self.slice.pack(samples, step.histories, model, step.epoch_key);
         let batch = self.slice.sequences();
         let tape = Tape::new(device, step.parameters.all(), batch, &self.slice.keys, step.dropout);
-        let hidden = step.model.encode(&tape, &batch);
-        let items = step.model.items();
+        let hidden = model.encode(&tape, &batch);
+        let items = model.items();
         let (loss, gradient) = step.objective.of(
             device,
             hidden.value(),

@@ -67,6 +67,10 @@ pub struct Interactions {
     pub order: Vec<String>,
     /// Column of the time, where there is one.
     pub time: Option<String>,
+    /// Column of the weight, where there is one.
+    pub weight: Option<String>,
+    /// Column of the kind of event, where there is one.
+    pub action: Option<String>,
 }
 
 /// The items relation and its columns.
@@ -102,7 +106,8 @@ pub struct Recommender {
 }
 
 const COLUMNS: &str = "recommender_id, name, owner, user_type, item_type, interactions::oid, user_column, item_column, \
-    order_columns, time_column, items::oid, item_id_column, attributes_column, embedding_column";
+    order_columns, time_column, items::oid, item_id_column, attributes_column, embedding_column, \
+    weight_column, action_column";
 
 impl Recommender {
     fn from_row(row: &Row) -> Result<Self> {
@@ -129,6 +134,8 @@ impl Recommender {
                 item: row.need(7)?,
                 order: row.need(8)?,
                 time: row.get(9),
+                weight: row.get(14),
+                action: row.get(15),
             },
             items,
         })

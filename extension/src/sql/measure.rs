@@ -6,7 +6,7 @@ use std::time::Instant;
 use pgrec_engine::evaluate::{self, By, EvalRow, Protocol, Report, Spec};
 use pgrec_engine::families::Needs;
 use pgrec_engine::metrics::{self, Metric};
-use pgrec_engine::{Artifact, Corpus, Model, audit, families};
+use pgrec_engine::{Artifact, Corpus, Model, Task, audit, families};
 use pgrx::prelude::*;
 use pgrx::{JsonB, pg_extern};
 use serde_json::{Map, Value};
@@ -16,6 +16,7 @@ use crate::catalog::recommender::{self, Recommender};
 use crate::compute;
 use crate::corpus::{self, Read};
 use crate::error::{Result, SqlError, or_raise};
+use crate::outcomes;
 use crate::pg::spi::Mode;
 use crate::settings;
 use crate::storage::open;
@@ -62,7 +63,7 @@ fn rec_evaluate(
         name!(family, String),
         name!(grp, String),
         name!(metric, String),
-        name!(k, i32),
+        name!(k, Option<i32>),
         name!(value, f64),
         name!(low, Option<f64>),
         name!(high, Option<f64>),
@@ -77,7 +78,7 @@ fn rec_evaluate(
             family.clone(),
             row.grp,
             row.metric.to_owned(),
-            row.k as i32,
+            (row.k > 0).then_some(row.k as i32),
             row.value,
             row.low,
             row.high,
@@ -151,7 +152,7 @@ fn evaluate(request: &Request, recommender: Option<&str>) -> Result<(Option<Stri
         Some(row) => {
             require_unseen(&row, request.protocol)?;
             let open = open::open_row(row)?;
-            let read = read_as_caller(&recommender, "rec_evaluate")?;
+            let read = read_as_caller(&recommender, open.model.tasks(), "rec_evaluate")?;
             let report = measure(&*open.model, &read.corpus, request)?;
             Ok((Some(open.row.name.clone()), open.row.family.clone(), report.rows))
         }
@@ -161,12 +162,13 @@ fn evaluate(request: &Request, recommender: Option<&str>) -> Result<(Option<Stri
 
 fn evaluate_family(request: &Request, recommender: &Recommender) -> Result<(Option<String>, String, Vec<EvalRow>)> {
     let family = request::trainable(request.model.as_deref())?;
-    let params = Params::parse(request.params.clone())?;
+    let mut params = Params::parse(request.params.clone())?;
     if params.leave_last != 0 || params.init.is_some() {
         return Err(SqlError::parameter("leave_last and init cannot be given here")
             .hint("A family is fitted from scratch, without the last two events of every user."));
     }
-    let read = read_as_caller(recommender, "rec_evaluate")?;
+    let tasks = outcomes::of_training(recommender, &family, &mut params)?;
+    let read = read_as_caller(recommender, &tasks, "rec_evaluate")?;
     if read.corpus.interactions() == 0 {
         return Err(nothing_to_train_on());
     }
@@ -186,9 +188,9 @@ fn evaluate_family(request: &Request, recommender: &Recommender) -> Result<(Opti
 }
 
 /// Everything that is bound, as the caller may see it.
-fn read_as_caller(recommender: &Recommender, what: &str) -> Result<Read> {
+fn read_as_caller(recommender: &Recommender, tasks: &[Task], what: &str) -> Result<Read> {
     let mut said = Instant::now();
-    corpus::read(recommender, Needs::ALL, corpus::MEMORY, &mut |read, expected| {
+    corpus::read(recommender, Needs::ALL, tasks, corpus::MEMORY, &mut |read, expected| {
         if said.elapsed() >= compute::REPORT {
             said = Instant::now();
             pgrx::notice!("{what}: {}", corpus::how_far(read, expected));
@@ -209,10 +211,8 @@ fn measure(model: &dyn Model, corpus: &Corpus, request: &Request) -> Result<Repo
         pgrx::notice!("{} users have too few events to be measured", report.skipped);
     }
     if report.unknown_targets > 0 {
-        pgrx::notice!(
-            "{} targets are items that the model does not know; they count as misses",
-            report.unknown_targets
-        );
+        let then = if model.tasks().is_empty() { "they count as misses" } else { "they are left out" };
+        pgrx::notice!("{} targets are items that the model does not know; {then}", report.unknown_targets);
     }
     Ok(report)
 }
@@ -245,7 +245,7 @@ fn require_unseen(row: &model::ModelRow, protocol: Protocol) -> Result<()> {
 fn run_audit(recommender: Option<&str>) -> Result<Vec<audit::AuditRow>> {
     let recommender = recommender::resolve(Mode::Read, recommender)?;
     recommender.require_readable()?;
-    let read = read_as_caller(&recommender, "rec_audit")?;
+    let read = read_as_caller(&recommender, &[], "rec_audit")?;
     compute::run("rec_audit", |control| audit::audit(&read.corpus, AUDIT_SEED, control))
 }
 

@@ -12,8 +12,8 @@ use crate::pg::spi::Mode;
 use crate::pg::transaction;
 use crate::storage::open;
 
-/// What two models are compared by, on the same validation events.
-const METRIC: &str = "ndcg@10";
+/// What two models are compared by, on the same validation events: lists by the first, ranking models by the second.
+const METRICS: [&str; 2] = ["ndcg@10", "auc"];
 
 /// The rule that compares.
 pub const IF_BETTER: &str = "if_better";
@@ -54,6 +54,8 @@ pub enum Verdict {
     Compared {
         /// The deployed model.
         with: String,
+        /// By what.
+        metric: &'static str,
         /// Its figure.
         theirs: f64,
         /// The new model's.
@@ -81,10 +83,10 @@ impl Verdict {
         let Some((comparable, deployed)) = deployed else { return Ok(Self::First) };
         let with = deployed.row.name.clone();
         let theirs = if comparable { validate(&*deployed.model)? } else { Map::new() };
-        let figure = |figures: &Map<String, Value>| figures.get(METRIC).and_then(Value::as_f64);
-        Ok(match (figure(ours), figure(&theirs)) {
-            (Some(ours), Some(theirs)) => Self::Compared { with, theirs, ours },
-            _ => Self::Incomparable(with),
+        let both = |metric| Some((metric, ours.get(metric)?.as_f64()?, theirs.get(metric)?.as_f64()?));
+        Ok(match METRICS.into_iter().find_map(both) {
+            Some((metric, ours, theirs)) => Self::Compared { with, metric, theirs, ours },
+            None => Self::Incomparable(with),
         })
     }
 
@@ -103,8 +105,8 @@ impl Verdict {
         let comparison = match self {
             Self::Given(_) => return Map::new(),
             Self::First => json!({ "deployed": true, "with": null }),
-            Self::Compared { with, theirs, ours } => json!({
-                "deployed": self.deploys(), "with": with, "metric": METRIC, "deployed_model": theirs, "this_model": ours,
+            Self::Compared { with, metric, theirs, ours } => json!({
+                "deployed": self.deploys(), "with": with, "metric": metric, "deployed_model": theirs, "this_model": ours,
             }),
             Self::Incomparable(with) => json!({ "deployed": false, "with": with, "metric": null }),
         };
@@ -118,10 +120,11 @@ pub fn describe(deploy: &str, metrics: &Value) -> String {
         return if deploy == "always" { " and deployed".into() } else { String::new() };
     };
     let figure = |key: &str| comparison.get(key).and_then(Value::as_f64);
+    let metric = comparison.get("metric").and_then(Value::as_str).unwrap_or_default();
     match (comparison.get("with").and_then(Value::as_str), figure("this_model"), figure("deployed_model")) {
         (Some(with), Some(ours), Some(theirs)) => {
             let (better, deployed) = if ours > theirs { ("better", "") } else { ("not better", "not ") };
-            format!(" and {deployed}deployed: {METRIC} {ours:.4} is {better} than the {theirs:.4} of \"{with}\"")
+            format!(" and {deployed}deployed: {metric} {ours:.4} is {better} than the {theirs:.4} of \"{with}\"")
         }
         (Some(with), ..) => format!(" and not deployed: it cannot be compared with \"{with}\""),
         (None, ..) => " and deployed: no model was".into(),

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgrec_engine::evaluate::{self, Protocol, Spec};
+use pgrec_engine::evaluate::{self, EvalRow, Protocol, Spec};
 use pgrec_engine::{Artifact, Control, Corpus, Model, families};
 use pgrec_kernels::cpu::Isa;
 use rayon::ThreadPool;
@@ -21,6 +21,7 @@ use crate::catalog::{artifact, deployment, model};
 use crate::compute;
 use crate::corpus::{self, Read};
 use crate::error::{Result, SqlError};
+use crate::outcomes;
 use crate::pg::lock::{self, Held};
 use crate::pg::spi::Mode;
 use crate::pg::{interrupt, process, role, transaction};
@@ -41,7 +42,7 @@ const IMPATIENT: &[(&CStr, &CStr)] = &[(c"lock_timeout", c"1s")];
 /// Does a training and writes how it ended. `alive` is the lock that shows it to be under way.
 pub fn run(task: &Task, alive: Held) {
     duty::assume(task.id, Part::Worker);
-    if let Err(error) = Job::new(task).and_then(|job| job.run()) {
+    if let Err(error) = Job::new(task).and_then(|mut job| job.run()) {
         let error = error.into_cancellation();
         pgrx::log!(
             "pgrec: training of model \"{}\" of recommender \"{}\" failed: {}",
@@ -95,7 +96,7 @@ impl<'a> Job<'a> {
     }
 
     /// Nothing is held while it computes: no snapshot, no transaction, no lock but the one that says it is alive.
-    fn run(&self) -> Result<()> {
+    fn run(&mut self) -> Result<()> {
         self.show("reading");
         let input = transaction::run(|| self.read())?;
         let mut output = self.compute("fitting", |control| self.fit(&input, control))?;
@@ -106,9 +107,10 @@ impl<'a> Job<'a> {
         transaction::run(|| self.store(&output, items, &fingerprint, &trained, &verdict))
     }
 
-    fn read(&self) -> Result<Input> {
+    fn read(&mut self) -> Result<Input> {
         let recommender = recommender::resolve(Mode::Write, Some(&self.task.recommender))?;
         let owner = recommender.owner_oid()?;
+        let tasks = role::as_owner(owner, || outcomes::of_training(&recommender, &self.family, &mut self.params))?;
         // Rows of the catalogue written now are seen by nobody before the reading is over; this is.
         let mut shown = Instant::now();
         let mut show = |read: u64, expected: u64| {
@@ -117,7 +119,8 @@ impl<'a> Job<'a> {
                 self.show(&corpus::how_far(read, expected));
             }
         };
-        let read = role::as_owner(owner, || corpus::read(&recommender, self.family.needs, self.memory(), &mut show))?;
+        let (needs, memory) = (self.family.needs, self.memory());
+        let read = role::as_owner(owner, || corpus::read(&recommender, needs, &tasks, memory, &mut show))?;
         if read.corpus.interactions() == 0 {
             return Err(nothing_to_train_on());
         }
@@ -176,7 +179,11 @@ impl<'a> Job<'a> {
             Err(error) => return Err(error),
         };
         let figures = report.rows.iter().filter(|row| row.grp == "all");
-        Ok(figures.map(|row| (format!("{}@{}", row.metric, row.k), json!(row.value))).collect())
+        let name = |row: &EvalRow| match row.k {
+            0 => row.metric.to_owned(),
+            k => format!("{}@{k}", row.metric),
+        };
+        Ok(figures.map(|row| (name(row), json!(row.value))).collect())
     }
 
     fn trained(&self, curve: Value) -> Trained {

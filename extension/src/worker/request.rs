@@ -1,6 +1,6 @@
 //! What a caller asks to be trained: a family that can be, and parameters that make sense.
 
-use pgrec_engine::families::{self, Family, Fit, Needs};
+use pgrec_engine::families::{self, Family, Fit, Needs, Tasks};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Result, SqlError};
@@ -14,6 +14,8 @@ pub struct Trainable {
     pub name: &'static str,
     /// What it is fitted on.
     pub needs: Needs,
+    /// What it predicts of events, where it does.
+    pub tasks: Option<Tasks>,
     /// How it is fitted.
     pub fit: Fit,
 }
@@ -24,7 +26,7 @@ pub fn trainable(family: Option<&str>) -> Result<Trainable> {
     let Some(name) = family else {
         return Err(SqlError::parameter("which family?").hint(format!("One of {}.", known())));
     };
-    let &Family { name, needs, fit, .. } = families::find(name).ok_or_else(|| {
+    let &Family { name, needs, tasks, fit, .. } = families::find(name).ok_or_else(|| {
         SqlError::undefined(format!("family \"{name}\" does not exist")).hint(format!("One of {}.", known()))
     })?;
     let fit = fit.ok_or_else(|| {
@@ -34,7 +36,7 @@ pub fn trainable(family: Option<&str>) -> Result<Trainable> {
         )
         .hint("Import its weights with rec_import.")
     })?;
-    Ok(Trainable { name, needs, fit })
+    Ok(Trainable { name, needs, tasks, fit })
 }
 
 /// Parameters of a training: those of all families, and the family's own.

@@ -30,6 +30,7 @@ pub const FAMILY: Family = Family {
     name: NAME,
     summary: "what followed the last items, and what followed that, ordered by likeness: no training, hard to beat",
     needs: Needs { attributes: true, vectors: true, ..Needs::NOTHING },
+    tasks: None,
     fit: Some(fit),
     open,
 };

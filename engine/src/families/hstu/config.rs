@@ -130,7 +130,7 @@ impl Architecture for Config {
         batch: &Sequences<'_>,
         rows: Rows,
     ) -> O::Matrix {
-        encoder.encode(self, dev, &mut Nothing, batch, rows)
+        dev.l2_normalize(&encoder.states(self, dev, &mut Nothing, batch, rows))
     }
 
     fn remembers(&self) -> bool {
@@ -143,6 +143,6 @@ impl Architecture for Config {
         kept: &mut Kept<'_, D>,
         new: &Sequences<'_>,
     ) -> Result<D::Matrix> {
-        Ok(encoder.encode(self, kept.device, kept, new, Rows::Last))
+        Ok(kept.device.l2_normalize(&encoder.states(self, kept.device, kept, new, Rows::Last)))
     }
 }

@@ -25,7 +25,7 @@ struct Layer<W> {
 
 impl<W: Send + Sync> Encoder<W> {
     /// From weights by name.
-    pub(super) fn new(config: &Config, weight: impl Fn(&str) -> Result<Option<W>>) -> Result<Self> {
+    pub(in crate::families) fn new(config: &Config, weight: impl Fn(&str) -> Result<Option<W>>) -> Result<Self> {
         let needed = |name: &str| needed(name, weight(name)?);
         let layers = (0..config.blocks).map(|block| {
             let name = |part: &str| format!("blocks.{block}.{part}");
@@ -48,8 +48,9 @@ impl<W: Send + Sync> Encoder<W> {
         Ok(Self { items: needed(ITEMS)?, positions: needed("positions")?, layers: layers.collect::<Result<_>>()? })
     }
 
-    /// One vector of length 1 a history (or, of [`Rows::All`], one an event, of the history up to it), `[rows, dim]`.
-    pub(super) fn encode<O: Operators<Weight = W>>(
+    /// The state after the last layer, one row a history (or, of [`Rows::All`], one an event, of the history up to it),
+    /// `[rows, dim]`.
+    pub(in crate::families) fn states<O: Operators<Weight = W>>(
         &self,
         config: &Config,
         dev: &O,
@@ -64,7 +65,7 @@ impl<W: Send + Sync> Encoder<W> {
             let attend = |qkv, attention: &_| past.attend(dev, depth, qkv, attention, batch, rows);
             x = layer.forward(config, dev, x, batch, rows, attend);
         }
-        dev.l2_normalize(&x)
+        x
     }
 }
 

@@ -13,7 +13,8 @@ mod train;
 
 use std::sync::Arc;
 
-#[cfg(test)]
+pub(super) use encoder::Encoder;
+pub(super) use past::{Beyond, Nothing};
 pub(super) use train::Params;
 
 pub use config::Config;
@@ -32,6 +33,7 @@ pub const FAMILY: Family = Family {
     name: NAME,
     summary: "pointwise attention over the user's latest events and their times (HSTU), trained by gradients or imported",
     needs: Needs { times: true, ..Needs::NOTHING },
+    tasks: None,
     fit: Some(sequential::fit::<train::Params>),
     open,
 };

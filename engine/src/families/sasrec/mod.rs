@@ -27,6 +27,7 @@ pub const FAMILY: Family = Family {
     name: NAME,
     summary: "self-attention over the user's latest events (SASRec), trained by gradients or imported",
     needs: Needs::NOTHING,
+    tasks: None,
     fit: Some(sequential::fit::<train::Params>),
     open,
 };

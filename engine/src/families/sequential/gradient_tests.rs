@@ -11,7 +11,7 @@ use super::*;
 use crate::Corpus;
 use crate::catalogue::IdKind;
 use crate::corpus::{CorpusBuilder, ItemKey};
-use crate::families::{Training, hstu, params, sasrec};
+use crate::families::{Training, hstu, hstu_rank, params, sasrec};
 use crate::random::SplitMix;
 use crate::testing::fresh_seed;
 use crate::train::{Check, Double, Options, Parameters};
@@ -56,6 +56,7 @@ fn corpus(items: usize, histories: &[Vec<usize>]) -> Corpus {
         builder.user().unwrap();
         for (place, &item) in history.iter().enumerate() {
             builder.event(ItemKey::Int(item as i64), Some((place as f64).powi(5))).unwrap();
+            builder.outcome((item + place) as u32 % 4).unwrap();
         }
     }
     builder.finish().unwrap()
@@ -124,10 +125,18 @@ fn hstu_cases() -> Vec<Value> {
     forms.iter().flat_map(|form| losses.iter().map(move |loss| (form, loss))).map(|(f, l)| case(f, l)).collect()
 }
 
+/// HSTU as a ranking model of two tasks.
+fn hstu_rank_cases() -> Vec<Value> {
+    let tasks = json!([{ "name": "like", "weight_from": 4 }, { "name": "buy", "actions": ["buy"] }]);
+    let case = |times: bool| json!({ "dim": 8, "blocks": 2, "heads": 2, "hidden": 6, "window": 4, "times": times, "tasks": tasks });
+    vec![case(true), case(false)]
+}
+
 #[test]
 fn gradients_of_every_form_and_loss_are_finite_differences_of_the_loss() {
     compare_with_differences::<sasrec::Params>(&sasrec_cases());
     compare_with_differences::<hstu::Params>(&hstu_cases());
+    compare_with_differences::<hstu_rank::Params>(&hstu_rank_cases());
 }
 
 fn compare_with_differences<P: Own>(cases: &[Value]) {

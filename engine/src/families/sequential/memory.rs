@@ -30,6 +30,11 @@ impl<D: Device> Kept<'_, D> {
         }
         &self.layers[layer]
     }
+
+    /// Keys and values of all events in a layer.
+    pub(crate) fn layer(&self, layer: usize) -> &[D::Matrix; 2] {
+        &self.layers[layer]
+    }
 }
 
 /// Histories of fewer events are computed anew: that takes a millisecond or two.

@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use batch::Batch;
-pub(crate) use memory::Kept;
-pub(crate) use model::Sequential;
+pub(crate) use memory::{Kept, Remembered};
+pub(crate) use model::{Sequential, allowed, best, most_similar};
 pub(crate) use train::{Own, fit};
 
 use crate::train::Init;
@@ -83,6 +83,11 @@ pub(crate) trait Architecture:
     fn normalized(&self) -> bool;
     /// Whether the times of events are looked at.
     fn timed(&self) -> bool;
+    /// How many rows of [`ITEMS`] follow those of the items: one for each combination of outcomes, where events are
+    /// followed by what came of them.
+    fn outcomes(&self) -> usize {
+        0
+    }
     /// Floating-point operations of the forward pass over a history of `events`, roughly.
     fn cost(&self, events: usize) -> usize;
     /// The tensors of a model over `items` items, [`ITEMS`] among them.

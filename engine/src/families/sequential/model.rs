@@ -230,25 +230,7 @@ impl<A: Architecture> Model for Sequential<A> {
     fn similar(&self, item: u32, query: &Query<'_>) -> Result<Vec<Scored>> {
         self.known(&[item])?;
         self.known(query.filter.candidates.unwrap_or(&[]))?;
-        let anchor = self.scored.row(item as usize);
-        let anchor_norm = dot(anchor, anchor).sqrt();
-        let cosine = |other: u32| {
-            let row = self.scored.row(other as usize);
-            let norms = anchor_norm * dot(row, row).sqrt();
-            Scored { item: other, score: if norms > 0.0 { dot(anchor, row) / norms } else { 0.0 } }
-        };
-        let wanted = |other: &u32| *other != item && query.filter.exclude.binary_search(other).is_err();
-        let mut all: Vec<Scored> = match query.filter.candidates {
-            Some(candidates) => candidates.iter().copied().filter(wanted).map(cosine).collect(),
-            None => (0..self.items() as u32).filter(wanted).map(cosine).collect(),
-        };
-        let better = |a: &Scored, b: &Scored| b.score.total_cmp(&a.score).then(a.item.cmp(&b.item));
-        if query.k < all.len() {
-            all.select_nth_unstable_by(query.k, better);
-            all.truncate(query.k);
-        }
-        all.sort_unstable_by(better);
-        Ok(all)
+        Ok(most_similar(&self.scored, self.items(), item, query))
     }
 
     fn encode(&self, query: &Query<'_>) -> Result<Vec<f32>> {
@@ -292,6 +274,38 @@ impl<A: Architecture> Model for Sequential<A> {
             "contributions": contributions,
         }))
     }
+}
+
+/// The items whose rows of a table have the largest cosines with that of `item`, of the first `items` rows.
+pub(crate) fn most_similar(table: &Tensor, items: usize, item: u32, query: &Query<'_>) -> Vec<Scored> {
+    let anchor = table.row(item as usize);
+    let anchor_norm = dot(anchor, anchor).sqrt();
+    let cosine = |other: u32| {
+        let row = table.row(other as usize);
+        let norms = anchor_norm * dot(row, row).sqrt();
+        Scored { item: other, score: if norms > 0.0 { dot(anchor, row) / norms } else { 0.0 } }
+    };
+    let all = allowed(items, query).filter(|&other| other != item);
+    best(all.map(cosine).collect(), query.k)
+}
+
+/// The items that a query's filter lets pass, of so many.
+pub(crate) fn allowed<'a>(items: usize, query: &Query<'a>) -> impl Iterator<Item = u32> + 'a {
+    let Filter { exclude, candidates } = query.filter;
+    let all = if candidates.is_none() { 0..items as u32 } else { 0..0 };
+    let all = candidates.unwrap_or(&[]).iter().copied().chain(all);
+    all.filter(|item| exclude.binary_search(item).is_err())
+}
+
+/// The best `k`, best first, ties by ascending index.
+pub(crate) fn best(mut all: Vec<Scored>, k: usize) -> Vec<Scored> {
+    let better = |a: &Scored, b: &Scored| b.score.total_cmp(&a.score).then(a.item.cmp(&b.item));
+    if k < all.len() {
+        all.select_nth_unstable_by(k, better);
+        all.truncate(k);
+    }
+    all.sort_unstable_by(better);
+    all
 }
 
 /// All but one, where that is there.

@@ -43,8 +43,26 @@ pub(crate) fn fit<P: Own>(training: &Training<'_>) -> Result<Fitted> {
         let why = format!("family \"{family}\" looks at the times of events, and there are none; set times to false");
         return Err(Error::Parameter(why));
     }
+    check_outcomes(&architecture, corpus)?;
     let model = Network::new(architecture, &parameters, training)?;
     train::fit(training, &options, &model, parameters)
+}
+
+/// Refuses events of which it is not known what came of them, where that is to be learnt.
+fn check_outcomes<A: Architecture>(architecture: &A, corpus: &Corpus) -> Result<()> {
+    let combinations = architecture.outcomes();
+    if combinations == 0 {
+        return Ok(());
+    }
+    if !corpus.has_outcomes() {
+        let why = format!("family \"{}\" learns what comes of events, and that is not known", A::FAMILY);
+        return Err(Error::Data(why));
+    }
+    let mut outcomes = (0..corpus.users()).flat_map(|user| corpus.history_outcomes(user));
+    match outcomes.find(|&&outcome| outcome as usize >= combinations) {
+        Some(outcome) => Err(Error::Data(format!("outcome {outcome} is not one of {combinations}"))),
+        None => Ok(()),
+    }
 }
 
 /// What a training is without parameters.
@@ -114,11 +132,13 @@ fn continued<P: Own>(own: &P, start: &Artifact, corpus: &Corpus, seed: u64) -> R
             own.to_mut().copy_from_slice(known.as_slice());
             continue;
         }
+        let mut copy = |to: usize, from: usize| own.to_mut()[to * dim..(to + 1) * dim].copy_from_slice(known.row(from));
         for index in 0..ids.len() {
             if let Some(row) = start.catalogue().index_of(&ids.get(index)) {
-                own.to_mut()[index * dim..(index + 1) * dim].copy_from_slice(known.row(row as usize));
+                copy(index, row as usize);
             }
         }
+        (0..architecture.outcomes()).for_each(|outcome| copy(ids.len() + outcome, start.catalogue().len() + outcome));
     }
     mark_items(&mut parameters)?;
     Ok((architecture, parameters))
@@ -176,6 +196,10 @@ impl<A: Architecture> SequenceModel for Network<'_, A> {
         self.architecture.timed()
     }
 
+    fn first_outcome(&self) -> Option<u32> {
+        (self.architecture.outcomes() > 0).then_some(self.ids.len() as u32)
+    }
+
     fn cost(&self) -> usize {
         // Backward takes twice as long as forward.
         3 * self.architecture.cost(self.window()) / self.window()
@@ -193,7 +217,7 @@ impl<A: Architecture> SequenceModel for Network<'_, A> {
         let dim = self.architecture.dim();
         let items = parameters.tensor(self.items);
         let unit = self.architecture.normalized().then(|| unit_rows(items.as_slice(), dim));
-        if search {
+        if search && self.first_outcome().is_none() {
             let scored = unit.as_deref().unwrap_or(items.as_slice());
             add_segment(&mut builder, scored, dim, SEGMENT_ABOVE, self.control)?;
         }

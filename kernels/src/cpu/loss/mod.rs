@@ -13,7 +13,7 @@ mod tests;
 use super::backward::norm::L2BackwardKernel;
 use super::rowwise::L2Kernel;
 use super::{Cpu, Matrix};
-use crate::{Losses, Negatives, TableGradient, Tensor};
+use crate::{Losses, Negatives, TableGradient, Tensor, UNASKED};
 use each::{Binary, EachKernel, RowLoss, Softmax};
 use grid::Grid;
 use hits::hits;
@@ -116,6 +116,30 @@ impl Losses for Cpu {
         }
         answers.add(&coefficients, &mut dhidden, ditems);
         (f64::from(weight) * loss, dhidden)
+    }
+
+    fn yes_or_no(&self, logits: &Matrix, answers: &[u32], weight: f32) -> (f64, Matrix) {
+        assert_eq!(logits.rows(), answers.len(), "answers for every row");
+        assert!(logits.cols() <= 32, "{} questions have no bit each", logits.cols());
+        let mut derivative = zeros_like(logits);
+        let mut loss = 0.0;
+        let rows = logits.as_slice().chunks(logits.cols().max(1));
+        for ((row, &answers), derivatives) in
+            rows.zip(answers).zip(derivative.as_mut_slice().chunks_mut(logits.cols().max(1)))
+        {
+            if answers == UNASKED {
+                continue;
+            }
+            for (question, (&logit, derivative)) in row.iter().zip(derivatives).enumerate() {
+                let yes = answers >> question & 1 == 1;
+                // −log σ(x) where the answer is yes, of a logit turned round where it is no.
+                let x = f64::from(if yes { -logit } else { logit });
+                loss += x.max(0.0) + (-x.abs()).exp().ln_1p();
+                let sigma = 1.0 / (1.0 + (-x).exp());
+                *derivative = weight * (if yes { -sigma } else { sigma }) as f32;
+            }
+        }
+        (f64::from(weight) * loss, derivative)
     }
 
     fn unit_rows(&self, rows: &[f32], cols: usize, out: &mut [f32]) {
