@@ -17,7 +17,7 @@ pub(in crate::families) struct Params {
     tasks: Option<Vec<Task>>,
     /// Width of the layer between states and logits; absent: that of the vectors.
     hidden: Option<usize>,
-    /// The others are those of `hstu`.
+    /// The others are those of `hstu`, with narrower vectors where there are few events.
     dim: Option<usize>,
     blocks: Option<usize>,
     heads: Option<usize>,
@@ -36,6 +36,12 @@ pub(super) fn tasks(params: &Value) -> Result<Vec<Task>> {
     Ok(tasks)
 }
 
+/// An answer says less of an item than who touched it, and vectors that are too long learn it by heart: on ml-100k 16
+/// numbers have .815 AUC by validation, 64 have .799.
+fn dim_for(corpus: &Corpus) -> usize {
+    if corpus.interactions() < 1_000_000 { 16 } else { 64 }
+}
+
 /// Rows of a window of so many events: each and what came of it, and the candidate.
 fn rows(window: usize) -> usize {
     window.saturating_mul(2).saturating_add(1)
@@ -52,9 +58,14 @@ impl Own for Params {
     type Architecture = Config;
 
     fn architecture(&self, corpus: &Corpus, options: &Options) -> Config {
-        let body = hstu::Params { window: Some(rows(self.window.unwrap_or(200))), ..self.body() };
+        let window = Some(rows(self.window.unwrap_or(200)));
+        let body = hstu::Params { dim: Some(self.dim.unwrap_or(dim_for(corpus))), window, ..self.body() };
         let body = body.architecture(corpus, options);
         Config { tasks: self.tasks.clone().unwrap_or_default(), hidden: self.hidden.unwrap_or(body.dim), body }
+    }
+
+    fn defaults(options: Options) -> Options {
+        Options { dropout: Some(0.5), ..options }
     }
 
     fn has(&self, _weight: &Weight) -> bool {
