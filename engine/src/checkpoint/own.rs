@@ -10,9 +10,8 @@ use serde_json::Value;
 use super::formats::Params;
 use super::source::Source;
 use crate::catalogue::IdKind;
-use crate::families::hstu;
-use crate::families::sasrec;
 use crate::families::sequential::{Architecture, ITEMS, SCORED, SEGMENT_ABOVE, add_segment, config_json};
+use crate::families::{hstu, hstu_rank, sasrec};
 use crate::{Artifact, ArtifactBuilder, Control, Error, ItemIds, Result};
 
 /// The metadata key by which an export is known.
@@ -70,6 +69,7 @@ pub fn export(artifact: &Artifact) -> Result<Vec<u8>> {
     match artifact.header().family.as_str() {
         sasrec::Config::FAMILY => export_as::<sasrec::Config>(artifact),
         hstu::Config::FAMILY => export_as::<hstu::Config>(artifact),
+        hstu_rank::Config::FAMILY => export_as::<hstu_rank::Config>(artifact),
         other => {
             Err(Error::Unsupported { family: other.to_owned(), what: "cannot be exported: train it again".into() })
         }
@@ -124,6 +124,7 @@ pub(super) fn import(source: &Source<'_>, params: &Params, control: &Control) ->
         _ if about.version != VERSION => Err(malformed(format!("version {} cannot be read", about.version))),
         sasrec::Config::FAMILY => import_as::<sasrec::Config>(source, about, params, control),
         hstu::Config::FAMILY => import_as::<hstu::Config>(source, about, params, control),
+        hstu_rank::Config::FAMILY => import_as::<hstu_rank::Config>(source, about, params, control),
         other => Err(malformed(format!("family \"{other}\" cannot be read"))),
     }
 }
@@ -152,8 +153,8 @@ fn import_as<A: Architecture>(
             continue;
         }
         let values = source.numbers(&weight.name, &weight.shape)?;
-        // Where there is another table that items are scored by, it comes later.
-        if weight.name == ITEMS || weight.name == SCORED {
+        // Where there is another table that items are scored by, it comes later; where events have outcomes, there is none.
+        if architecture.outcomes() == 0 && (weight.name == ITEMS || weight.name == SCORED) {
             items.clone_from(&values);
         }
         builder.f32(&weight.name, &weight.shape, values);

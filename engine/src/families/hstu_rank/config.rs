@@ -13,7 +13,7 @@ use crate::{Result, Task, task};
 /// The shape of a model. Stored with the artifact.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::families) struct Config {
+pub(crate) struct Config {
     /// What is predicted.
     pub tasks: Vec<Task>,
     /// Width of the layer between states and logits.
@@ -23,7 +23,7 @@ pub(in crate::families) struct Config {
 }
 
 /// A model's weights.
-pub(in crate::families) struct Weights<W> {
+pub(crate) struct Weights<W> {
     pub body: Encoder<W>,
     /// From states to logits, with a SiLU in between.
     head: [Linear<W>; 2],

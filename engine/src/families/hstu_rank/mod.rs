@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub(crate) use config::Config;
 #[cfg(test)]
 pub(super) use train::Params;
 

@@ -10,7 +10,9 @@ use serde_json::{Map, Value, json};
 use super::config::{Config, Weights};
 use crate::families::Model;
 use crate::families::hstu::Beyond;
-use crate::families::sequential::{self, Architecture, ITEMS, Kept, Remembered, allowed, best, most_similar};
+use crate::families::sequential::{
+    self, Architecture, ITEMS, Kept, Remembered, allowed, best, check_known, most_similar,
+};
 use crate::{Artifact, Catalogue, Control, Error, Query, Result, Task};
 
 /// Candidates of a microbatch: enough that laying out the keys of a history for them costs little, few enough for a
@@ -47,10 +49,7 @@ impl Ranker {
     }
 
     fn known(&self, items: &[u32]) -> Result<()> {
-        match items.iter().find(|&&item| item as usize >= self.items()) {
-            Some(item) => Err(Error::Parameter(format!("item index {item} is not below {}", self.items()))),
-            None => Ok(()),
-        }
+        check_known(self.items(), items)
     }
 
     /// The latest events of a history, in rows.
@@ -160,7 +159,8 @@ impl Model for Ranker {
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
         match queries {
             [only] => Ok(vec![self.ranked(only, control)?]),
-            _ => queries.par_iter().map(|query| self.ranked(query, control)).collect(),
+            // Who asks for many users does not ask for the same ones again and again.
+            _ => queries.par_iter().map(|query| self.ranked(&Query { remember: 0, ..*query }, control)).collect(),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::families::sequential::{self, Architecture};
 use crate::families::{Fitted, Training};
 use crate::query::ascending;
 use crate::random::SplitMix;
-use crate::{Artifact, Control, Corpus, Error, Model, Query, Result, families, testing};
+use crate::{Artifact, Control, Corpus, Error, Model, Query, Result, checkpoint, families, testing};
 
 /// Users who like what is of their kind, of two kinds, and buy what they like after something that they did not.
 fn shoppers(users: usize, seed: u64) -> Corpus {
@@ -127,6 +127,19 @@ fn anew(artifact: &Artifact, query: &Query<'_>, candidate: u32) -> Vec<f32> {
     let device = Cpu::new();
     let logits = config.encode(&weights, &device, &batch, Rows::Last);
     device.download(&logits).iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect()
+}
+
+#[test]
+fn an_export_is_the_same_model() {
+    let bytes = train(&shoppers(30, 1), json!({ "epochs": 1 })).unwrap().artifact.finish().unwrap();
+    let exported = checkpoint::export(&Artifact::from_vec(bytes.clone()).unwrap()).unwrap();
+    let imported = checkpoint::import(&exported, &[], &Value::Null, &Control::default()).unwrap();
+    let (ours, theirs) = (open(bytes), open(imported.finish().unwrap()));
+    let (times, outcomes) = ([1.0, 2.0, 3e5], [0, 1, 3]);
+    let query = Query { history: &[3, 1, 4], times: &times, outcomes: &outcomes, at: 4e5, k: 20, ..Query::default() };
+    let ask = |model: &dyn Model| model.recommend(&[query], &Control::default()).unwrap();
+    assert_eq!(ask(&*ours), ask(&*theirs));
+    assert_eq!(ours.tasks(), theirs.tasks());
 }
 
 #[test]

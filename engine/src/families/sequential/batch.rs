@@ -2,7 +2,7 @@
 
 use pgrec_kernels::Sequences;
 
-use super::Architecture;
+use super::{Architecture, check_known};
 use crate::query::ascending;
 use crate::{Error, Query, Result};
 
@@ -30,9 +30,7 @@ impl Batch {
             if latest.is_empty() {
                 return Err(Error::Data("the history holds no item that the model knows".into()));
             }
-            if let Some(unknown) = latest.iter().find(|&&item| item as usize >= items) {
-                return Err(Error::Parameter(format!("item index {unknown} is not below {items}")));
-            }
+            check_known(items, latest)?;
             batch.items.extend_from_slice(latest);
             batch.positions.extend(architecture.position_rows(latest.len()));
             batch.offsets.push(batch.items.len());

@@ -123,6 +123,14 @@ pub(crate) fn needed<W>(name: &str, weight: Option<W>) -> Result<W> {
     weight.ok_or_else(|| Error::Malformed(format!("tensor \"{name}\" is missing")))
 }
 
+/// Refuses items that are not below `items`.
+pub(crate) fn check_known(items: usize, asked: &[u32]) -> Result<()> {
+    match asked.iter().find(|&&item| item as usize >= items) {
+        Some(item) => Err(Error::Parameter(format!("item index {item} is not below {items}"))),
+        None => Ok(()),
+    }
+}
+
 /// Checks sizes of an architecture: each between 1 and 2²⁰.
 pub(crate) fn check_sizes(family: &str, sizes: &[(&str, usize)]) -> Result<()> {
     match sizes.iter().find(|&&(_, size)| size == 0 || size > 1 << 20) {

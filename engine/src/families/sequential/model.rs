@@ -10,9 +10,9 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::memory::Remembered;
-use super::{Architecture, Batch, ITEMS, SCORED, SEGMENT};
+use super::{Architecture, Batch, ITEMS, SCORED, SEGMENT, check_known};
 use crate::families::Model;
-use crate::{Artifact, Catalogue, Control, Error, Query, Result};
+use crate::{Artifact, Catalogue, Control, Query, Result};
 
 /// Floating-point operations of one slice of a large call: some 10 ms on one core, so that a cancel is heard
 /// and every core gets its share.
@@ -20,6 +20,8 @@ const SLICE: usize = 200_000_000;
 
 /// Events left out, one at a time, to explain a score.
 const EXPLAINED_EVENTS: usize = 50;
+/// Operations spent on that, at most: about a second.
+const EXPLAINED_COST: usize = 50_000_000_000;
 /// Contributions shown.
 const EXPLAINED_TOP: usize = 5;
 
@@ -85,10 +87,7 @@ impl<A: Architecture> Sequential<A> {
     }
 
     fn known(&self, items: &[u32]) -> Result<()> {
-        match items.iter().find(|&&item| item as usize >= self.items()) {
-            Some(item) => Err(Error::Parameter(format!("item index {item} is not below {}", self.items()))),
-            None => Ok(()),
-        }
+        check_known(self.items(), items)
     }
 
     /// Operations a query costs, roughly.
@@ -251,12 +250,13 @@ impl<A: Architecture> Model for Sequential<A> {
         let recent = &query.history[first..];
         let times = query.times.get(first..).unwrap_or(&[]);
         let used = recent.len().min(window);
-        let considered = used.min(EXPLAINED_EVENTS);
+        let affordable = (EXPLAINED_COST / self.cost(query).max(1)).max(1);
+        let considered = used.min(EXPLAINED_EVENTS).min(affordable);
         let mut changes = Vec::with_capacity(considered);
         for age in 0..considered {
             let place = recent.len() - 1 - age;
             let (rest, rest_times) = (without(recent, place), without(times, place));
-            let shorter = Query { history: &rest, times: &rest_times, ..*query };
+            let shorter = Query { history: &rest, times: &rest_times, remember: 0, ..*query };
             let left = if rest.is_empty() { 0.0 } else { self.dot(&self.encode(&shorter)?, item) };
             changes.push((recent[place], age, score - left));
         }
