@@ -21,7 +21,8 @@ pub fn expression(recommender: &Recommender, tasks: &[Task]) -> Result<String> {
     Ok(format!("({})::int4", terms.join(" + ")))
 }
 
-/// What has to hold for a yes. A column that is NULL is a no.
+/// What has to hold for a yes. A column that is NULL is a no, and so is NaN, which the database takes for the largest
+/// number.
 fn conditions(recommender: &Recommender, task: &Task) -> Result<Vec<String>> {
     let column = |name: &Option<String>, what: &str| {
         name.as_deref().map(quoted).ok_or_else(|| {
@@ -34,7 +35,8 @@ fn conditions(recommender: &Recommender, task: &Task) -> Result<Vec<String>> {
     };
     let mut conditions = Vec::new();
     if let Some(from) = task.weight_from {
-        conditions.push(format!("{}::float8 >= '{from}'::float8", column(&recommender.interactions.weight, "weight")?));
+        let weight = column(&recommender.interactions.weight, "weight")?;
+        conditions.push(format!("{weight}::float8 >= '{from}'::float8 AND {weight}::float8 < 'NaN'"));
     }
     if let Some(actions) = &task.actions {
         let actions: Vec<String> = actions.iter().map(pgrx::spi::quote_literal).collect();
@@ -82,7 +84,8 @@ fn suggested(recommender: &Recommender) -> Result<Vec<Task>> {
     }
     if let Some(weight) = interactions.weight.as_deref().map(quoted) {
         let sql = format!(
-            "SELECT avg({weight}::float8) FROM {relation} HAVING min({weight}::float8) < max({weight}::float8)"
+            "SELECT avg(w) FROM (SELECT {weight}::float8 AS w FROM {relation}) i WHERE w > '-Infinity' AND w < 'Infinity' \
+             HAVING min(w) < max(w)"
         );
         let mean: Option<f64> = spi::first(Mode::Read, &sql, &[], |row| Ok(row.get(0)))?.flatten();
         if let Some(mean) = mean {

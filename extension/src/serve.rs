@@ -135,11 +135,18 @@ impl Session {
 
     /// The best items for one history, only such as exist in the bound items relation.
     pub fn answer(&self, history: &History) -> Result<Answer> {
-        let model = &*self.open.model;
-        let mut answers = self.existing(std::slice::from_ref(history), |queries| {
-            Ok(serve::recommend(model, queries, &Control::default())?)
-        })?;
+        let mut answers = self.existing(std::slice::from_ref(history), |queries| self.ask(queries))?;
         answers.pop().ok_or_else(|| SqlError::corrupted("the engine gave no answer"))
+    }
+
+    /// Lists for few questions. A ranking model goes through every item that may be returned, so it is asked where a
+    /// cancel is heard meanwhile.
+    fn ask(&self, queries: &[Query<'_>]) -> Result<Vec<Answer>> {
+        let model = &*self.open.model;
+        if model.tasks().is_empty() {
+            return Ok(serve::recommend(model, queries, &Control::default())?);
+        }
+        compute::run("ranking", |control| serve::recommend(model, queries, control))
     }
 
     /// The lists of these histories by `ask`. Lists that hold what is not in the items relation (any more) are asked
@@ -251,10 +258,11 @@ impl Session {
         let mut known: Vec<u32> = indices.iter().flatten().copied().collect();
         known.sort_unstable();
         known.dedup();
-        let scores: HashMap<u32, f32> = if history.items.is_empty() {
+        let by_list = history.items.is_empty() || !self.open.model.tasks().is_empty();
+        let scores: HashMap<u32, f32> = if by_list {
             let filter = Filter { exclude: &[], candidates: Some(&known) };
-            let query = Query { filter, k: known.len(), ..Query::default() };
-            let answers = serve::recommend(&*self.open.model, &[query], &Control::default())?;
+            let query = Query { filter, ..self.query(history, &[], known.len()) };
+            let answers = self.ask(&[query])?;
             answers.iter().flat_map(|a| &a.items).map(|s| (s.item, s.score)).collect()
         } else {
             let query = Query { filter: Filter::default(), ..self.query(history, &[], DEFAULT_K as usize) };

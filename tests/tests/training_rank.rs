@@ -97,6 +97,18 @@ fn tasks_are_suggested_by_the_data_and_refused_without_it() {
         train(database, "stars", r#""epochs": 1, "leave_last": 2, "init": "hstu_rank_1""#);
         assert_eq!(database.ask(&tasks.replace("film", "stars")), "above the mean");
 
+        // A weight that is no number is above nothing, and no part of a mean.
+        database.run(
+            "CREATE VIEW odd AS SELECT user_id, item_id, happened,
+                 CASE WHEN stars < 3 THEN 'NaN'::float8 ELSE stars END AS stars FROM rating;
+             SELECT rec_create('odd', 'odd', time_column => 'happened', weight_column => 'stars')",
+        );
+        train(database, "odd", short);
+        let from = "SELECT (params #>> '{tasks,0,weight_from}')::float8 BETWEEN 4 AND 5 FROM rec.models WHERE recommender = 'odd'";
+        assert_eq!(database.ask(from), "t");
+        let refused = train(database, "stars", r#""window": 0"#);
+        assert!(refused.contains("window 0 is not between 1"), "{refused}");
+
         database.run("SELECT rec_create('blind', 'rating', time_column => 'happened')");
         let refused = train(database, "blind", short);
         assert!(refused.contains("action_column or a weight_column"), "{refused}");

@@ -153,7 +153,8 @@ fn import_as<A: Architecture>(
             continue;
         }
         let values = source.numbers(&weight.name, &weight.shape)?;
-        // Where there is another table that items are scored by, it comes later; where events have outcomes, there is none.
+        // Where there is another table that items are scored by, it comes later; where events have outcomes, there is
+        // none.
         if architecture.outcomes() == 0 && (weight.name == ITEMS || weight.name == SCORED) {
             items.clone_from(&values);
         }

@@ -9,8 +9,8 @@ use super::{Corpus, Histories, tokens};
 use crate::catalogue::IdKind;
 use crate::{Error, Result};
 
-/// Builds a [`Corpus`] from rows in one pass: 4 bytes an event (8 more with times, 4 with outcomes) and 8 a user, which go to files once
-/// they are too many for memory, beside one entry an item, which stays there.
+/// Builds a [`Corpus`] from rows in one pass: 4 bytes an event (8 more with times, 4 with outcomes) and 8 a user, which
+/// go to files once they are too many for memory, beside one entry an item, which stays there.
 ///
 /// Events come user by user, oldest first: [`CorpusBuilder::user`] begins the next user. Items may be described
 /// before, between or after the events that touch them; described items without events are in the catalogue too.

@@ -39,25 +39,6 @@ impl Objective {
             Self::Outcome => 0,
         }
     }
-
-    /// The loss of a slice (the sum over its events times `weight`) and its derivative by `hidden`. `items` is the
-    /// table that answers are scored by. `key` is that of the slice: negatives are a function of it.
-    #[allow(clippy::too_many_arguments, reason = "what a loss depends on")]
-    pub(super) fn of<D: Losses>(
-        &self,
-        device: &D,
-        hidden: &D::Matrix,
-        items: &Tensor,
-        answers: &[u32],
-        key: u64,
-        weight: f32,
-        ditems: &mut TableGradient,
-    ) -> (f64, D::Matrix) {
-        match self {
-            Self::Next(next) => next.of(device, hidden, items, answers, key, weight, ditems),
-            Self::Outcome => device.yes_or_no(hidden, answers, weight),
-        }
-    }
 }
 
 /// How the next item is told from others, worked out for one catalogue.
@@ -127,8 +108,10 @@ impl NextItem {
         8 * scored * dim
     }
 
+    /// The loss of a slice (the sum over its events times `weight`) and its derivative by `hidden`. `items` is the
+    /// table that answers are scored by. `key` is that of the slice: negatives are a function of it.
     #[allow(clippy::too_many_arguments, reason = "what a loss depends on")]
-    fn of<D: Losses>(
+    pub(super) fn of<D: Losses>(
         &self,
         device: &D,
         hidden: &D::Matrix,

@@ -171,15 +171,18 @@ impl Worker {
         let tape = Tape::new(device, step.parameters.all(), batch, &self.slice.keys, step.dropout);
         let hidden = model.encode(&tape, &batch);
         let items = model.items();
-        let (loss, gradient) = step.objective.of(
-            device,
-            hidden.value(),
-            step.scored.unwrap_or(step.parameters.tensor(items)),
-            &self.slice.answers,
-            SplitMix::new(step.step_key ^ number as u64).next(),
-            step.weight,
-            self.scored.as_mut().unwrap_or(self.gradients.table(items)),
-        );
+        let (loss, gradient) = match step.objective {
+            Objective::Next(next) => next.of(
+                device,
+                hidden.value(),
+                step.scored.unwrap_or(step.parameters.tensor(items)),
+                &self.slice.answers,
+                SplitMix::new(step.step_key ^ number as u64).next(),
+                step.weight,
+                self.scored.as_mut().unwrap_or(self.gradients.table(items)),
+            ),
+            Objective::Outcome => device.yes_or_no(hidden.value(), &self.slice.answers, step.weight),
+        };
         self.loss += loss;
         tape.backward(&hidden, gradient, &mut self.gradients);
     }

@@ -62,8 +62,8 @@ impl Own for Params {
             || self.times.is_some_and(|given| given != from.times)
     }
 
-    /// Sampled, whatever the data. The authors' 128 negatives and temperature of .05 are a little worse by validation than
-    /// the defaults of every training: .196 against .198 on ml-1m.
+    /// Sampled, whatever the data. The authors' 128 negatives and temperature of .05 are a little worse by validation
+    /// than the defaults of every training: .196 against .198 on ml-1m.
     fn defaults(options: Options) -> Options {
         Options { loss: LossKind::SampledSoftmax, ..options }
     }

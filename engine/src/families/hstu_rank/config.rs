@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::families::hstu::{self, Encoder, Nothing};
 use crate::families::sequential::{Architecture, SCORED, Weight, check_sizes, needed};
 use crate::train::Init;
-use crate::{Result, Task, task};
+use crate::{Error, Result, Task, task};
 
 /// The shape of a model. Stored with the artifact.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,7 +45,15 @@ impl Architecture for Config {
 
     fn check(&self) -> Result<()> {
         task::check(&self.tasks)?;
-        check_sizes(Self::FAMILY, &[("hidden", self.hidden)])?;
+        check_sizes(Self::FAMILY, &[("hidden", self.hidden), ("window", self.window())])?;
+        if self.body.window.is_multiple_of(2) {
+            let why = format!(
+                "{} configuration: a window of {} rows has none for the candidate",
+                Self::FAMILY,
+                self.body.window
+            );
+            return Err(Error::Malformed(why));
+        }
         self.body.check()
     }
 

@@ -80,6 +80,9 @@ impl Ranker {
     /// Logits `[candidates, tasks]`.
     fn logits(&self, query: &Query<'_>, candidates: &[u32], control: &Control) -> Result<Vec<f32>> {
         self.known(candidates)?;
+        if candidates.is_empty() {
+            return Ok(Vec::new());
+        }
         let Rowed { rows, times } = self.rowed(query)?;
         // A candidate comes after all events.
         let at = times.iter().copied().fold(query.at, f64::max);

@@ -152,6 +152,7 @@ fn what_came_of_events_has_to_be_known() {
         (json!({ "tasks": [] }), "1 to 8 tasks"),
         (json!({ "tasks": [{ "name": "like" }] }), "no condition"),
         (json!({ "loss": "softmax" }), "leave loss out"),
+        (json!({ "window": 0 }), "window 0 is not between 1"),
         (json!({ "tasks": [{ "name": "like", "weight_from": 1 }] }), "outcome"),
     ] {
         let refused = train(&corpus, more).map(|_| ()).unwrap_err().to_string();
