@@ -32,7 +32,7 @@ pub(super) fn repair(mut bytes: Vec<u8>) -> Result<Vec<u8>, KernelError> {
     Ok(bytes)
 }
 
-/// Vectors from one of which a link should lead to a slot, nearest first.
+/// Vectors, of those that can be reached, from one of which a link should lead to a slot, nearest first.
 fn missing_links(segment: &Segment) -> Vec<(Vec<Found>, u32)> {
     let Some((layout, _)) = segment.graph() else {
         return Vec::new();
@@ -44,7 +44,8 @@ fn missing_links(segment: &Segment) -> Vec<(Vec<Found>, u32)> {
         if !reached.seen[slot as usize] {
             let format = segment.format();
             let query = format.query_stored(&format, segment.vector(slot));
-            let nearest = Walk::new(segment, CANDIDATES, false).next(segment, &query, &|_| true);
+            let nearest =
+                Walk::new(segment, CANDIDATES, false).next(segment, &query, &|near| reached.seen[near as usize]);
             missing.push((nearest, slot));
             reached.from(slot);
         }

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::layout::Layout;
 use super::query::Query;
 use super::{Found, Segment};
 use crate::cpu::prefetch;
@@ -82,6 +83,13 @@ impl Walk {
             self.start(segment, query, live, &mut best);
         }
         self.search(segment, query, live, &mut best);
+        // From where it began the links may not lead to all vectors; from the graph's own entry they do.
+        if best.len() < self.expansion
+            && let Some((graph, bytes)) = segment.graph()
+        {
+            self.reach(graph, bytes, graph.entry(), query, live, &mut best);
+            self.search(segment, query, live, &mut best);
+        }
         let full = best.len() >= self.expansion;
         let mut best = best.into_sorted_vec();
         if self.withhold && full {
@@ -111,14 +119,27 @@ impl Walk {
             starts.push(graph.entry());
         }
         for slot in starts.into_iter().take(self.expansion) {
-            if slot < graph.len() && self.seen.insert(slot) {
-                let mut distance = [0.0];
-                query.distances(&[graph.vector(bytes, slot)], &mut distance);
-                let place = Place::new(distance[0], slot);
-                self.open.push(Reverse(place));
-                if live(slot) {
-                    best.push(place);
-                }
+            self.reach(graph, bytes, slot, query, live, best);
+        }
+    }
+
+    /// Comes to a slot that no link led to. The beam is not full.
+    fn reach(
+        &mut self,
+        graph: &Layout,
+        bytes: &[u8],
+        slot: u32,
+        query: &Query,
+        live: &dyn Fn(u32) -> bool,
+        best: &mut BinaryHeap<Place>,
+    ) {
+        if slot < graph.len() && self.seen.insert(slot) {
+            let mut distance = [0.0];
+            query.distances(&[graph.vector(bytes, slot)], &mut distance);
+            let place = Place::new(distance[0], slot);
+            self.open.push(Reverse(place));
+            if live(slot) {
+                best.push(place);
             }
         }
     }
