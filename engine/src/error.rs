@@ -1,6 +1,7 @@
 //! Errors of the engine, each with what to do about it.
 
 use pgrec_kernels::KernelError;
+use pgrec_kernels::cuda::CudaError;
 
 /// Result of the engine.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -26,6 +27,9 @@ pub enum Error {
     /// A temporary file could not be written or read.
     #[error("{0}")]
     File(String),
+    /// A CUDA device cannot be used, or stopped.
+    #[error(transparent)]
+    Device(CudaError),
     /// The family does not offer this call.
     #[error("family \"{family}\" {what}")]
     Unsupported {
@@ -40,6 +44,7 @@ impl From<KernelError> for Error {
     fn from(e: KernelError) -> Self {
         match e {
             KernelError::Cancelled => Self::Cancelled,
+            KernelError::Cuda(error) => Self::Device(error),
             other => Self::Malformed(other.to_string()),
         }
     }

@@ -1,6 +1,7 @@
 //! From questions to answers: a model's list, and what stands in for it when the model has nothing to say.
 
 use pgrec_kernels::Scored;
+use pgrec_kernels::cuda::Cuda;
 
 use crate::families::popularity;
 use crate::{Control, Model, Query, Result};
@@ -43,7 +44,20 @@ pub struct Answer {
 /// something only where a model could not reach all items, as an approximate search under a narrow filter.
 /// Popularity alone is scored in [0, 1), the share of the most popular item's count.
 pub fn recommend(model: &dyn Model, queries: &[Query<'_>], control: &Control) -> Result<Vec<Answer>> {
-    let lists = model.recommend(queries, control)?;
+    recommend_on(None, model, queries, control)
+}
+
+/// The same, computed on a device where there is one.
+pub fn recommend_on(
+    device: Option<&Cuda>,
+    model: &dyn Model,
+    queries: &[Query<'_>],
+    control: &Control,
+) -> Result<Vec<Answer>> {
+    let lists = match device {
+        None => model.recommend(queries, control)?,
+        Some(device) => model.recommend_on(device, queries, control)?,
+    };
     Ok(lists.into_iter().zip(queries).map(|(list, query)| complete(model, list, query)).collect())
 }
 

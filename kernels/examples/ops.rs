@@ -173,7 +173,7 @@ fn encoder(cpu: &Cpu, prefix: &str) {
             cpu.layer_norm(&x, &blocks[0].first)
         };
         report(&format!("{prefix}sasrec_{n}x{dim}_2blocks"), "us", shortest(forward), "us");
-        let list = || cpu.top_k(&cpu.download(&forward()), &items, &[10], &[Filter::default()]);
+        let list = || cpu.top_k(forward().as_slice(), &items, &[10], &[Filter::default()]);
         report(&format!("{prefix}sasrec_{n}x{dim}_2blocks_top10_of_{catalogue}"), "us", shortest(list), "us");
     }
 }

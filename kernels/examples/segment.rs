@@ -53,7 +53,9 @@ fn measure(name: &str, vectors: &[f32], query_sets: &[(&str, &[f32])], options: 
     let items = Tensor::from_vec(vectors.to_vec(), vec![segment.len(), DIM]).unwrap_or_else(|error| panic!("{error}"));
     for (set, queries) in query_sets {
         for k in [10, 100] {
-            let exact = Cpu::new().top_k(queries, &items, &[k; QUERIES], &[Filter::default(); QUERIES]);
+            let exact = Cpu::new()
+                .top_k(queries, &items, &[k; QUERIES], &[Filter::default(); QUERIES])
+                .expect("the CPU does not fail");
             let start = Instant::now();
             let found: Vec<_> = queries.chunks(DIM).map(|query| segment.search(query, k)).collect();
             let time = start.elapsed().as_secs_f64() * 1e6 / QUERIES as f64;

@@ -1,6 +1,8 @@
 //! The operators a model family is written over. One forward definition a family, any device.
 
-use crate::Tensor;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{KernelError, Tensor};
 
 /// A jagged batch: histories laid end to end, oldest event first, no padding.
 #[derive(Debug, Clone, Copy, Default)]
@@ -15,9 +17,17 @@ pub struct Sequences<'a> {
     pub times: &'a [f64],
     /// What comes after every event: the time of the next one, or that of the question. As many as `times`.
     pub until: &'a [f64],
+    /// What tells this batch from any other, where it is not 0: a device need not copy it again for every operator.
+    pub identity: u64,
 }
 
 impl Sequences<'_> {
+    /// A number for [`Sequences::identity`] that no batch of this process had before.
+    pub fn new_identity() -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// How many histories the batch holds.
     pub fn len(&self) -> usize {
         self.offsets.len().saturating_sub(1)
@@ -167,6 +177,32 @@ pub trait Operators {
         batch: &Sequences<'_>,
         rows: Rows,
     ) -> Self::Matrix;
+    /// Layers of the normalised rows of `x`, one matrix a layer.
+    fn norm_linear<const N: usize>(
+        &self,
+        x: &Self::Matrix,
+        norm: &LayerNorm<Self::Weight>,
+        layers: [&Linear<Self::Weight>; N],
+        activation: Activation,
+    ) -> [Self::Matrix; N] {
+        let normed = self.layer_norm(x, norm);
+        layers.map(|layer| self.linear(&normed, layer, activation))
+    }
+    /// `layer`(dropout(gate ∘ norm(x))) + residual; the rows are the last of their histories, or of all events.
+    fn gated_linear(
+        &self,
+        gate: &Self::Matrix,
+        x: &Self::Matrix,
+        norm: &LayerNorm<Self::Weight>,
+        layer: &Linear<Self::Weight>,
+        residual: &Self::Matrix,
+        batch: &Sequences<'_>,
+    ) -> Self::Matrix {
+        let gated = self.multiply(gate, &self.layer_norm(x, norm));
+        let mut y = self.linear(&self.dropout(gated, batch), layer, Activation::Identity);
+        self.add(&mut y, residual);
+        y
+    }
     /// x·y, number by number.
     fn multiply(&self, x: &Self::Matrix, y: &Self::Matrix) -> Self::Matrix;
     /// The last row of each history: `[histories, dim]`. Histories must not be empty.
@@ -200,12 +236,19 @@ pub trait Device: Operators<Matrix: Send + Sync, Weight = Tensor> + Send + Sync 
     fn truncate(&self, x: &mut Self::Matrix, rows: usize);
     /// Bytes that a matrix takes.
     fn bytes(&self, x: &Self::Matrix) -> usize;
-    /// The matrix as row-major numbers on the host.
-    fn download(&self, x: &Self::Matrix) -> Vec<f32>;
+    /// The matrix as row-major numbers on the host. Fails where the device did, in this call or one before it.
+    fn download(&self, x: &Self::Matrix) -> Result<Vec<f32>, KernelError>;
     /// For each row of `queries` (`[n, dim]`, host) the `k` items with the largest dot product, best first,
-    /// ties by ascending index, each under its own filter. Never holds the whole score matrix.
-    fn top_k(&self, queries: &[f32], items: &Tensor, k: &[usize], filters: &[Filter<'_>]) -> Vec<Vec<Scored>>;
+    /// ties by ascending index, each under its own filter. Never holds the whole score matrix. Fails where the device
+    /// does.
+    fn top_k(
+        &self,
+        queries: &[f32],
+        items: &Tensor,
+        k: &[usize],
+        filters: &[Filter<'_>],
+    ) -> Result<Vec<Vec<Scored>>, KernelError>;
     /// The dot products of one query with the given rows of `items`: the same bits as [`Device::top_k`] reports.
-    /// Rows must exist.
-    fn scores(&self, query: &[f32], items: &Tensor, rows: &[u32]) -> Vec<f32>;
+    /// Rows must exist. Fails where the device does.
+    fn scores(&self, query: &[f32], items: &Tensor, rows: &[u32]) -> Result<Vec<f32>, KernelError>;
 }

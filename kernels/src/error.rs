@@ -20,6 +20,9 @@ pub enum KernelError {
     /// The nearest-neighbour library refused.
     #[error("nearest-neighbour segment: {0}")]
     Segment(String),
+    /// A CUDA device cannot be used, or stopped.
+    #[error(transparent)]
+    Cuda(#[from] crate::cuda::CudaError),
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,

@@ -6,6 +6,7 @@
 
 mod backward;
 pub mod cpu;
+pub mod cuda;
 mod device;
 mod error;
 mod gradient;

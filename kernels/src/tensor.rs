@@ -1,7 +1,7 @@
 //! f32 tensors: views of shared bytes (a mapped artifact), or memory of their own.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::KernelError;
 
@@ -28,7 +28,7 @@ struct Line([f32; 16]);
 
 /// Numbers that begin at a cache line.
 #[derive(Clone)]
-struct Aligned {
+pub(crate) struct Aligned {
     lines: Vec<Line>,
     len: usize,
 }
@@ -89,6 +89,14 @@ impl Tensor {
         }
     }
 
+    /// Tells, without keeping it, whether the memory is still there and unchanged.
+    pub(crate) fn watch(&self) -> Watch {
+        match &self.storage {
+            Storage::View(bytes, _) => Watch::View(Arc::downgrade(bytes)),
+            Storage::Own(own) => Watch::Own(Arc::downgrade(own)),
+        }
+    }
+
     /// The shape.
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -108,6 +116,21 @@ impl Tensor {
     pub fn row(&self, index: usize) -> &[f32] {
         let cols = self.cols();
         &self.as_slice()[index * cols..(index + 1) * cols]
+    }
+}
+
+/// Whether the memory of a tensor is still there. Who changes a tensor that is watched is given other memory.
+pub(crate) enum Watch {
+    View(Weak<dyn AsRef<[u8]> + Send + Sync>),
+    Own(Weak<Aligned>),
+}
+
+impl Watch {
+    pub(crate) fn lives(&self) -> bool {
+        match self {
+            Self::View(bytes) => bytes.strong_count() > 0,
+            Self::Own(own) => own.strong_count() > 0,
+        }
     }
 }
 

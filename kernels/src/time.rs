@@ -18,6 +18,11 @@ pub fn time_bucket(seconds: f64) -> usize {
     BEGINS.partition_point(|&begin| begin <= seconds.abs()).max(1) - 1
 }
 
+/// Where the buckets begin, in seconds.
+pub(crate) fn bucket_begins() -> &'static [f64; TIME_BUCKETS] {
+    &BEGINS
+}
+
 /// Calls `run` for each stretch of `times`, which ascend, whose distance from `at` is in one bucket, in order.
 pub(crate) fn for_runs(times: &[f64], at: f64, mut run: impl FnMut(Range<usize>, usize)) {
     let begins = &*BEGINS;

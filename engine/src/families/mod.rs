@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pgrec_kernels::Scored;
+use pgrec_kernels::cuda::Cuda;
 use serde_json::Value;
 
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, Query, Result, Task};
@@ -43,6 +44,11 @@ pub trait Model: Send + Sync {
     /// A list may be shorter than `k` only when the filter leaves fewer items. A history that tells the
     /// model nothing gets an empty list: the caller falls back ([`crate::serve`] is not the family's matter).
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>>;
+
+    /// The same computed on a CUDA device, by families that have something to compute there.
+    fn recommend_on(&self, _device: &Cuda, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
+        self.recommend(queries, control)
+    }
 
     /// The scores behind [`Model::recommend`] for given items, in their order.
     fn score(&self, query: &Query<'_>, items: &[u32]) -> Result<Vec<f32>>;

@@ -156,7 +156,7 @@ pub(super) struct Slice {
 impl Slice {
     pub(super) fn sequences(&self) -> Sequences<'_> {
         let Self { items, positions, offsets, times, until, .. } = self;
-        Sequences { items, positions, offsets, times, until }
+        Sequences { items, positions, offsets, times, until, ..Sequences::default() }
     }
 
     /// Packs samples for a model; `key` is that of the epoch.

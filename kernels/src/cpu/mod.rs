@@ -23,7 +23,7 @@ mod silu_attention;
 mod simd;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests;
+pub(crate) mod tests;
 mod top_k;
 
 #[cfg(target_arch = "x86_64")]
@@ -39,8 +39,8 @@ pub use matrix::{Matrix, keep_buffers};
 pub(crate) use distance::{ByteProducts, Comparison, Number, Pair, RowDistances, hamming, prefetch};
 
 use crate::{
-    Activation, Device, Filter, LayerNorm, Linear, Operators, PairBias, Rows, Scored, Sequences, SiluAttention,
-    TIME_BUCKETS, Tensor,
+    Activation, Device, Filter, KernelError, LayerNorm, Linear, Operators, PairBias, Rows, Scored, Sequences,
+    SiluAttention, TIME_BUCKETS, Tensor,
 };
 use attention::{Asked, AttentionKernel};
 use candidates::SiluCandidatesKernel;
@@ -375,11 +375,17 @@ impl Device for Cpu {
         x.bytes()
     }
 
-    fn download(&self, x: &Matrix) -> Vec<f32> {
-        x.as_slice().to_vec()
+    fn download(&self, x: &Matrix) -> Result<Vec<f32>, KernelError> {
+        Ok(x.as_slice().to_vec())
     }
 
-    fn top_k(&self, queries: &[f32], items: &Tensor, k: &[usize], filters: &[Filter<'_>]) -> Vec<Vec<Scored>> {
+    fn top_k(
+        &self,
+        queries: &[f32],
+        items: &Tensor,
+        k: &[usize],
+        filters: &[Filter<'_>],
+    ) -> Result<Vec<Vec<Scored>>, KernelError> {
         let (rows, dim) = (items.rows(), items.cols());
         assert_eq!(queries.len(), k.len() * dim, "{} queries of {dim} numbers", k.len());
         assert_eq!(filters.len(), k.len(), "a filter for every query");
@@ -405,13 +411,13 @@ impl Device for Cpu {
                 *list = self.run(ScanKernel { query: query(q), items: items.as_slice(), rows, k: k[q], filter });
             }
         }
-        lists
+        Ok(lists)
     }
 
-    fn scores(&self, query: &[f32], items: &Tensor, rows: &[u32]) -> Vec<f32> {
+    fn scores(&self, query: &[f32], items: &Tensor, rows: &[u32]) -> Result<Vec<f32>, KernelError> {
         assert_eq!(query.len(), items.cols(), "query and item vectors differ in length");
         let mut out = vec![0.0; rows.len()];
         self.run(ScoreKernel { query, items: items.as_slice(), rows, out: &mut out });
-        out
+        Ok(out)
     }
 }

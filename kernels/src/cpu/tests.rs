@@ -13,7 +13,7 @@ pub(super) fn tensor(values: Vec<f32>, shape: &[usize]) -> Tensor {
     Tensor::from_vec(values, shape.to_vec()).unwrap()
 }
 
-pub(super) fn offsets(lengths: &[usize]) -> Vec<usize> {
+pub(crate) fn offsets(lengths: &[usize]) -> Vec<usize> {
     let mut offsets = vec![0];
     for length in lengths {
         offsets.push(offsets.last().unwrap() + length);
@@ -26,7 +26,7 @@ pub(super) fn sequences(offsets: &[usize]) -> Sequences<'_> {
 }
 
 /// Times of events, with ties, and what comes after each; questions are asked later than all events or before some.
-pub(super) fn histories_in_time(random: &mut Random, offsets: &[usize]) -> (Vec<f64>, Vec<f64>) {
+pub(crate) fn histories_in_time(random: &mut Random, offsets: &[usize]) -> (Vec<f64>, Vec<f64>) {
     let (mut times, mut until) = (Vec::new(), Vec::new());
     for bounds in offsets.windows(2) {
         let spread = [10, 10_000, 100_000_000][random.below(3)];
@@ -379,14 +379,14 @@ fn a_history_gives_the_same_bits_alone_and_in_any_batch() {
         let together = forward(cpu, &weights, &items, &ids, &offsets);
         let k = vec![10; lengths.len()];
         let filters = vec![Filter::default(); lengths.len()];
-        let lists = cpu.top_k(together.as_slice(), &items, &k, &filters);
+        let lists = cpu.top_k(together.as_slice(), &items, &k, &filters).unwrap();
         for (user, w) in offsets.windows(2).enumerate() {
             let alone = forward(cpu, &weights, &items, &ids[w[0]..w[1]], &[0, w[1] - w[0]]);
             assert_eq!(alone.as_slice(), together.row(user), "{:?} history {user}", cpu.isa());
-            let list = cpu.top_k(alone.as_slice(), &items, &[10], &[Filter::default()]);
+            let list = cpu.top_k(alone.as_slice(), &items, &[10], &[Filter::default()]).unwrap();
             assert_eq!(list[0], lists[user], "{:?} list {user}", cpu.isa());
             let rows: Vec<u32> = list[0].iter().map(|s| s.item).collect();
-            let scores = cpu.scores(alone.as_slice(), &items, &rows);
+            let scores = cpu.scores(alone.as_slice(), &items, &rows).unwrap();
             assert!(scores.iter().zip(&list[0]).all(|(a, b)| *a == b.score), "{:?} scores {user}", cpu.isa());
         }
     }
@@ -419,11 +419,11 @@ fn top_k_is_the_sorted_list_under_every_filter() {
                         candidates: (q % 5 == 4).then_some(candidates[q].as_slice()),
                     })
                     .collect();
-                let lists = cpu.top_k(&queries, &items, &k, &filters);
+                let lists = cpu.top_k(&queries, &items, &k, &filters).unwrap();
                 let all: Vec<u32> = (0..rows as u32).collect();
                 for q in 0..count {
                     let query = &queries[q * dim..(q + 1) * dim];
-                    let scores = cpu.scores(query, &items, &all);
+                    let scores = cpu.scores(query, &items, &all).unwrap();
                     for (row, &score) in scores.iter().enumerate() {
                         let dot: f64 = query.iter().zip(items.row(row)).map(|(a, b)| f64::from(a * b)).sum();
                         assert!(score.is_nan() || (f64::from(score) - dot).abs() < 1e-6);
@@ -445,12 +445,13 @@ fn infinite_scores_are_ranked_and_nan_queries_find_nothing() {
     for cpu in cpus() {
         let items = tensor(vec![f32::NEG_INFINITY, 1.0, f32::INFINITY, f32::NAN, -3e38], &[5, 1]);
         for repeats in [1, 40] {
-            let lists = cpu.top_k(&vec![2.0; repeats], &items, &vec![9; repeats], &vec![Filter::default(); repeats]);
+            let lists =
+                cpu.top_k(&vec![2.0; repeats], &items, &vec![9; repeats], &vec![Filter::default(); repeats]).unwrap();
             for list in lists {
                 assert_eq!(list.iter().map(|s| s.item).collect::<Vec<_>>(), [2, 1, 0, 4], "{:?}", cpu.isa());
             }
             let nan = vec![f32::NAN; repeats];
-            let lists = cpu.top_k(&nan, &items, &vec![9; repeats], &vec![Filter::default(); repeats]);
+            let lists = cpu.top_k(&nan, &items, &vec![9; repeats], &vec![Filter::default(); repeats]).unwrap();
             assert!(lists.iter().all(Vec::is_empty), "{:?}", cpu.isa());
         }
     }
@@ -461,7 +462,7 @@ fn candidates_beyond_the_catalogue_are_ignored() {
     let items = tensor(vec![1.0, 2.0, 3.0], &[3, 1]);
     for cpu in cpus() {
         let filter = Filter { exclude: &[1], candidates: Some(&[0, 1, 7, u32::MAX]) };
-        let lists = cpu.top_k(&[1.0], &items, &[10], &[filter]);
+        let lists = cpu.top_k(&[1.0], &items, &[10], &[filter]).unwrap();
         assert_eq!(lists, [[Scored { item: 0, score: 1.0 }]], "{:?}", cpu.isa());
     }
 }
@@ -474,7 +475,7 @@ fn an_empty_batch_is_an_empty_matrix() {
         let x = cpu.embed(&items, &items, 1.0, &batch);
         let a = cpu.attention(&x, &x, &x, 2, &batch, Rows::Last);
         assert_eq!((a.rows(), cpu.last_rows(&a, &batch).rows()), (0, 0));
-        assert!(cpu.top_k(&[], &items, &[], &[]).is_empty());
-        assert!(cpu.scores(&[0.0; 4], &items, &[]).is_empty());
+        assert!(cpu.top_k(&[], &items, &[], &[]).unwrap().is_empty());
+        assert!(cpu.scores(&[0.0; 4], &items, &[]).unwrap().is_empty());
     }
 }

@@ -36,7 +36,7 @@ fn recall(segment: &Segment, vectors: &[f32], queries: &[f32], k: usize, allowed
     let filter = [Filter { exclude: &[], candidates: Some(&candidates) }];
     let (mut hits, mut wanted) = (0, 0);
     for query in queries.chunks(dim) {
-        let exact = &Cpu::new().top_k(query, &items, &[k], &filter)[0];
+        let exact = &Cpu::new().top_k(query, &items, &[k], &filter).unwrap()[0];
         let found = segment.search_filtered(query, k, allowed);
         assert!(found.windows(2).all(|w| w[0].score >= w[1].score), "best first");
         assert!(found.iter().all(|s| allowed(s.item)), "an item that the filter forbids");
@@ -70,7 +70,7 @@ fn scores_of_a_search_have_the_bits_of_exact_scores() {
     let query = random.normals(17);
     let found = open(&vectors, 17).search(&query, 5);
     let rows: Vec<u32> = found.iter().map(|s| s.item).collect();
-    let exact = Cpu::new().scores(&query, &Tensor::from_vec(vectors, vec![300, 17]).unwrap(), &rows);
+    let exact = Cpu::new().scores(&query, &Tensor::from_vec(vectors, vec![300, 17]).unwrap(), &rows).unwrap();
     assert_eq!(found.iter().map(|s| s.score).collect::<Vec<_>>(), exact);
 }
 

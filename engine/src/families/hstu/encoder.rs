@@ -82,19 +82,20 @@ impl<W: Send + Sync> Layer<W> {
         attend: impl FnOnce([O::Matrix; 3], &SiluAttention<W>) -> O::Matrix,
     ) -> O::Matrix {
         let norm = LayerNorm { weight: None, bias: None, eps: config.norm_eps as f32 };
-        let n = dev.layer_norm(&x, &norm);
-        let k = dev.linear(&n, &self.key, Activation::Silu);
-        let v = dev.linear(&n, &self.value, Activation::Silu);
-        let (asked, x) = match rows {
-            Rows::Last => (dev.last_rows(&n, batch), dev.last_rows(&x, batch)),
-            Rows::All | Rows::Tail => (n, x),
+        let Self { gate, value, query, key, output, .. } = self;
+        let (x, [k, v, q, u]) = match rows {
+            Rows::Last => {
+                let [k, v] = dev.norm_linear(&x, &norm, [key, value], Activation::Silu);
+                let x = dev.last_rows(&x, batch);
+                let [q, u] = dev.norm_linear(&x, &norm, [query, gate], Activation::Silu);
+                (x, [k, v, q, u])
+            }
+            Rows::All | Rows::Tail => {
+                let projected = dev.norm_linear(&x, &norm, [key, value, query, gate], Activation::Silu);
+                (x, projected)
+            }
         };
-        let q = dev.linear(&asked, &self.query, Activation::Silu);
-        let u = dev.linear(&asked, &self.gate, Activation::Silu);
         let a = attend([q, k, v], &self.attention);
-        let gated = dev.multiply(&u, &dev.layer_norm(&a, &norm));
-        let mut y = dev.linear(&dev.dropout(gated, batch), &self.output, Activation::Identity);
-        dev.add(&mut y, &x);
-        y
+        dev.gated_linear(&u, &a, &norm, output, &x, batch)
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pgrec_kernels::cpu::{Cpu, Matrix};
+use pgrec_kernels::cuda::Cuda;
 use pgrec_kernels::{Device, Rows, Scored, Sequences, Tensor};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -35,6 +36,14 @@ struct Rowed {
     /// Items and outcomes in turns, as rows of the table.
     rows: Vec<u32>,
     times: Vec<f64>,
+}
+
+impl Rowed {
+    /// The question about it: a candidate comes after all events.
+    fn query<'a>(&'a self, asked: &Query<'_>) -> Query<'a> {
+        let at = self.times.iter().copied().fold(asked.at, f64::max);
+        Query { history: &self.rows, times: &self.times, at, remember: asked.remember, ..Query::default() }
+    }
 }
 
 impl Ranker {
@@ -79,41 +88,49 @@ impl Ranker {
 
     /// Logits `[candidates, tasks]`.
     fn logits(&self, query: &Query<'_>, candidates: &[u32], control: &Control) -> Result<Vec<f32>> {
+        let rowed = self.rowed(query)?;
+        let query = rowed.query(query);
+        if Remembered::<Matrix>::suits(&self.config.body, &query) {
+            let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+            self.logits_on(&self.device, &mut remembered, &query, candidates, control)
+        } else {
+            self.logits_on(&self.device, &mut Remembered::new(), &query, candidates, control)
+        }
+    }
+
+    /// The same of a history in rows.
+    fn logits_on<D: Device>(
+        &self,
+        device: &D,
+        remembered: &mut Remembered<D::Matrix>,
+        query: &Query<'_>,
+        candidates: &[u32],
+        control: &Control,
+    ) -> Result<Vec<f32>> {
         self.known(candidates)?;
         if candidates.is_empty() {
             return Ok(Vec::new());
         }
-        let Rowed { rows, times } = self.rowed(query)?;
-        // A candidate comes after all events.
-        let at = times.iter().copied().fold(query.at, f64::max);
-        let query = Query { history: &rows, times: &times, at, remember: query.remember, ..Query::default() };
-        let compute = |kept: &mut Kept<'_, Cpu>, new: &Sequences<'_>| {
-            self.weights.body.states(&self.config.body, kept.device, kept, new, Rows::Last);
-            let after = self.config.position_rows(rows.len() + 1).end - 1;
+        remembered.compute(&self.config.body, device, query, |kept, new| {
+            self.weights.body.states(&self.config.body, device, kept, new, Rows::Last);
+            let after = self.config.position_rows(query.history.len() + 1).end - 1;
             let mut logits = Vec::with_capacity(candidates.len() * self.config.tasks.len());
             for candidates in candidates.chunks(MICROBATCH) {
                 control.check()?;
-                logits.extend(self.of_candidates(kept, candidates, after));
+                logits.extend(self.of_candidates(kept, candidates, after)?);
             }
             Ok(logits)
-        };
-        let body = &self.config.body;
-        if Remembered::<Matrix>::suits(body, &query) {
-            let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-            remembered.compute(body, &self.device, &query, compute)
-        } else {
-            Remembered::new().compute(body, &self.device, &query, compute)
-        }
+        })
     }
 
     /// Logits of a microbatch after a history that is kept, at row `after` of the positions.
-    fn of_candidates(&self, kept: &Kept<'_, Cpu>, candidates: &[u32], after: u32) -> Vec<f32> {
-        let (config, device) = (&self.config, &self.device);
+    fn of_candidates<D: Device>(&self, kept: &Kept<'_, D>, candidates: &[u32], after: u32) -> Result<Vec<f32>> {
+        let (config, device) = (&self.config, kept.device);
         let positions = vec![after; candidates.len()];
         let offsets: Vec<usize> = (0..=candidates.len()).collect();
         let batch = Sequences { items: candidates, positions: &positions, offsets: &offsets, ..Sequences::default() };
         let states = self.weights.body.states(&config.body, device, &mut Beyond(kept), &batch, Rows::All);
-        device.download(&self.weights.logits(config, device, &states))
+        Ok(device.download(&self.weights.logits(config, device, &states))?)
     }
 
     /// What probabilities of one item make of its score.
@@ -122,19 +139,24 @@ impl Ranker {
     }
 
     fn probabilities(&self, query: &Query<'_>, items: &[u32], control: &Control) -> Result<Vec<f32>> {
-        let logits = self.logits(query, items, control)?;
-        Ok(logits.into_iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect())
+        Ok(probabilities(self.logits(query, items, control)?))
     }
 
-    fn ranked(&self, query: &Query<'_>, control: &Control) -> Result<Vec<Scored>> {
+    /// The best of the items that a query's filter lets pass, by their logits.
+    fn ranked(&self, query: &Query<'_>, logits: impl FnOnce(&[u32]) -> Result<Vec<f32>>) -> Result<Vec<Scored>> {
         if query.k == 0 || query.history.is_empty() {
             return Ok(Vec::new());
         }
         let items: Vec<u32> = allowed(self.items(), query).collect();
-        let probabilities = self.probabilities(query, &items, control)?;
+        let probabilities = probabilities(logits(&items)?);
         let of_items = items.iter().zip(probabilities.chunks(self.config.tasks.len()));
         Ok(best(of_items.map(|(&item, p)| Scored { item, score: self.value(p) }).collect(), query.k))
     }
+}
+
+/// σ of logits.
+fn probabilities(logits: Vec<f32>) -> Vec<f32> {
+    logits.into_iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect()
 }
 
 impl Model for Ranker {
@@ -160,11 +182,23 @@ impl Model for Ranker {
 
     /// By the sum of the tasks' probabilities times their values; every item that the filter lets pass is scored.
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
+        let ranked = |query: &Query<'_>| self.ranked(query, |items| self.logits(query, items, control));
         match queries {
-            [only] => Ok(vec![self.ranked(only, control)?]),
+            [only] => Ok(vec![ranked(only)?]),
             // Who asks for many users does not ask for the same ones again and again.
-            _ => queries.par_iter().map(|query| self.ranked(&Query { remember: 0, ..*query }, control)).collect(),
+            _ => queries.par_iter().map(|query| ranked(&Query { remember: 0, ..*query })).collect(),
         }
+    }
+
+    fn recommend_on(&self, device: &Cuda, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
+        let ranked = |query: &Query<'_>| {
+            self.ranked(query, |items| {
+                let rowed = self.rowed(query)?;
+                let query = Query { remember: 0, ..rowed.query(query) };
+                self.logits_on(device, &mut Remembered::new(), &query, items, control)
+            })
+        };
+        queries.iter().map(ranked).collect()
     }
 
     fn score(&self, query: &Query<'_>, items: &[u32]) -> Result<Vec<f32>> {

@@ -123,10 +123,17 @@ fn anew(artifact: &Artifact, query: &Query<'_>, candidate: u32) -> Vec<f32> {
     let positions: Vec<u32> = config.position_rows(items.len()).collect();
     let (times, until) = if config.timed() { (times, until) } else { (Vec::new(), Vec::new()) };
     let offsets = [0, items.len()];
-    let batch = Sequences { items: &items, positions: &positions, offsets: &offsets, times: &times, until: &until };
+    let batch = Sequences {
+        items: &items,
+        positions: &positions,
+        offsets: &offsets,
+        times: &times,
+        until: &until,
+        ..Sequences::default()
+    };
     let device = Cpu::new();
     let logits = config.encode(&weights, &device, &batch, Rows::Last);
-    device.download(&logits).iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect()
+    device.download(&logits).unwrap().iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect()
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub(crate) struct Batch {
     offsets: Vec<usize>,
     times: Vec<f64>,
     until: Vec<f64>,
+    identity: u64,
 }
 
 impl Batch {
@@ -23,7 +24,7 @@ impl Batch {
         items: usize,
         queries: impl Iterator<Item = Query<'a>>,
     ) -> Result<Self> {
-        let mut batch = Self { offsets: vec![0], ..Self::default() };
+        let mut batch = Self { offsets: vec![0], identity: Sequences::new_identity(), ..Self::default() };
         for query in queries {
             let first = query.history.len().saturating_sub(architecture.window());
             let latest = &query.history[first..];
@@ -48,7 +49,7 @@ impl Batch {
     }
 
     pub(crate) fn sequences(&self) -> Sequences<'_> {
-        let Self { items, positions, offsets, times, until } = self;
-        Sequences { items, positions, offsets, times, until }
+        let Self { items, positions, offsets, times, until, identity } = self;
+        Sequences { items, positions, offsets, times, until, identity: *identity }
     }
 }

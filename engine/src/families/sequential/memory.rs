@@ -105,9 +105,16 @@ impl<M> Remembered<M> {
             items: &items[first..],
             positions: &positions,
             offsets: &[0, len - first],
+            identity: Sequences::new_identity(),
             ..Sequences::default()
         };
-        let whole = Sequences { offsets: &[0, len], times: &times, until: &until, ..Sequences::default() };
+        let whole = Sequences {
+            offsets: &[0, len],
+            times: &times,
+            until: &until,
+            identity: Sequences::new_identity(),
+            ..Sequences::default()
+        };
         let mut kept = Kept { device, whole, layers: std::mem::take(&mut history.layers) };
         let result = compute(&mut kept, &new)?;
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pgrec_kernels::cpu::{Cpu, Matrix};
+use pgrec_kernels::cuda::Cuda;
 use pgrec_kernels::{Device, Filter, Rows, Scored, Segment, Tensor};
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -17,6 +18,9 @@ use crate::{Artifact, Catalogue, Control, Query, Result};
 /// Floating-point operations of one slice of a large call: some 10 ms on one core, so that a cancel is heard
 /// and every core gets its share.
 const SLICE: usize = 200_000_000;
+
+/// Of a slice on a CUDA device: long enough that starting kernels does not count, and some gigabytes of memory.
+const DEVICE_SLICE: usize = 1_000_000_000_000;
 
 /// Events left out, one at a time, to explain a score.
 const EXPLAINED_EVENTS: usize = 50;
@@ -63,10 +67,10 @@ impl<A: Architecture> Sequential<A> {
     }
 
     /// The vectors of the queries' histories, `[queries, dim]`.
-    fn vectors<'a>(&self, queries: impl Iterator<Item = Query<'a>>) -> Result<Vec<f32>> {
+    fn vectors<'a>(&self, device: &impl Device, queries: impl Iterator<Item = Query<'a>>) -> Result<Vec<f32>> {
         let batch = Batch::new(&self.architecture, self.items(), queries)?;
-        let encoded = self.architecture.encode(&self.encoder, &self.device, &batch.sequences(), Rows::Last);
-        Ok(self.device.download(&encoded))
+        let encoded = self.architecture.encode(&self.encoder, device, &batch.sequences(), Rows::Last);
+        Ok(device.download(&encoded)?)
     }
 
     /// The vector of a long history, of which all that was settled when it was asked about before is remembered.
@@ -79,7 +83,7 @@ impl<A: Architecture> Sequential<A> {
         let vector = remembered.compute(&self.architecture, &self.device, query, |kept, new| {
             self.architecture.encode_new(&self.encoder, kept, new)
         })?;
-        Ok(Some(self.device.download(&vector)))
+        Ok(Some(self.device.download(&vector)?))
     }
 
     fn dot(&self, vector: &[f32], item: u32) -> f32 {
@@ -97,12 +101,12 @@ impl<A: Architecture> Sequential<A> {
     }
 
     /// Cuts queries into slices of bounded cost, of at least one query each.
-    fn slices(&self, queries: &[Query<'_>]) -> Vec<Range<usize>> {
+    fn slices(&self, queries: &[Query<'_>], most: usize) -> Vec<Range<usize>> {
         let mut slices = Vec::new();
         let (mut start, mut cost) = (0, 0);
         for (index, query) in queries.iter().enumerate() {
             let more = self.cost(query);
-            if index > start && cost + more > SLICE {
+            if index > start && cost + more > most {
                 slices.push(start..index);
                 (start, cost) = (index, 0);
             }
@@ -112,8 +116,13 @@ impl<A: Architecture> Sequential<A> {
         slices
     }
 
-    /// Answers a slice of queries on this thread.
-    fn answer(&self, queries: &[Query<'_>]) -> Result<Vec<Vec<Scored>>> {
+    /// Answers a slice of queries, with `vectors` those of the queries that are asked for.
+    fn answer(
+        &self,
+        device: &impl Device,
+        queries: &[Query<'_>],
+        vectors: impl FnOnce(&[Query<'_>]) -> Result<Vec<f32>>,
+    ) -> Result<Vec<Vec<Scored>>> {
         let mut answers = vec![Vec::new(); queries.len()];
         let asked: Vec<usize> =
             (0..queries.len()).filter(|&i| queries[i].k > 0 && !queries[i].history.is_empty()).collect();
@@ -123,11 +132,7 @@ impl<A: Architecture> Sequential<A> {
         for &i in &asked {
             self.known(queries[i].filter.candidates.unwrap_or(&[]))?;
         }
-        // Who asks for many users does not ask for the same ones again and again.
-        let vectors = match asked.as_slice() {
-            &[only] => self.encode(&queries[only])?,
-            _ => self.vectors(asked.iter().map(|&i| queries[i]))?,
-        };
+        let vectors = vectors(&asked.iter().map(|&i| queries[i]).collect::<Vec<_>>())?;
         let dim = self.architecture.dim();
         let (mut exact, mut exact_vectors) = (Vec::new(), Vec::new());
         for (&i, vector) in asked.iter().zip(vectors.chunks_exact(dim)) {
@@ -141,7 +146,7 @@ impl<A: Architecture> Sequential<A> {
         }
         let k: Vec<usize> = exact.iter().map(|&i| queries[i].k.min(self.items())).collect();
         let filters: Vec<Filter<'_>> = exact.iter().map(|&i| queries[i].filter).collect();
-        let found = self.device.top_k(&exact_vectors, &self.scored, &k, &filters);
+        let found = device.top_k(&exact_vectors, &self.scored, &k, &filters)?;
         for (i, found) in exact.into_iter().zip(found) {
             answers[i] = found;
         }
@@ -170,7 +175,7 @@ impl<A: Architecture> Sequential<A> {
         allowed.dedup();
         self.known(&allowed)?;
         let filter = Filter { exclude: &[], candidates: Some(&allowed) };
-        Ok(self.device.top_k(vector, &self.scored, &[query.k], &[filter]).pop())
+        Ok(self.device.top_k(vector, &self.scored, &[query.k], &[filter])?.pop())
     }
 
     /// Opened by the first query that needs it: a view costs private memory in every process.
@@ -197,19 +202,30 @@ impl<A: Architecture> Model for Sequential<A> {
     }
 
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
-        let slices = self.slices(queries);
-        if slices.len() == 1 {
+        let answer = |queries: &[Query<'_>]| {
             control.check()?;
-            return self.answer(queries);
-        }
-        let answers: Result<Vec<_>> = slices
-            .into_par_iter()
-            .map(|slice| {
-                control.check()?;
-                self.answer(&queries[slice])
+            self.answer(&self.device, queries, |asked| match asked {
+                [only] => self.encode(only),
+                // Who asks for many users does not ask for the same ones again and again.
+                _ => self.vectors(&self.device, asked.iter().copied()),
             })
-            .collect();
+        };
+        let slices = self.slices(queries, SLICE);
+        if slices.len() == 1 {
+            return answer(queries);
+        }
+        let answers: Result<Vec<_>> = slices.into_par_iter().map(|slice| answer(&queries[slice])).collect();
         Ok(answers?.into_iter().flatten().collect())
+    }
+
+    fn recommend_on(&self, device: &Cuda, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
+        let mut answers = Vec::with_capacity(queries.len());
+        for slice in self.slices(queries, DEVICE_SLICE) {
+            control.check()?;
+            let vectors = |asked: &[Query<'_>]| self.vectors(device, asked.iter().copied());
+            answers.extend(self.answer(device, &queries[slice], vectors)?);
+        }
+        Ok(answers)
     }
 
     fn score(&self, query: &Query<'_>, items: &[u32]) -> Result<Vec<f32>> {
@@ -220,7 +236,7 @@ impl<A: Architecture> Model for Sequential<A> {
         wanted.dedup();
         // The operator that ranks, so that a score is the same number in a list and alone.
         let filter = Filter { exclude: &[], candidates: Some(&wanted) };
-        let scored = self.device.top_k(&vector, &self.scored, &[wanted.len()], &[filter]);
+        let scored = self.device.top_k(&vector, &self.scored, &[wanted.len()], &[filter])?;
         let scored: HashMap<u32, f32> = scored.into_iter().flatten().map(|s| (s.item, s.score)).collect();
         Ok(items.iter().map(|item| scored.get(item).copied().unwrap_or(f32::NAN)).collect())
     }
@@ -235,7 +251,7 @@ impl<A: Architecture> Model for Sequential<A> {
     fn encode(&self, query: &Query<'_>) -> Result<Vec<f32>> {
         match self.remembered(query)? {
             Some(vector) => Ok(vector),
-            None => self.vectors(std::iter::once(*query)),
+            None => self.vectors(&self.device, std::iter::once(*query)),
         }
     }
 

@@ -1,0 +1,89 @@
+//! What the operators need of a machine that runs kernels: a device, or in tests the emulator.
+
+use std::sync::Arc;
+
+use super::CudaError;
+use super::program::Program;
+
+/// Memory on the device and kernels that run on it, in the order of the calls.
+pub(crate) trait Driver: Send + Sync {
+    /// Memory for so many bytes, aligned to 256, of any content.
+    fn allocate(&self, bytes: usize) -> Result<u64, CudaError>;
+    /// Gives memory back after what was started before has ended.
+    fn free(&self, address: u64);
+    /// Copies from the host, whose memory may change when this returns.
+    fn upload(&self, to: u64, from: &[u8]) -> Result<(), CudaError>;
+    /// Copies to the host, after everything that was started before.
+    fn download(&self, from: u64, to: &mut [u8]) -> Result<(), CudaError>;
+    /// Copies on the device.
+    fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), CudaError>;
+    /// A kernel of a program, compiled where it was not before.
+    fn function(&self, program: &Program) -> Result<Function, CudaError>;
+    /// Starts a kernel.
+    ///
+    /// # Safety
+    ///
+    /// The bytes are the parameters of that kernel, and its threads stay within what they point to.
+    unsafe fn launch(&self, function: Function, grid: Grid, parameters: &[u8]) -> Result<(), CudaError>;
+}
+
+/// A compiled kernel; valid as long as its driver.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Function(pub usize);
+
+/// How many threads run a kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grid {
+    /// Blocks in each direction; nothing is started where one is 0.
+    pub blocks: [u32; 3],
+    /// Threads of a block, whole warps.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory of a block.
+    pub shared: u32,
+}
+
+/// Memory on a device, given back when dropped.
+pub(crate) struct Buffer {
+    driver: Arc<dyn Driver>,
+    address: u64,
+    bytes: usize,
+}
+
+impl Buffer {
+    pub(crate) fn new(driver: &Arc<dyn Driver>, bytes: usize) -> Result<Self, CudaError> {
+        if bytes == 0 {
+            return Ok(Self::nothing(driver));
+        }
+        Ok(Self { driver: Arc::clone(driver), address: driver.allocate(bytes)?, bytes })
+    }
+
+    /// No memory.
+    pub(crate) fn nothing(driver: &Arc<dyn Driver>) -> Self {
+        Self { driver: Arc::clone(driver), address: 0, bytes: 0 }
+    }
+
+    /// A copy of numbers of the host.
+    pub(crate) fn of<T: bytemuck::NoUninit>(driver: &Arc<dyn Driver>, values: &[T]) -> Result<Self, CudaError> {
+        let buffer = Self::new(driver, size_of_val(values))?;
+        if buffer.bytes > 0 {
+            driver.upload(buffer.address, bytemuck::cast_slice(values))?;
+        }
+        Ok(buffer)
+    }
+
+    pub(crate) fn address(&self) -> u64 {
+        self.address
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.driver.free(self.address);
+        }
+    }
+}

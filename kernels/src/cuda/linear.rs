@@ -1,0 +1,202 @@
+//! Linear layers.
+
+use super::driver::Grid;
+use super::matrix::Matrix;
+use super::program::{Program, Source};
+use super::{Cuda, CudaError, Precision, View};
+use crate::{Activation, LayerNorm, Linear};
+
+/// Columns of a block's tile.
+const COLUMNS: usize = 64;
+/// Layers of a launch.
+const LAYERS: usize = 4;
+/// Rows of a batch from which on a block takes twice as many: fewer would leave multiprocessors idle.
+const MANY_ROWS: usize = 8192;
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Layer {
+    weight: View,
+    bias: u64,
+    out: u64,
+    out_stride: u32,
+    cols: u32,
+}
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Parameters {
+    x: View,
+    gate: View,
+    residual: View,
+    norm_weight: u64,
+    norm_bias: u64,
+    layers: [Layer; LAYERS],
+    layer_count: u32,
+    rows: u32,
+    inputs: u32,
+    eps: f32,
+}
+
+/// What the left operand is made of.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    x: &'a Matrix,
+    norm: Option<&'a LayerNorm>,
+    gate: Option<&'a Matrix>,
+}
+
+impl Left<'_> {
+    fn prologue(&self) -> u32 {
+        match (self.norm, self.gate) {
+            (None, _) => 0,
+            (Some(_), None) => 1,
+            (Some(_), Some(_)) => 2,
+        }
+    }
+}
+
+fn activation_number(activation: Activation) -> u32 {
+    match activation {
+        Activation::Identity => 0,
+        Activation::Relu => 1,
+        Activation::Gelu => 2,
+        Activation::Silu => 3,
+    }
+}
+
+/// Rows, threads and bytes of shared memory of a block.
+fn block(precision: Precision, row_tiles: usize) -> (usize, u32, usize) {
+    match precision {
+        Precision::F32 => (64, 256, 4 * (64 * 17 + 16 * COLUMNS + 2 * 64)),
+        Precision::Bf16 => {
+            let rows = 64 * row_tiles;
+            (rows, 128, 2 * 2 * (rows * 64 + 64 * COLUMNS) + 4 * 2 * rows)
+        }
+    }
+}
+
+/// Variants of the kernel: those of HSTU, and one of every activation.
+pub(super) fn programs() -> Vec<Program> {
+    let of = |bf16, row_tiles, prologue, activation| {
+        let variant = [("PROLOGUE", prologue), ("ACTIVATION", activation), ("ROW_TILES", row_tiles), ("BF16", bf16)];
+        Program::new(Source::LINEAR, "linear", &variant)
+    };
+    let shapes = [(0, 0), (0, 1), (0, 2), (1, 3), (2, 0)];
+    let both = shapes.iter().flat_map(|&(prologue, activation)| {
+        [(0, 1), (1, 1), (1, 2)].map(|(bf16, row_tiles)| of(bf16, row_tiles, prologue, activation))
+    });
+    both.collect()
+}
+
+impl Cuda {
+    /// Layers of the same rows.
+    fn layers<const N: usize>(
+        &self,
+        left: Left<'_>,
+        layers: [&Linear; N],
+        activation: Activation,
+        residual: Option<&Matrix>,
+    ) -> [Matrix; N] {
+        assert!(N <= LAYERS, "{N} layers in one launch");
+        let (rows, inputs) = (left.x.rows(), left.x.cols());
+        for layer in layers {
+            assert_eq!(layer.weight.rows(), inputs, "a layer of {inputs} inputs");
+            let cols = layer.weight.cols();
+            assert!(layer.bias.as_ref().is_none_or(|bias| bias.as_slice().len() == cols), "a bias of {cols} columns");
+            assert!(residual.is_none_or(|x| (x.rows(), x.cols()) == (rows, cols)), "sum of different shapes");
+        }
+        assert!(left.gate.is_none_or(|gate| (gate.rows(), gate.cols()) == (rows, inputs)), "gate of another shape");
+        let outs = layers.map(|layer| self.computed(rows, layer.weight.cols(), |_| Ok(())));
+        self.attempt(|| self.start(left, layers, activation, residual, &outs));
+        outs
+    }
+
+    fn start<const N: usize>(
+        &self,
+        left: Left<'_>,
+        layers: [&Linear; N],
+        activation: Activation,
+        residual: Option<&Matrix>,
+        outs: &[Matrix; N],
+    ) -> Result<(), CudaError> {
+        let (rows, inputs) = (left.x.rows(), left.x.cols());
+        let weights = layers.map(|layer| self.matrix(&layer.weight, self.precision));
+        let biases = layers.map(|layer| layer.bias.as_ref().map(|bias| self.vector(bias)).transpose());
+        let vector = |of: fn(&LayerNorm) -> Option<&crate::Tensor>| {
+            left.norm.and_then(of).map(|vector| {
+                assert_eq!(vector.as_slice().len(), inputs, "a layer norm of {inputs} columns");
+                self.vector(vector)
+            })
+        };
+        let norm_weight = vector(|norm| norm.weight.as_ref()).transpose()?;
+        let norm_bias = vector(|norm| norm.bias.as_ref()).transpose()?;
+        let mut parameters = Parameters {
+            x: left.x.into(),
+            gate: left.gate.map_or(View::NOTHING, View::from),
+            residual: residual.map_or(View::NOTHING, View::from),
+            norm_weight: norm_weight.as_ref().map_or(0, |buffer| buffer.address()),
+            norm_bias: norm_bias.as_ref().map_or(0, |buffer| buffer.address()),
+            layers: bytemuck::Zeroable::zeroed(),
+            layer_count: N as u32,
+            rows: rows as u32,
+            inputs: inputs as u32,
+            eps: left.norm.map_or(0.0, |norm| norm.eps),
+        };
+        let (mut tiles, mut kept) = (0, Vec::new());
+        for (place, ((weight, bias), out)) in weights.into_iter().zip(biases).zip(outs).enumerate() {
+            let (weight, bias) = (weight?, bias?);
+            parameters.layers[place] = Layer {
+                weight: (&*weight).into(),
+                bias: bias.as_ref().map_or(0, |bias| bias.address()),
+                out: out.address(),
+                out_stride: out.stride() as u32,
+                cols: out.cols() as u32,
+            };
+            tiles += out.cols().div_ceil(COLUMNS);
+            kept.push((weight, bias));
+        }
+        let row_tiles = if self.precision == Precision::Bf16 && rows >= MANY_ROWS { 2 } else { 1 };
+        let (block_rows, threads, shared) = block(self.precision, row_tiles);
+        let blocks = [rows.div_ceil(block_rows) as u32, tiles as u32, 1];
+        let variant = [
+            ("PROLOGUE", left.prologue()),
+            ("ACTIVATION", activation_number(activation)),
+            ("ROW_TILES", row_tiles as u32),
+        ];
+        // SAFETY: matrices are of the shapes that were checked, and weights are kept until the kernel was started; what
+        // is freed on the device is freed after it.
+        unsafe {
+            let grid = Grid { blocks, threads, shared: shared as u32 };
+            self.launch(Source::LINEAR, "linear", &variant, grid, &parameters)
+        }
+    }
+
+    pub(super) fn linear_rows(&self, x: &Matrix, layer: &Linear, activation: Activation) -> Matrix {
+        let [out] = self.layers(Left { x, norm: None, gate: None }, [layer], activation, None);
+        out
+    }
+
+    pub(super) fn norm_linear_rows<const N: usize>(
+        &self,
+        x: &Matrix,
+        norm: &LayerNorm,
+        layers: [&Linear; N],
+        activation: Activation,
+    ) -> [Matrix; N] {
+        self.layers(Left { x, norm: Some(norm), gate: None }, layers, activation, None)
+    }
+
+    pub(super) fn gated_linear_rows(
+        &self,
+        gate: &Matrix,
+        x: &Matrix,
+        norm: &LayerNorm,
+        layer: &Linear,
+        residual: &Matrix,
+    ) -> Matrix {
+        let left = Left { x, norm: Some(norm), gate: Some(gate) };
+        let [out] = self.layers(left, [layer], Activation::Identity, Some(residual));
+        out
+    }
+}

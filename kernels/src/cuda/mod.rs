@@ -1,0 +1,230 @@
+//! The CUDA backend: kernels of `kernels/cuda`, compiled at run time for the device at hand.
+//!
+//! [`Cuda`] implements the operators over a driver: the CUDA driver, or in tests an emulator that runs the same
+//! kernels as C++. An operator that fails gives a matrix of nothing, and what is downloaded next gives the error: calls
+//! of a device do not wait for what they start.
+
+mod attention;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod attention_tests;
+mod compile;
+mod driver;
+#[cfg(any(test, feature = "emulator"))]
+#[allow(clippy::unwrap_used)]
+mod emulated;
+mod error;
+mod gpu;
+mod linear;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod linear_tests;
+mod matrix;
+mod operators;
+mod program;
+mod report;
+mod resident;
+mod rows;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+mod top_k;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod top_k_tests;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use error::CudaError;
+pub use gpu::{CudaDevice, cuda_devices};
+pub use matrix::Matrix;
+pub use report::{Resources, cuda_resources};
+
+use driver::{Buffer, Driver, Grid};
+use gpu::Gpu;
+use program::{Program, Source};
+use resident::{Batch, Weights};
+
+use crate::time::bucket_begins;
+use crate::{Sequences, Tensor};
+
+/// What matrices on a device are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// f32 throughout: the numbers of the CPU but for the order of additions.
+    F32,
+    /// bf16 between operators and in products on tensor cores, sums in f32: three significant digits.
+    Bf16,
+}
+
+impl Precision {
+    fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// A CUDA device. Calls of one are made one after the other.
+pub struct Cuda {
+    driver: Arc<dyn Driver>,
+    precision: Precision,
+    weights: Mutex<Weights>,
+    batch: Mutex<Option<Arc<Batch>>>,
+    /// Where buckets of time begin.
+    begins: Mutex<Option<Arc<Buffer>>>,
+    launches: AtomicU64,
+    /// The first error since the last download.
+    failure: Mutex<Option<CudaError>>,
+}
+
+impl Cuda {
+    fn over(driver: Arc<dyn Driver>, precision: Precision) -> Self {
+        let (weights, batch, begins) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { driver, precision, weights, batch, begins, launches: AtomicU64::new(0), failure: Mutex::default() }
+    }
+
+    /// Device number `ordinal` of this machine. Compiled kernels are kept in the folder `cache`.
+    pub fn open(ordinal: usize, precision: Precision, cache: &Path) -> Result<Self, CudaError> {
+        Ok(Self::over(Arc::new(Gpu::open(ordinal, cache)?), precision))
+    }
+
+    /// The device that `PGREC_CUDA` names by its number, where new memory is numbers that are none, or the emulator: for
+    /// tests.
+    #[cfg(any(test, feature = "emulator"))]
+    #[allow(clippy::unwrap_used)]
+    pub fn for_tests(precision: Precision) -> Self {
+        let Ok(ordinal) = std::env::var("PGREC_CUDA") else {
+            return Self::over(Arc::new(emulated::Emulated::default()), precision);
+        };
+        let gpu = Gpu::open(ordinal.parse().unwrap(), &std::env::temp_dir().join("pgrec_cuda")).unwrap();
+        Self::over(Arc::new(gpu.poisoned()), precision)
+    }
+
+    /// What matrices are made of.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// How many kernels were started.
+    pub fn launches(&self) -> u64 {
+        self.launches.load(Ordering::Relaxed)
+    }
+
+    /// A matrix that `fill` computes; of nothing where it fails, or something before it did.
+    fn computed(&self, rows: usize, cols: usize, fill: impl FnOnce(&Matrix) -> Result<(), CudaError>) -> Matrix {
+        let mut failure = locked(&self.failure);
+        if failure.is_none() {
+            let made = Matrix::new(&self.driver, self.precision, rows, cols).and_then(|matrix| {
+                fill(&matrix)?;
+                Ok(matrix)
+            });
+            match made {
+                Ok(matrix) => return matrix,
+                Err(error) => *failure = Some(error),
+            }
+        }
+        Matrix::nothing(self.precision, rows, cols, Buffer::nothing(&self.driver))
+    }
+
+    /// Does something that gives no matrix.
+    fn attempt(&self, work: impl FnOnce() -> Result<(), CudaError>) {
+        let mut failure = locked(&self.failure);
+        if failure.is_none() {
+            *failure = work().err();
+        }
+    }
+
+    /// Gives what failed, once.
+    fn check(&self) -> Result<(), CudaError> {
+        locked(&self.failure).take().map_or(Ok(()), Err)
+    }
+
+    fn matrix(&self, tensor: &Tensor, precision: Precision) -> Result<Arc<Matrix>, CudaError> {
+        locked(&self.weights).matrix(&self.driver, precision, tensor)
+    }
+
+    fn vector(&self, tensor: &Tensor) -> Result<Arc<Buffer>, CudaError> {
+        locked(&self.weights).vector(&self.driver, tensor)
+    }
+
+    /// The batch on the device, copied where it is another than the last.
+    fn batch(&self, batch: &Sequences<'_>) -> Result<Arc<Batch>, CudaError> {
+        let mut last = locked(&self.batch);
+        if let Some(last) = last.as_ref().filter(|last| last.is(batch)) {
+            return Ok(Arc::clone(last));
+        }
+        let copied = Arc::new(Batch::new(&self.driver, batch)?);
+        *last = Some(Arc::clone(&copied));
+        Ok(copied)
+    }
+
+    /// Where buckets of time begin, as [`resident::seconds`].
+    fn bucket_begins(&self) -> Result<Arc<Buffer>, CudaError> {
+        let mut begins = locked(&self.begins);
+        if let Some(begins) = begins.as_ref() {
+            return Ok(Arc::clone(begins));
+        }
+        let copied = Arc::new(Buffer::of(&self.driver, &bucket_begins().map(resident::seconds))?);
+        *begins = Some(Arc::clone(&copied));
+        Ok(copied)
+    }
+
+    /// Starts a kernel of a source in a variant, which is of this device's precision unless it says otherwise.
+    ///
+    /// # Safety
+    ///
+    /// `P` is the kernel's structure of parameters, and its threads stay within what it points to.
+    unsafe fn launch<P: bytemuck::NoUninit>(
+        &self,
+        source: Source,
+        kernel: &'static str,
+        variant: &[(&'static str, u32)],
+        grid: Grid,
+        parameters: &P,
+    ) -> Result<(), CudaError> {
+        if grid.blocks.contains(&0) {
+            return Ok(());
+        }
+        let mut program = Program::new(source, kernel, variant);
+        if variant.iter().all(|(name, _)| *name != "BF16") {
+            program.variant.push(("BF16", u32::from(self.precision == Precision::Bf16)));
+        }
+        let function = self.driver.function(&program)?;
+        self.launches.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { self.driver.launch(function, grid, bytemuck::bytes_of(parameters)) }
+    }
+}
+
+/// Representative variants of all kernels.
+fn programs() -> Vec<Program> {
+    [rows::programs(), linear::programs(), attention::programs(), top_k::programs()].concat()
+}
+
+/// A matrix as kernels take it.
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct View {
+    data: u64,
+    /// In elements.
+    stride: u32,
+    unused: u32,
+}
+
+impl View {
+    const NOTHING: Self = Self { data: 0, stride: 0, unused: 0 };
+}
+
+impl From<&Matrix> for View {
+    fn from(matrix: &Matrix) -> Self {
+        Self { data: matrix.address(), stride: matrix.stride() as u32, unused: 0 }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

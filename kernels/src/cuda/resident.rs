@@ -1,0 +1,121 @@
+//! What stays on a device between calls: weights as long as their tensor lives, and the batch under way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::driver::{Buffer, Driver};
+use super::{CudaError, Matrix, Precision};
+use crate::tensor::Watch;
+use crate::{Sequences, Tensor};
+
+/// Rows of queries that one block of an attention kernel computes.
+pub(super) const TILE: usize = 64;
+
+/// Weights on the device. A tensor's memory cannot be another's while it lives, and when it does not, its copy goes.
+#[derive(Default)]
+pub(super) struct Weights {
+    matrices: HashMap<(usize, usize, Precision), (Watch, Arc<Matrix>)>,
+    vectors: HashMap<(usize, usize), (Watch, Arc<Buffer>)>,
+}
+
+impl Weights {
+    /// A tensor as a matrix of its rows.
+    pub(super) fn matrix(
+        &mut self,
+        driver: &Arc<dyn Driver>,
+        precision: Precision,
+        tensor: &Tensor,
+    ) -> Result<Arc<Matrix>, CudaError> {
+        let values = tensor.as_slice();
+        let key = (values.as_ptr() as usize, values.len(), precision);
+        if let Some((watch, matrix)) = self.matrices.get(&key)
+            && watch.lives()
+            && matrix.cols() == tensor.cols()
+        {
+            return Ok(Arc::clone(matrix));
+        }
+        self.sweep();
+        let matrix = Arc::new(Matrix::upload(driver, precision, values, tensor.cols())?);
+        self.matrices.insert(key, (tensor.watch(), Arc::clone(&matrix)));
+        Ok(matrix)
+    }
+
+    /// A tensor as f32 numbers without gaps.
+    pub(super) fn vector(&mut self, driver: &Arc<dyn Driver>, tensor: &Tensor) -> Result<Arc<Buffer>, CudaError> {
+        let values = tensor.as_slice();
+        let key = (values.as_ptr() as usize, values.len());
+        if let Some((watch, buffer)) = self.vectors.get(&key)
+            && watch.lives()
+        {
+            return Ok(Arc::clone(buffer));
+        }
+        self.sweep();
+        let buffer = Arc::new(Buffer::of(driver, values)?);
+        self.vectors.insert(key, (tensor.watch(), Arc::clone(&buffer)));
+        Ok(buffer)
+    }
+
+    fn sweep(&mut self) {
+        self.matrices.retain(|_, (watch, _)| watch.lives());
+        self.vectors.retain(|_, (watch, _)| watch.lives());
+    }
+}
+
+/// Seconds as the sum of two f32s, of which the first is a multiple of 256, so that differences are exact in whole
+/// seconds over a hundred years.
+pub(super) fn seconds(seconds: f64) -> [f32; 2] {
+    let high = ((seconds / 256.0).round() * 256.0) as f32;
+    [high, (seconds - f64::from(high)) as f32]
+}
+
+/// A batch on the device.
+pub(super) struct Batch {
+    /// [`Sequences::identity`].
+    identity: u64,
+    pub items: Buffer,
+    pub positions: Buffer,
+    pub offsets: Buffer,
+    /// The time since the first event of its history ([`seconds`]); empty where there are none.
+    pub times: Buffer,
+    /// The same of what comes after every event.
+    pub until: Buffer,
+    /// History and first row of every [`TILE`] rows of a history or less, those with the most rows before them first.
+    pub tiles: Buffer,
+    pub tile_count: usize,
+}
+
+impl Batch {
+    pub(super) fn new(driver: &Arc<dyn Driver>, batch: &Sequences<'_>) -> Result<Self, CudaError> {
+        let offsets: Result<Vec<u32>, _> = batch.offsets.iter().map(|&offset| u32::try_from(offset)).collect();
+        let offsets = offsets.ok().filter(|offsets| offsets.last().is_none_or(|&last| last < 1 << 31));
+        let offsets = offsets.ok_or(CudaError::TooLarge { what: "events of a batch" })?;
+        let mut tiles: Vec<[u32; 2]> = Vec::new();
+        for (history, bounds) in (0..).zip(offsets.windows(2)) {
+            tiles.extend((0..bounds[1] - bounds[0]).step_by(TILE).map(|first| [history, first]));
+        }
+        tiles.sort_by_key(|&[_, first]| std::cmp::Reverse(first));
+        let since_first = |times: &[f64]| -> Vec<[f32; 2]> {
+            let mut pairs = Vec::with_capacity(times.len());
+            for bounds in batch.offsets.windows(2).filter(|_| !times.is_empty()) {
+                let first = batch.times.get(bounds[0]).copied().unwrap_or(0.0);
+                pairs.extend(times[bounds[0]..bounds[1]].iter().map(|time| seconds(time - first)));
+            }
+            pairs
+        };
+        Ok(Self {
+            identity: batch.identity,
+            items: Buffer::of(driver, batch.items)?,
+            positions: Buffer::of(driver, batch.positions)?,
+            offsets: Buffer::of(driver, &offsets)?,
+            times: Buffer::of(driver, &since_first(batch.times))?,
+            until: Buffer::of(driver, &since_first(batch.until))?,
+            tiles: Buffer::of(driver, &tiles)?,
+            tile_count: tiles.len(),
+        })
+    }
+
+    /// Whether it is this batch.
+    pub(super) fn is(&self, batch: &Sequences<'_>) -> bool {
+        batch.identity != 0 && batch.identity == self.identity
+    }
+}
