@@ -11,7 +11,7 @@ use crate::home::Home;
 use crate::postgres::Postgres;
 use crate::progress::Progress;
 use crate::toolchain::Toolchain;
-use crate::{bench, clean, demo, suite};
+use crate::{bench, clean, demo, gpu, suite};
 
 /// The only build tool of pgrec: what it needs is fetched into target/pgrec.
 #[derive(Debug, Parser)]
@@ -41,6 +41,11 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// The CUDA kernels
+    Gpu {
+        #[command(subcommand)]
+        action: GpuAction,
+    },
     /// Build for your own Postgres (16 to 18, with pgvector) and copy the files into it
     Install {
         /// The pg_config of that Postgres; its server headers must be installed
@@ -53,6 +58,12 @@ enum Action {
         #[arg(long)]
         servers: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum GpuAction {
+    /// Compile every kernel for every target, without a device, and print registers and spills
+    Compile,
 }
 
 /// Options of `cargo xtask demo`.
@@ -99,6 +110,7 @@ impl Cli {
             Action::Psql { arguments } => return demo::psql(&home, &arguments),
             Action::Bench { name: Some(name), arguments } => bench::run(&home, &name, &arguments)?,
             Action::Bench { name: None, .. } => progress.say(&format!("benches:\n{}", bench::list(&home)?)),
+            Action::Gpu { action: GpuAction::Compile } => gpu::compile(&home, &progress)?,
             Action::Install { pg_config } => install(&home, &progress, &Postgres::from_pg_config(&pg_config)?)?,
             Action::Clean { servers } => clean::clean(&home, &progress, servers)?,
         }

