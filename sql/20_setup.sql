@@ -33,6 +33,12 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rec_check_wrapper';
 COMMENT ON FUNCTION rec_check(text) IS
 'What is wrong or could be better: missing indexes with the statement to run, dropped relations, stale or interrupted models, orphaned cache files. No rows: all is well.';
 
+CREATE FUNCTION rec_devices()
+RETURNS TABLE (device text, name text, memory bigint, usable boolean, detail text)
+LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'rec_devices_wrapper';
+COMMENT ON FUNCTION rec_devices() IS
+'What models can compute on (rec.device), with its memory in bytes; where something is missing, detail says what.';
+
 CREATE FUNCTION rec_families() RETURNS TABLE (family text, trains boolean, summary text)
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'rec_families_wrapper';
 COMMENT ON FUNCTION rec_families() IS

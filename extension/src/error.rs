@@ -1,5 +1,6 @@
 //! Errors at the SQL border: SQLSTATE, what went wrong, the facts, and what to do.
 
+use pgrec_kernels::cuda::CudaError;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
 use serde_json::{Value, json};
 
@@ -139,9 +140,17 @@ impl From<pgrec_engine::Error> for SqlError {
             Error::Data(_) => Self::state(message),
             Error::Memory(_) => Self::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message)
                 .hint("Raise rec.training_memory."),
+            Error::Device(_) => Self::new(PgSqlErrorCode::ERRCODE_SYSTEM_ERROR, message)
+                .hint("SET rec.device = cpu; computes without it."),
             Error::File(_) => Self::new(PgSqlErrorCode::ERRCODE_IO_ERROR, message),
             Error::Unsupported { .. } => Self::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message),
         }
+    }
+}
+
+impl From<CudaError> for SqlError {
+    fn from(e: CudaError) -> Self {
+        pgrec_engine::Error::Device(e).into()
     }
 }
 

@@ -6,6 +6,7 @@
 mod catalog;
 mod compute;
 mod corpus;
+mod device;
 mod error;
 mod history;
 mod ids;

@@ -8,13 +8,13 @@ use pgrec_engine::{Control, ItemId, Query, Scored};
 use pgrec_kernels::Filter;
 
 use crate::catalog::recommender::{self, Recommender, quoted};
-use crate::compute;
 use crate::error::{Result, SqlError};
 use crate::history::{self, History, Wanted};
 use crate::ids::{self, Id};
 use crate::pg::spi::{self, Arg, Mode};
 use crate::settings;
 use crate::storage::open::{self, OpenModel};
+use crate::{compute, device};
 
 /// How many users of a batch are read and computed at a time: bounds memory, keeps the cores busy.
 const SLICE: usize = 1024;
@@ -241,8 +241,9 @@ impl Session {
             history::read_many(&self.recommender, users, self.wanted(), self.open.model.catalogue())?
         };
         let model = &*self.open.model;
+        let device = device::for_users(users.len())?;
         let answers = self.existing(&histories, |queries| {
-            compute::run("rec_next_many", |control| serve::recommend(model, queries, control))
+            compute::run("rec_next_many", |control| serve::recommend_on(device.as_deref(), model, queries, control))
         })?;
         Ok(answers.iter().map(|a| self.named(&a.items)).collect())
     }

@@ -2,7 +2,8 @@
 
 use std::ffi::CString;
 
-use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrec_kernels::cuda::Precision;
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
 static RECOMMENDER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static EXACT_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(200_000);
@@ -10,11 +11,30 @@ static HISTORY_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static OPEN_MODELS: GucSetting<i32> = GucSetting::<i32>::new(16);
 static HISTORY_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(32 << 10);
+static DEVICE: GucSetting<Device> = GucSetting::<Device>::new(Device::cpu);
+static CUDA_PRECISION: GucSetting<CudaPrecision> = GucSetting::<CudaPrecision>::new(CudaPrecision::f32);
 static MAX_TRAINING_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static SCHEDULE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 static TRAINING_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static TRAINING_NICENESS: GucSetting<i32> = GucSetting::<i32>::new(10);
 static TRAINING_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(1 << 20);
+
+/// `rec.device`.
+#[allow(non_camel_case_types)]
+#[derive(Debug, Clone, Copy, PostgresGucEnum)]
+pub enum Device {
+    auto,
+    cpu,
+    cuda,
+}
+
+/// `rec.cuda_precision`.
+#[allow(non_camel_case_types)]
+#[derive(Debug, Clone, Copy, PostgresGucEnum)]
+enum CudaPrecision {
+    f32,
+    bf16,
+}
 
 /// Declares the settings; called once when the library is loaded.
 pub fn define() {
@@ -76,7 +96,27 @@ pub fn define() {
         GucContext::Userset,
         GucFlags::UNIT_KB,
     );
+    define_devices();
     define_training();
+}
+
+fn define_devices() {
+    GucRegistry::define_enum_guc(
+        c"rec.device",
+        c"Where calls for many users compute.",
+        c"cpu; cuda: on the first CUDA device, an error where there is none; auto: large calls on it where rec_devices() lists one. Calls for one user compute on the CPU.",
+        &DEVICE,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"rec.cuda_precision",
+        c"Numbers that a CUDA device computes with.",
+        c"f32: the lists of the CPU; bf16: faster, on tensor cores, with three significant digits between layers.",
+        &CUDA_PRECISION,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
 }
 
 fn define_training() {
@@ -180,6 +220,19 @@ pub fn threads() -> usize {
 /// `rec.history_memory`, in bytes.
 pub fn history_memory() -> usize {
     HISTORY_MEMORY.get().max(0) as usize * 1024
+}
+
+/// `rec.device`.
+pub fn device() -> Device {
+    DEVICE.get()
+}
+
+/// `rec.cuda_precision`.
+pub fn cuda_precision() -> Precision {
+    match CUDA_PRECISION.get() {
+        CudaPrecision::f32 => Precision::F32,
+        CudaPrecision::bf16 => Precision::Bf16,
+    }
 }
 
 /// `rec.open_models`.

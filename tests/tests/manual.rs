@@ -184,6 +184,7 @@ fn columns_are_of_the_types_that_are_declared() {
             ("SELECT * FROM rec_score(1, '{1}')", "integer,bigint,real"),
             ("SELECT * FROM rec_check()", "text,text,text,text"),
             ("SELECT * FROM rec_families()", "text,boolean,text"),
+            ("SELECT * FROM rec_devices()", "text,text,bigint,boolean,text"),
             ("SELECT * FROM rec_audit()", "text,double precision,text"),
             (
                 "SELECT * FROM rec_evaluate('tgh')",

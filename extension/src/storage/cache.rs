@@ -17,7 +17,7 @@ use crate::error::{Result, SqlError};
 use crate::pg::spi::{self, Mode};
 
 /// Folder below the data directory, which is every backend's working directory.
-pub(super) const FOLDER: &str = "pgsql_tmp_pgrec";
+pub const FOLDER: &str = "pgsql_tmp_pgrec";
 
 /// The bytes of a model's artifact, mapped from its cache file, which is made first where it is missing.
 pub fn map(model: &ModelRow) -> Result<Bytes> {
