@@ -64,6 +64,11 @@ enum Action {
 enum GpuAction {
     /// Compile every kernel for every target, without a device, and print registers and spills
     Compile,
+    /// Build a folder of tests, benchmark and script for a machine with a device and without Rust
+    Bundle {
+        /// The folder; target/gpu without
+        folder: Option<PathBuf>,
+    },
 }
 
 /// Options of `cargo xtask demo`.
@@ -111,6 +116,7 @@ impl Cli {
             Action::Bench { name: Some(name), arguments } => bench::run(&home, &name, &arguments)?,
             Action::Bench { name: None, .. } => progress.say(&format!("benches:\n{}", bench::list(&home)?)),
             Action::Gpu { action: GpuAction::Compile } => gpu::compile(&home, &progress)?,
+            Action::Gpu { action: GpuAction::Bundle { folder } } => gpu::bundle(&home, &progress, folder)?,
             Action::Install { pg_config } => install(&home, &progress, &Postgres::from_pg_config(&pg_config)?)?,
             Action::Clean { servers } => clean::clean(&home, &progress, servers)?,
         }

@@ -1,0 +1,207 @@
+//! What the CUDA kernels take on the first device: one line of JSON a measurement, for `benches/cuda/report.py`.
+//!
+//! ```text
+//! cargo xtask gpu bundle
+//! ```
+
+use std::error::Error;
+use std::time::Instant;
+
+use pgrec_kernels::cuda::{Cuda, Matrix, Precision};
+use pgrec_kernels::{
+    Activation, Device, Filter, LayerNorm, Linear, Operators, PairBias, Rows, Sequences, SiluAttention, TIME_BUCKETS,
+    Tensor,
+};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Seconds that one measurement goes on.
+const SECONDS: f64 = 0.5;
+/// The median of so many.
+const REPEATS: usize = 7;
+/// The authors' padding: N of the divisor and of the biases is the longest history and this.
+const PADDING: usize = 11;
+
+/// Numbers that look normally distributed.
+fn numbers(count: usize, scale: f32) -> Vec<f32> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u32 << 24) as f32
+    };
+    (0..count).map(|_| (uniform() + uniform() + uniform() + uniform() - 2.0) * 3f32.sqrt() * scale).collect()
+}
+
+fn tensor(shape: &[usize], scale: f32) -> Result<Tensor> {
+    Ok(Tensor::from_vec(numbers(shape.iter().product(), scale), shape.to_vec())?)
+}
+
+/// Seconds of one call of `work`, which is started many times before the device is waited for.
+fn seconds(cuda: &Cuda, work: impl Fn() -> Matrix) -> Result<f64> {
+    let wait = |last: &Matrix| cuda.download(&cuda.last_rows(last, &whole(&[0, last.rows()]))).map(drop);
+    wait(&work())?;
+    let start = Instant::now();
+    wait(&work())?;
+    let calls = (SECONDS / REPEATS as f64 / start.elapsed().as_secs_f64()).clamp(1.0, 10_000.0) as usize;
+    let mut times = Vec::with_capacity(REPEATS);
+    for _ in 0..REPEATS {
+        let start = Instant::now();
+        for _ in 1..calls {
+            drop(work());
+        }
+        wait(&work())?;
+        times.push(start.elapsed().as_secs_f64() / calls as f64);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[REPEATS / 2])
+}
+
+fn whole(offsets: &[usize]) -> Sequences<'_> {
+    Sequences { offsets, ..Sequences::default() }
+}
+
+/// Histories of one length, laid end to end.
+struct Histories {
+    items: Vec<u32>,
+    positions: Vec<u32>,
+    offsets: Vec<usize>,
+    times: Vec<f64>,
+    until: Vec<f64>,
+    identity: u64,
+}
+
+impl Histories {
+    fn new(count: usize, len: usize, items: usize) -> Self {
+        let events = count * len;
+        // A week between events on average, more and less.
+        let gap = |event: usize| [10.0, 3_000.0, 86_400.0, 2e6][event * 7 % 4];
+        let times: Vec<f64> = (0..events)
+            .scan(0.0, |time, event| {
+                *time = if event % len == 0 { 0.0 } else { *time + gap(event) };
+                Some(*time)
+            })
+            .collect();
+        let until = (0..events).map(|event| times[event] + if event % len + 1 == len { 1e5 } else { gap(event + 1) });
+        Self {
+            items: (0..events).map(|event| (event * 7919 % items) as u32).collect(),
+            positions: (0..events).map(|event| (event % len) as u32).collect(),
+            offsets: (0..=count).map(|history| history * len).collect(),
+            until: until.collect(),
+            times,
+            identity: Sequences::new_identity(),
+        }
+    }
+
+    fn batch(&self) -> Sequences<'_> {
+        let Self { items, positions, offsets, times, until, identity } = self;
+        Sequences { items, positions, offsets, times, until, identity: *identity }
+    }
+}
+
+/// One HSTU layer as the family computes it.
+struct Layer {
+    projections: [Linear; 4],
+    output: Linear,
+    attention: SiluAttention,
+    norm: LayerNorm,
+}
+
+impl Layer {
+    fn new(dim: usize, heads: usize, longest: usize, timed: bool) -> Result<Self> {
+        let known = longest + PADDING;
+        let linear = || -> Result<Linear> {
+            Ok(Linear { weight: tensor(&[dim, dim], (dim as f32).sqrt().recip())?, bias: None })
+        };
+        let bias = PairBias {
+            positions: tensor(&[2 * known - 1], 0.1)?,
+            times: timed.then(|| tensor(&[TIME_BUCKETS], 0.1)).transpose()?,
+        };
+        Ok(Self {
+            projections: [linear()?, linear()?, linear()?, linear()?],
+            output: Linear { bias: Some(tensor(&[dim], 0.1)?), ..linear()? },
+            attention: SiluAttention { heads, bias, divisor: known as f32 },
+            norm: LayerNorm { weight: None, bias: None, eps: 1e-6 },
+        })
+    }
+
+    fn forward(&self, cuda: &Cuda, x: &Matrix, batch: &Sequences<'_>) -> Matrix {
+        let [u, v, q, k] = cuda.norm_linear(x, &self.norm, self.projections.each_ref(), Activation::Silu);
+        let a = cuda.silu_attention(&q, &k, &v, &self.attention, batch, Rows::All);
+        cuda.gated_linear(&u, &a, &self.norm, &self.output, x, batch)
+    }
+}
+
+fn report(name: &str, precision: Precision, more: &str, seconds: f64) {
+    println!("{{\"name\": \"{name}\", \"precision\": \"{precision:?}\", {more}, \"seconds\": {seconds:e}}}");
+}
+
+/// Attention and a whole layer over long histories.
+fn long(cuda: &Cuda, len: usize) -> Result<()> {
+    let (histories, items) = (4, 1000);
+    let data = Histories::new(histories, len, items);
+    let batch = data.batch();
+    for (dim, heads) in [(512, 4), (512, 8)] {
+        let [item_table, positions] = [tensor(&[items, dim], 1.0)?, tensor(&[len, dim], 0.1)?];
+        let x = cuda.embed(&item_table, &positions, 1.0, &batch);
+        for timed in [false, true] {
+            let layer = Layer::new(dim, heads, len, timed)?;
+            let [_, v, q, k] = cuda.norm_linear(&x, &layer.norm, layer.projections.each_ref(), Activation::Silu);
+            let shape = format!(
+                "\"histories\": {histories}, \"len\": {len}, \"dim\": {dim}, \"heads\": {heads}, \"timed\": {timed}"
+            );
+            let attend = || cuda.silu_attention(&q, &k, &v, &layer.attention, &batch, Rows::All);
+            report("hstu attention", cuda.precision(), &shape, seconds(cuda, attend)?);
+            report("hstu layer", cuda.precision(), &shape, seconds(cuda, || layer.forward(cuda, &x, &batch))?);
+            if !timed {
+                let attend = || cuda.attention(&q, &k, &v, heads, &batch, Rows::All);
+                report("softmax attention", cuda.precision(), &shape, seconds(cuda, attend)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whole answers for batches of users with short histories: two layers, then the best ten of 10,000 items.
+fn short(cuda: &Cuda) -> Result<()> {
+    let (dim, heads, items) = (64, 2, 10_000);
+    for len in [50, 200] {
+        let (item_table, positions) = (tensor(&[items, dim], 1.0)?, tensor(&[len, dim], 0.1)?);
+        let layers = [Layer::new(dim, heads, len, true)?, Layer::new(dim, heads, len, true)?];
+        for users in [1, 16, 256, 4096] {
+            let data = Histories::new(users, len, items);
+            let batch = data.batch();
+            let encode = || {
+                let x = cuda.embed(&item_table, &positions, 8.0, &batch);
+                let x = layers[0].forward(cuda, &x, &batch);
+                let x = layers[1].forward(cuda, &x, &batch);
+                cuda.l2_normalize(&cuda.last_rows(&x, &batch))
+            };
+            let shape = format!("\"users\": {users}, \"len\": {len}, \"dim\": {dim}, \"heads\": {heads}");
+            let launched = cuda.launches();
+            drop(encode());
+            let launches = cuda.launches() - launched;
+            report("encode", cuda.precision(), &format!("{shape}, \"launches\": {launches}"), seconds(cuda, encode)?);
+            let (k, filters) = (vec![10; users], vec![Filter::default(); users]);
+            let mut times = Vec::new();
+            for _ in 0..REPEATS {
+                let start = Instant::now();
+                let vectors = cuda.download(&encode())?;
+                cuda.top_k(&vectors, &item_table, &k, &filters)?;
+                times.push(start.elapsed().as_secs_f64());
+            }
+            times.sort_by(f64::total_cmp);
+            report("answer", cuda.precision(), &shape, times[REPEATS / 2]);
+        }
+    }
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let cache = std::env::temp_dir().join("pgrec_cuda");
+    for precision in [Precision::Bf16, Precision::F32] {
+        let cuda = Cuda::open(0, precision, &cache)?;
+        long(&cuda, if precision == Precision::Bf16 { 8192 } else { 2048 })?;
+        short(&cuda)?;
+    }
+    Ok(())
+}
