@@ -11,7 +11,7 @@ pub(crate) trait Driver: Send + Sync {
     fn allocate(&self, bytes: usize) -> Result<u64, CudaError>;
     /// Gives memory back after what was started before has ended.
     fn free(&self, address: u64);
-    /// Copies from the host, whose memory may change when this returns.
+    /// Copies from the host, whose memory may change when this returns, to memory that no kernel was started on.
     fn upload(&self, to: u64, from: &[u8]) -> Result<(), CudaError>;
     /// Copies to the host, after everything that was started before.
     fn download(&self, from: u64, to: &mut [u8]) -> Result<(), CudaError>;
@@ -25,14 +25,33 @@ pub(crate) trait Driver: Send + Sync {
     ///
     /// The bytes are the parameters of that kernel, and its threads stay within what they point to.
     unsafe fn launch(&self, function: Function, grid: Grid, parameters: &[u8]) -> Result<(), CudaError>;
+    /// Starts kernels one after the other.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Self::launch`], of each.
+    unsafe fn launch_all(&self, launches: &[Launch]) -> Result<(), CudaError> {
+        launches.iter().try_for_each(|Launch { function, grid, parameters }| {
+            // SAFETY: as the caller promises.
+            unsafe { self.launch(*function, *grid, parameters) }
+        })
+    }
+}
+
+/// A kernel that is to be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Launch {
+    pub function: Function,
+    pub grid: Grid,
+    pub parameters: Vec<u8>,
 }
 
 /// A compiled kernel; valid as long as its driver.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Function(pub usize);
 
 /// How many threads run a kernel.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Grid {
     /// Blocks in each direction; nothing is started where one is 0.
     pub blocks: [u32; 3],

@@ -8,18 +8,21 @@ use std::sync::{LazyLock, Mutex};
 use cudarc::driver::result::{self as cu, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute, CUmemPool_attribute};
 
-use super::driver::{Driver, Function, Grid};
+use super::driver::{Driver, Function, Grid, Launch};
+use super::graph::Graphs;
 use super::program::Program;
 use super::{CudaError, compile, locked};
 
-/// The driver's version from which on it has all that is called here: CUDA 11.8.
-const OLDEST_DRIVER: i32 = 11_080;
+/// The driver's version from which on it has all that is called here: CUDA 12.0.
+const OLDEST_DRIVER: i32 = 12_000;
 /// The compute capability from which on there are asynchronous copies and products of bf16.
 const OLDEST_DEVICE: u32 = 80;
 /// Memory that a process keeps between calls, bytes.
 const KEPT: u64 = 1 << 30;
 /// Dynamic shared memory beyond which a kernel has to ask for it.
 const ASKED_SHARED: i32 = 48 << 10;
+/// Kernels that make a graph worth its while.
+const FEWEST_OF_GRAPH: usize = 3;
 
 /// A device that kernels can run on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +67,7 @@ static DRIVER: LazyLock<Result<(), CudaError>> = LazyLock::new(|| {
     // SAFETY: the library is present, and the pointer is to a number.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().map_err(|e| failed("cuDriverGetVersion", e))?;
     if version < OLDEST_DRIVER {
-        let message = format!("the driver is of CUDA {}.{}, 11.8 is needed", version / 1000, version % 1000 / 10);
+        let message = format!("the driver is of CUDA {}.{}, 12.0 is needed", version / 1000, version % 1000 / 10);
         return Err(CudaError::Driver { call: "cuDriverGetVersion", message });
     }
     cu::init().map_err(|e| failed("cuInit", e))
@@ -112,6 +115,7 @@ pub(super) struct Gpu {
     /// Where compiled kernels are kept.
     cache: PathBuf,
     functions: Mutex<HashMap<Program, Function>>,
+    graphs: Mutex<Graphs>,
     /// Whether new memory is filled with numbers that are none.
     poisons: bool,
 }
@@ -146,8 +150,12 @@ impl Gpu {
         // SAFETY: the attribute is a u64.
         unsafe { cu::mem_pool::set_attribute(pool, threshold, (&raw mut kept).cast()) }
             .map_err(|e| failed("cuMemPoolSetAttribute", e))?;
-        let (cache, functions) = (cache.to_path_buf(), Mutex::default());
-        Ok(Self { device, context, stream, most_shared, cache, functions, poisons: false })
+        let (cache, functions, graphs) = (cache.to_path_buf(), Mutex::default(), Mutex::default());
+        Ok(Self { device, context, stream, most_shared, cache, functions, graphs, poisons: false })
+    }
+
+    pub(super) fn device(&self) -> &CudaDevice {
+        &self.device
     }
 
     /// Fills new memory with numbers that are none, so that tests see what was not written.
@@ -259,5 +267,17 @@ impl Driver for Gpu {
             cu::launch_kernel(function, (x, y, z), (grid.threads, 1, 1), grid.shared, self.stream, &mut arguments)
         }
         .map_err(|e| failed("cuLaunchKernel", e))
+    }
+
+    unsafe fn launch_all(&self, launches: &[Launch]) -> Result<(), CudaError> {
+        if launches.len() < FEWEST_OF_GRAPH {
+            return launches.iter().try_for_each(|Launch { function, grid, parameters }| {
+                // SAFETY: as the caller promises.
+                unsafe { self.launch(*function, *grid, parameters) }
+            });
+        }
+        self.enter()?;
+        // SAFETY: functions are those of `load`, and take what the caller promises.
+        unsafe { locked(&self.graphs).launch(launches, self.stream) }.map_err(|e| failed("cuGraphLaunch", e))
     }
 }

@@ -9,12 +9,14 @@ mod attention;
 #[allow(clippy::unwrap_used)]
 mod attention_tests;
 mod compile;
+mod deferred;
 mod driver;
 #[cfg(any(test, feature = "emulator"))]
 #[allow(clippy::unwrap_used)]
 mod emulated;
 mod error;
 mod gpu;
+mod graph;
 mod linear;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -42,6 +44,7 @@ pub use gpu::{CudaDevice, cuda_devices};
 pub use matrix::Matrix;
 pub use report::{Resources, cuda_resources};
 
+use deferred::Deferred;
 use driver::{Buffer, Driver, Grid};
 use gpu::Gpu;
 use program::{Program, Source};
@@ -68,6 +71,12 @@ impl Precision {
     }
 }
 
+/// Blocks a multiprocessor of kernels that take about as long as it takes to start them.
+const SMALL: u32 = 2;
+/// The same of a whole device in tests, where some kernels have to be small and some not.
+#[cfg(any(test, feature = "emulator"))]
+const TESTED_SMALL: u32 = 8;
+
 /// A CUDA device. Calls of one are made one after the other.
 pub struct Cuda {
     driver: Arc<dyn Driver>,
@@ -82,14 +91,18 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    fn over(driver: Arc<dyn Driver>, precision: Precision) -> Self {
+    /// Over a driver, whose kernels of up to `small` blocks are started together.
+    fn over(driver: impl Driver + 'static, small: u32, precision: Precision) -> Self {
+        let driver = Arc::new(Deferred::new(Arc::new(driver), small));
         let (weights, batch, begins) = (Mutex::default(), Mutex::default(), Mutex::default());
         Self { driver, precision, weights, batch, begins, launches: AtomicU64::new(0), failure: Mutex::default() }
     }
 
     /// Device number `ordinal` of this machine. Compiled kernels are kept in the folder `cache`.
     pub fn open(ordinal: usize, precision: Precision, cache: &Path) -> Result<Self, CudaError> {
-        Ok(Self::over(Arc::new(Gpu::open(ordinal, cache)?), precision))
+        let gpu = Gpu::open(ordinal, cache)?;
+        let small = SMALL * gpu.device().multiprocessors;
+        Ok(Self::over(gpu, small, precision))
     }
 
     /// The device that `PGREC_CUDA` names by its number, where new memory is numbers that are none, or the emulator: for
@@ -98,10 +111,10 @@ impl Cuda {
     #[allow(clippy::unwrap_used)]
     pub fn for_tests(precision: Precision) -> Self {
         let Ok(ordinal) = std::env::var("PGREC_CUDA") else {
-            return Self::over(Arc::new(emulated::Emulated::default()), precision);
+            return Self::over(emulated::Emulated::default(), TESTED_SMALL, precision);
         };
         let gpu = Gpu::open(ordinal.parse().unwrap(), &std::env::temp_dir().join("pgrec_cuda")).unwrap();
-        Self::over(Arc::new(gpu.poisoned()), precision)
+        Self::over(gpu.poisoned(), TESTED_SMALL, precision)
     }
 
     /// What matrices are made of.
