@@ -3,7 +3,8 @@
 // The threads of a block are contexts that this thread goes through; each runs until it waits for its warp or its
 // block. Of the ready ones the next is drawn by lot, so that what a missing barrier lets happen happens. Blocks run one
 // after the other. Shared memory begins as numbers that are none, and so do the copies under way until they are waited
-// for: an asynchronous copy happens when its thread waits for it, as late as it may on a device.
+// for: an asynchronous copy happens when its thread waits for it, as late as it may on a device; so do products of four
+// warps, and copies of the copy engine happen when nothing else can.
 // What a collective instruction gives is computed when the last lane of its warp has come to it.
 
 #include <cmath>
@@ -12,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <type_traits>
 #include <vector>
@@ -28,18 +30,30 @@ struct Index { u32 x = 0, y = 0, z = 0; };
 
 struct Copy { u32 to; u8 bytes[16]; const void *from; bool there; };
 
-enum class Waits { nothing, warp, block, gone };
+// A product of 16 columns with n: a lane's part of the sums, and of the left operand where it is in registers.
+struct Product { float *sums; u32 n; bool held; u32 left[4]; u64 a, b; bool more; };
+
+// A barrier in shared memory: what its phase still waits for.
+struct Barrier { u32 arrivals, missing; int64_t bytes; u32 phase; };
+
+struct PanelCopy { u32 to; const u64 *map; int64_t column, row; u32 barrier; };
+
+enum class Waits { nothing, warp, block, phase, gone };
 
 struct Thread {
     ucontext_t context;
     std::unique_ptr<u8[]> stack;
     Index index;
     Waits waits;
-    // The collective it waits for: what it gives to it, where the answer goes, and which one it is.
+    // The collective it waits for: what it gives to it, where the answer goes, which one it is and of how many lanes.
     const void *kind;
+    u32 lanes;
     u64 given[4];
     u64 answer[4];
     std::vector<std::vector<Copy>> groups;
+    std::vector<std::vector<Product>> products;
+    // The barrier and the parity of the phase it waits for.
+    u32 barrier, parity;
 };
 
 constexpr size_t STACK = 64 << 10;
@@ -51,6 +65,8 @@ inline ucontext_t scheduler;
 inline std::vector<u8> shared;
 inline u64 lot = 1;
 inline const std::function<void()> *body = nullptr;
+inline std::map<u32, Barrier> barriers;
+inline std::vector<PanelCopy> panel_copies;
 
 inline u32 bits(float x) { u32 r; memcpy(&r, &x, 4); return r; }
 inline float bits_to_float(u32 x) { float r; memcpy(&r, &x, 4); return r; }
@@ -79,6 +95,7 @@ inline void wait_for(Waits what) {
 inline void enter() {
     (*body)();
     if (!here->groups.empty() && !here->groups.back().empty()) fault("a copy that nobody waits for");
+    for (const auto &group : here->products) if (!group.empty()) fault("a product that nobody waits for");
     here->waits = Waits::gone;
     swapcontext(&here->context, &scheduler);
 }
@@ -86,27 +103,45 @@ inline void enter() {
 // A lane's part in a collective: what lanes give is laid out by lane, and `compute` fills in all their answers.
 typedef void (*Compute)(Thread **lanes);
 
-inline void collective(Compute compute) {
+inline void collective(Compute compute, u32 lanes = 32) {
     here->kind = reinterpret_cast<const void *>(compute);
+    here->lanes = lanes;
     wait_for(Waits::warp);
 }
 
-inline void release_warp(Thread *first) {
-    Thread *lanes[32];
-    for (u32 lane = 0; lane < 32; lane++) {
-        lanes[lane] = first + lane;
-        if (lanes[lane]->kind != first->kind) fault("lanes of a warp at different instructions");
+// Goes on with a collective if all its lanes have come, of which `first` is that of a warp.
+inline void release(u32 first) {
+    u32 count = 32;
+    for (u32 t = first; t < first + 32; t++)
+        if (threads[t].waits == Waits::warp) count = threads[t].lanes;
+    first = first / count * count;
+    Thread *lanes[128];
+    u32 come = 0, gone = 0;
+    for (u32 lane = 0; lane < count; lane++) {
+        lanes[lane] = &threads[first + lane];
+        come += lanes[lane]->waits == Waits::warp;
+        gone += lanes[lane]->waits == Waits::gone;
     }
-    auto compute = reinterpret_cast<Compute>(const_cast<void *>(first->kind));
+    if (come > 0 && gone > 0) fault("a lane is gone that others wait for");
+    if (come < count) return;
+    for (u32 lane = 0; lane < count; lane++)
+        if (lanes[lane]->kind != lanes[0]->kind) fault("lanes at different instructions");
+    auto compute = reinterpret_cast<Compute>(const_cast<void *>(lanes[0]->kind));
     compute(lanes);
-    for (Thread *lane : lanes) lane->waits = Waits::nothing;
+    for (u32 lane = 0; lane < count; lane++) lanes[lane]->waits = Waits::nothing;
 }
+
+inline void copy_one_panel();
+inline bool has_ended(u32 barrier, u32 parity);
 
 inline void run_block() {
     u32 count = block_size.x;
+    barriers.clear();
+    panel_copies.clear();
     for (auto &t : threads) {
         t.waits = Waits::nothing;
         t.groups.clear();
+        t.products.clear();
         getcontext(&t.context);
         t.context.uc_stack.ss_sp = t.stack.get();
         t.context.uc_stack.ss_size = STACK;
@@ -118,29 +153,26 @@ inline void run_block() {
         ready.clear();
         u32 gone = 0, at_barrier = 0;
         for (u32 t = 0; t < count; t++) {
-            gone += threads[t].waits == Waits::gone;
-            at_barrier += threads[t].waits == Waits::block;
-            if (threads[t].waits == Waits::nothing) ready.push_back(t);
+            Thread &thread = threads[t];
+            if (thread.waits == Waits::phase && has_ended(thread.barrier, thread.parity)) thread.waits = Waits::nothing;
+            gone += thread.waits == Waits::gone;
+            at_barrier += thread.waits == Waits::block;
+            if (thread.waits == Waits::nothing) ready.push_back(t);
         }
-        if (gone == count) return;
+        if (gone == count) {
+            if (!panel_copies.empty()) fault("a copy of the copy engine that nobody waits for");
+            return;
+        }
         if (ready.empty() && gone + at_barrier == count) {
             for (auto &t : threads) if (t.waits == Waits::block) t.waits = Waits::nothing;
             continue;
         }
-        // Warps all of whose lanes have come.
-        for (u32 first = 0; ready.empty() && first < count; first += 32) {
-            u32 come = 0;
-            for (u32 t = first; t < first + 32; t++) come += threads[t].waits == Waits::warp;
-            if (come == 32) release_warp(&threads[first]);
-            else if (come > 0 && gone > 0) {
-                for (u32 t = first; t < first + 32; t++)
-                    if (threads[t].waits == Waits::gone) fault("a lane is gone that its warp waits for");
-            }
-        }
+        for (u32 first = 0; ready.empty() && first < count; first += 32) release(first);
         if (ready.empty()) {
             bool moved = false;
             for (auto &t : threads) moved |= t.waits == Waits::nothing;
-            if (!moved) fault("threads wait for each other");
+            if (!moved && panel_copies.empty()) fault("threads wait for each other");
+            if (!moved) copy_one_panel();
             continue;
         }
         for (u32 left = u32(ready.size()); left > 0; left--) {
@@ -254,6 +286,126 @@ inline void multiply_add(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
             }
     });
     for (u32 e = 0; e < 4; e++) c[e] += bits_to_float(u32(here->answer[e]));
+}
+
+inline Barrier &barrier_at(u32 address) {
+    auto found = barriers.find(address);
+    if (found == barriers.end()) fault("a barrier that has not begun");
+    return found->second;
+}
+inline void barrier_begins(u32 address, u32 arrivals) {
+    shared_at(address, 8);
+    barriers[address] = {arrivals, arrivals, 0, 0};
+}
+inline void next_phase(Barrier &b) {
+    if (b.missing == 0 && b.bytes == 0) b.missing = b.arrivals, b.phase++;
+}
+inline void arrive(u32 address) {
+    Barrier &b = barrier_at(address);
+    if (b.missing == 0) fault("more arrivals than a phase has");
+    b.missing--;
+    next_phase(b);
+}
+inline void expect(u32 address, u32 bytes) {
+    Barrier &b = barrier_at(address);
+    if (b.missing == 0) fault("bytes expected of a phase whose arrivals are over");
+    b.bytes += bytes;
+}
+inline bool has_ended(u32 address, u32 parity) { return barrier_at(address).phase % 2 != parity; }
+inline void wait_for_phase(u32 address, u32 parity) {
+    here->barrier = address, here->parity = parity;
+    wait_for(Waits::phase);
+}
+
+constexpr u32 PANEL_COLUMNS = 64;
+
+// Where the copy engine puts what lies at an address of a panel.
+inline u32 swizzled(u32 address) { return address ^ (address >> 7 & 7) << 4; }
+
+// A map's words: where the matrix is, its columns, rows and stride in elements, and the rows of a panel.
+inline void copy_panel(u32 to, const u64 *map, u32 column, u32 row, u32 barrier) {
+    if (to % 1024 != 0) fault("a panel at an address that is not aligned");
+    for (u32 i = 0; i < map[4] * 8; i++) memset(shared_at(to + 16 * i, 16), 0xff, 16);
+    panel_copies.push_back({to, map, column, row, barrier});
+}
+inline void copy_one_panel() {
+    u32 at = draw(u32(panel_copies.size()));
+    PanelCopy copy = panel_copies[at];
+    panel_copies.erase(panel_copies.begin() + at);
+    const u64 *map = copy.map;
+    for (u32 r = 0; r < map[4]; r++)
+        for (u32 c = 0; c < PANEL_COLUMNS; c++) {
+            u64 row = u64(copy.row) + r, column = u64(copy.column) + c;
+            u16 value = 0;
+            if (row < map[2] && column < map[1]) value = reinterpret_cast<const u16 *>(map[0])[row * map[3] + column];
+            memcpy(shared_at(swizzled(copy.to + r * 128 + c * 2), 2), &value, 2);
+        }
+    Barrier &b = barrier_at(copy.barrier);
+    b.bytes -= int64_t(map[4]) * 128;
+    next_phase(b);
+}
+
+inline void multiply(float *sums, u32 n, const u32 *left, u64 a, u64 b, bool more) {
+    if (here->products.empty()) here->products.emplace_back();
+    Product product = {sums, n, left != nullptr, {}, a, b, more};
+    for (u32 i = 0; left && i < 4; i++) product.left[i] = left[i];
+    here->products.back().push_back(product);
+}
+inline void products_committed() {
+    if (here->products.empty()) here->products.emplace_back();
+    here->products.emplace_back();
+}
+
+// A number of an operand in shared memory, whose rows are of 128 bytes.
+inline float operand(u64 descriptor, u32 row, u32 column) {
+    u32 start = u32(descriptor & 0x3fff) << 4, panels = u32(descriptor >> 16 & 0x3fff) << 4;
+    u32 eights = u32(descriptor >> 32 & 0x3fff) << 4;
+    if (descriptor >> 62 != 1) fault("an operand that is not swizzled by 128 bytes");
+    u32 address = start + column / 64 * panels + row / 8 * eights + row % 8 * 128 + column % 64 * 2;
+    u16 value;
+    memcpy(&value, shared_at(swizzled(address), 2), 2);
+    return bits_to_float(u32(value) << 16);
+}
+
+inline void multiply_now(Thread **lanes, u32 which) {
+    const Product &one = lanes[0]->products.front()[which];
+    std::vector<double> a(64 * 16), b(16 * one.n);
+    for (u32 t = 0; t < 128; t++) {
+        const Product &p = lanes[t]->products.front()[which];
+        if (p.n != one.n || p.b != one.b || p.a != one.a || p.more != one.more) fault("threads multiply different things");
+        for (u32 e = 0; p.held && e < 4; e++)
+            for (u32 i = 0; i < 2; i++) {
+                u32 row = t / 32 * 16 + t % 32 / 4 + e % 2 * 8, column = t % 4 * 2 + i + e / 2 * 8;
+                a[row * 16 + column] = bits_to_float((p.left[e] >> 16 * i & 0xffff) << 16);
+            }
+    }
+    for (u32 k = 0; k < 16; k++) {
+        for (u32 row = 0; !one.held && row < 64; row++) a[row * 16 + k] = operand(one.a, row, k);
+        // After a left operand in registers, rows of the right one are what is summed over.
+        for (u32 j = 0; j < one.n; j++) b[k * one.n + j] = one.held ? operand(one.b, k, j) : operand(one.b, j, k);
+    }
+    for (u32 t = 0; t < 128; t++) {
+        float *sums = lanes[t]->products.front()[which].sums;
+        for (u32 e = 0; e < one.n / 2; e++) {
+            u32 row = t / 32 * 16 + t % 32 / 4 + e / 2 % 2 * 8, column = e / 4 * 8 + t % 4 * 2 + e % 2;
+            double sum = 0;
+            for (u32 k = 0; k < 16; k++) sum += a[row * 16 + k] * b[k * one.n + column];
+            sums[e] = (one.more ? sums[e] : 0.0f) + float(sum);
+        }
+    }
+}
+inline void wait_for_products(u32 left) {
+    here->given[0] = left;
+    collective(+[](Thread **lanes) {
+        // The last group is not committed.
+        while (lanes[0]->products.size() > lanes[0]->given[0] + 1) {
+            size_t count = lanes[0]->products.front().size();
+            for (u32 t = 0; t < 128; t++)
+                if (lanes[t]->products.front().size() != count) fault("threads multiply different things");
+            for (u32 which = 0; which < count; which++) multiply_now(lanes, which);
+            for (u32 t = 0; t < 128; t++) lanes[t]->products.erase(lanes[t]->products.begin());
+        }
+    }, 128);
 }
 
 template <typename T> inline T shuffle(T value, u32 source) {

@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
-use super::driver::{Buffer, Grid};
+use super::driver::{Bf16Matrix, Buffer, Grid};
 use super::matrix::Matrix;
 use super::program::{Program, Source};
-use super::resident::{Batch, TILE};
+use super::resident::{Batch, TILE, WIDE_TILE};
 use super::rows::check_offsets;
 use super::{Cuda, CudaError, Precision, View};
 use crate::{PairBias, Rows, Sequences, SiluAttention, TIME_BUCKETS};
 
 const THREADS: u32 = 128;
+/// Threads on Hopper: those that copy, and two groups that compute.
+const HOPPER_THREADS: u32 = 384;
+/// Columns of a head that Hopper's kernel is for.
+const HOPPER_DIMS: [usize; 2] = [64, 128];
+/// What shared memory begins at a multiple of there.
+const PANEL_ALIGNED: usize = 1024;
 /// Shared memory of a block that every device has: tiles of keys are made smaller to stay below.
 const MOST_SHARED: usize = 96 << 10;
 /// Beginnings of buckets and biases.
@@ -38,6 +44,16 @@ struct Parameters {
     heads: u32,
     known: u32,
     factor: f32,
+}
+
+/// Parameters on Hopper: matrices as the copy engine takes them first.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct HopperParameters {
+    panels: [[u64; 16]; 3],
+    of: Parameters,
+    /// Up to a multiple of 128 bytes.
+    unused: [u64; 11],
 }
 
 /// What scores become.
@@ -108,8 +124,38 @@ impl Shape {
             return (Program::new(Source::LAST_ATTENTION, "last_attention", &variant), shared);
         }
         let (keys, shared) = self.tile();
-        variant.extend([("CANDIDATES", u32::from(candidates)), ("KEYS", keys as u32), ("SHARED", shared as u32)]);
+        let sizes = [("ROWS", TILE as u32), ("KEYS", keys as u32), ("FIRST_THREAD", 0), ("SHARED", shared as u32)];
+        variant.push(("CANDIDATES", u32::from(candidates)));
+        variant.extend(sizes);
         (Program::new(Source::ATTENTION, "attention", &variant), shared)
+    }
+
+    /// The kernel for Hopper, and the shared memory of a block, where there is one for this shape.
+    fn hopper_program(self) -> Option<(Program, usize)> {
+        let Self { dim, value_dim, softmax, timed, precision } = self;
+        if precision != Precision::Bf16 || dim != value_dim || !HOPPER_DIMS.contains(&dim) {
+            return None;
+        }
+        let slots = if dim == 64 { 6 } else { 5 };
+        let biases = (2 * WIDE_TILE + 4) * 4 + if timed { WIDE_TILE * 8 } else { 0 };
+        let barriers = (2 * slots + 1) * 8;
+        let tiles = (1 + slots) * WIDE_TILE * dim * 2;
+        let used = tiles + (slots / 2 + 1) * biases + if timed { BUCKET_BYTES } else { 0 } + barriers + SLACK;
+        let shared = used.next_multiple_of(PANEL_ALIGNED) + PANEL_ALIGNED;
+        let variant = [
+            ("DIM", dim as u32),
+            ("VALUE_DIM", dim as u32),
+            ("SOFTMAX", u32::from(softmax)),
+            ("TIMED", u32::from(timed)),
+            ("BF16", 1),
+            ("CANDIDATES", 0),
+            ("ROWS", WIDE_TILE as u32),
+            ("KEYS", WIDE_TILE as u32),
+            ("FIRST_THREAD", THREADS),
+            ("SLOTS", slots as u32),
+            ("SHARED", shared as u32),
+        ];
+        Some((Program::new(Source::HOPPER_ATTENTION, "hopper_attention", &variant), shared))
     }
 }
 
@@ -121,6 +167,7 @@ pub(super) fn programs() -> Vec<Program> {
             for (softmax, timed) in [(true, false), (false, false), (false, true)] {
                 let shape = Shape { dim, value_dim: dim, softmax, timed, precision };
                 all.push(shape.program(false, false).0);
+                all.extend(shape.hopper_program().map(|(program, _)| program));
                 all.extend((dim == 64).then(|| shape.program(true, false).0));
                 all.extend((dim == 64 && !softmax).then(|| shape.program(false, true).0));
             }
@@ -176,6 +223,20 @@ impl Cuda {
         Ok(biases)
     }
 
+    /// Queries, keys and values as Hopper's copy engine takes them, where the device has one.
+    fn panels(&self, matrices: [&Matrix; 3]) -> Result<Option<[[u64; 16]; 3]>, CudaError> {
+        let mut panels = [[0; 16]; 3];
+        for (panel, matrix) in panels.iter_mut().zip(matrices) {
+            let (rows, cols, stride) = (matrix.rows(), matrix.cols(), matrix.stride());
+            let of = Bf16Matrix { address: matrix.address(), rows, cols, stride };
+            match self.driver.panels(of, WIDE_TILE as u32)? {
+                Some(words) => *panel = words,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(panels))
+    }
+
     /// Attention of queries to keys and values of histories, `[events, …]`, and of candidates also to their own.
     fn attention_of(
         &self,
@@ -215,14 +276,14 @@ impl Cuda {
             let biases = self.biases(scores)?;
             let last = rows == Rows::Last && own.is_none();
             let tiles = rows == Rows::All && own.is_none();
-            let parameters = Parameters {
+            let mut parameters = Parameters {
                 q: q.into(),
                 k: k.into(),
                 v: v.into(),
                 out: out.into(),
                 own_k: own.map_or(View::NOTHING, |[k, _]| k.into()),
                 own_v: own.map_or(View::NOTHING, |[_, v]| v.into()),
-                tiles: if tiles { on_device.tiles.address() } else { 0 },
+                tiles: 0,
                 offsets: on_device.offsets.address(),
                 positions: biases.positions,
                 buckets: biases.buckets,
@@ -235,13 +296,28 @@ impl Cuda {
                 factor,
             };
             let shape = Shape { dim, value_dim, softmax, timed, precision: self.precision };
+            let heads = heads as u32;
+            if tiles
+                && let Some((program, shared)) = shape.hopper_program()
+                && let Some(panels) = self.panels([q, k, v])?
+            {
+                parameters.tiles = on_device.wide_tiles.of.address();
+                let blocks = [on_device.wide_tiles.count as u32, heads, 1];
+                let grid = Grid { blocks, threads: HOPPER_THREADS, shared: shared as u32 };
+                let parameters = HopperParameters { panels, of: parameters, unused: [0; 11] };
+                // SAFETY: as below.
+                return unsafe { self.launch(program.source, program.kernel, &program.variant, grid, &parameters) };
+            }
             let (program, shared) = shape.program(last, own.is_some());
             let blocks = match (last, tiles) {
                 (true, _) => batch.len(),
-                (_, true) => on_device.tile_count,
+                (_, true) => on_device.tiles.count,
                 _ => q.rows().div_ceil(TILE),
             };
-            let grid = Grid { blocks: [blocks as u32, heads as u32, 1], threads: THREADS, shared: shared as u32 };
+            if tiles {
+                parameters.tiles = on_device.tiles.of.address();
+            }
+            let grid = Grid { blocks: [blocks as u32, heads, 1], threads: THREADS, shared: shared as u32 };
             // SAFETY: matrices, offsets, times and biases are of the sizes that were checked, and what was copied for the
             // call is freed after the kernel.
             unsafe { self.launch(program.source, program.kernel, &program.variant, grid, &parameters) }

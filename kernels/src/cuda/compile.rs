@@ -42,7 +42,10 @@ fn version() -> (i32, i32) {
 
 /// The option that names a target: the machine code of a compute capability, or, where the compiler is older than the
 /// device, the newest PTX it knows, which the driver translates.
-fn target(capability: u32) -> Result<(String, bool), CudaError> {
+fn target(program: &Program, capability: u32) -> Result<(String, bool), CudaError> {
+    if program.source.only.is_some() {
+        return Ok((format!("sm_{capability}a"), true));
+    }
     let mut count = 0;
     // SAFETY: the pointer is to a number.
     unsafe { sys::nvrtcGetNumSupportedArchs(&raw mut count) }.result().map_err(failed)?;
@@ -77,7 +80,7 @@ impl Drop for Unit {
 /// Compiles a program for a compute capability, ten times the major number and the minor one.
 pub(super) fn compile(program: &Program, capability: u32) -> Result<Binary, CudaError> {
     check_present()?;
-    let (target, machine_code) = target(capability)?;
+    let (target, machine_code) = target(program, capability)?;
     let text = CString::new(program.text())
         .map_err(|_| CudaError::Driver { call: "NVRTC", message: "a source holds a byte of 0".into() })?;
     let unit = Unit(nvrtc::create_program(&text, None).map_err(failed)?);

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::driver::{Driver, Function, Grid, Launch};
+use super::driver::{Bf16Matrix, Driver, Function, Grid, Launch};
 use super::program::Program;
 use super::{CudaError, locked};
 
@@ -69,6 +69,10 @@ impl Driver for Deferred {
         self.driver.copy(to, from, bytes)
     }
 
+    fn panels(&self, of: Bf16Matrix, rows: u32) -> Result<Option<[u64; 16]>, CudaError> {
+        self.driver.panels(of, rows)
+    }
+
     fn function(&self, program: &Program) -> Result<Function, CudaError> {
         self.driver.function(program)
     }
@@ -128,6 +132,9 @@ mod tests {
         fn copy(&self, to: u64, from: u64, _: usize) -> Result<(), CudaError> {
             self.add(format!("copy {from} to {to}"));
             Ok(())
+        }
+        fn panels(&self, _: Bf16Matrix, _: u32) -> Result<Option<[u64; 16]>, CudaError> {
+            Ok(None)
         }
         fn function(&self, _: &Program) -> Result<Function, CudaError> {
             Ok(Function(0))

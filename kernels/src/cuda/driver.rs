@@ -17,6 +17,9 @@ pub(crate) trait Driver: Send + Sync {
     fn download(&self, from: u64, to: &mut [u8]) -> Result<(), CudaError>;
     /// Copies on the device.
     fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), CudaError>;
+    /// A matrix of bf16 as Hopper's copy engine takes it: panels of 64 columns and `rows` rows, swizzled by 128 bytes.
+    /// Nothing where the device is another.
+    fn panels(&self, of: Bf16Matrix, rows: u32) -> Result<Option<[u64; 16]>, CudaError>;
     /// A kernel of a program, compiled where it was not before.
     fn function(&self, program: &Program) -> Result<Function, CudaError>;
     /// Starts a kernel.
@@ -36,6 +39,15 @@ pub(crate) trait Driver: Send + Sync {
             unsafe { self.launch(*function, *grid, parameters) }
         })
     }
+}
+
+/// Where a matrix of bf16 is; its stride is in elements.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bf16Matrix {
+    pub address: u64,
+    pub rows: usize,
+    pub cols: usize,
+    pub stride: usize,
 }
 
 /// A kernel that is to be started.

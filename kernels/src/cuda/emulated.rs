@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{LazyLock, Mutex, OnceLock};
 
 use super::CudaError;
-use super::driver::{Driver, Function, Grid};
+use super::driver::{Bf16Matrix, Driver, Function, Grid};
 use super::program::Program;
 
 /// Where memory that was not written yet holds a number that is none, in any precision.
@@ -98,6 +98,13 @@ impl Driver for Emulated {
         // SAFETY: callers pass memory of this device, or slices, of so many bytes.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
         Ok(())
+    }
+
+    fn panels(&self, of: Bf16Matrix, rows: u32) -> Result<Option<[u64; 16]>, CudaError> {
+        let mut words = [0; 16];
+        let [of_rows, cols, stride] = [of.rows, of.cols, of.stride].map(|x| x as u64);
+        words[..5].copy_from_slice(&[of.address, cols, of_rows, stride, u64::from(rows)]);
+        Ok(Some(words))
     }
 
     fn function(&self, program: &Program) -> Result<Function, CudaError> {

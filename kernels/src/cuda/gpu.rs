@@ -8,7 +8,7 @@ use std::sync::{LazyLock, Mutex};
 use cudarc::driver::result::{self as cu, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute, CUmemPool_attribute};
 
-use super::driver::{Driver, Function, Grid, Launch};
+use super::driver::{Bf16Matrix, Driver, Function, Grid, Launch};
 use super::graph::Graphs;
 use super::program::Program;
 use super::{CudaError, compile, locked};
@@ -17,6 +17,10 @@ use super::{CudaError, compile, locked};
 const OLDEST_DRIVER: i32 = 12_000;
 /// The compute capability from which on there are asynchronous copies and products of bf16.
 const OLDEST_DEVICE: u32 = 80;
+/// The compute capability of Hopper, whose instructions no other has.
+const HOPPER: u32 = 90;
+/// Columns of a panel that Hopper's copy engine brings.
+const PANEL_COLUMNS: u32 = 64;
 /// Memory that a process keeps between calls, bytes.
 const KEPT: u64 = 1 << 30;
 /// Dynamic shared memory beyond which a kernel has to ask for it.
@@ -242,6 +246,37 @@ impl Driver for Gpu {
         self.enter()?;
         // SAFETY: the caller's memory holds as many bytes on both sides.
         unsafe { cu::memcpy_dtod_async(to, from, bytes, self.stream) }.map_err(|e| failed("cuMemcpyDtoDAsync", e))
+    }
+
+    fn panels(&self, of: Bf16Matrix, rows: u32) -> Result<Option<[u64; 16]>, CudaError> {
+        if self.device.capability != HOPPER {
+            return Ok(None);
+        }
+        self.enter()?;
+        let mut map = sys::CUtensorMap { opaque: [0; 16] };
+        let (sizes, stride) = ([of.cols as u64, of.rows as u64], [2 * of.stride as u64]);
+        let (panel, steps) = ([PANEL_COLUMNS, rows], [1; 2]);
+        // SAFETY: the pointers are to a map and to as many numbers as a matrix has dimensions, but for the stride of
+        // single elements, which is not given.
+        unsafe {
+            sys::cuTensorMapEncodeTiled(
+                &raw mut map,
+                sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                2,
+                of.address as *mut c_void,
+                sizes.as_ptr(),
+                stride.as_ptr(),
+                panel.as_ptr(),
+                steps.as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        }
+        .result()
+        .map_err(|e| failed("cuTensorMapEncodeTiled", e))?;
+        Ok(Some(map.opaque))
     }
 
     fn function(&self, program: &Program) -> Result<Function, CudaError> {

@@ -213,9 +213,11 @@ impl Cuda {
     }
 }
 
-/// Representative variants of all kernels.
-fn programs() -> Vec<Program> {
-    [rows::programs(), linear::programs(), attention::programs(), top_k::programs()].concat()
+/// Representative variants of all kernels for a compute capability.
+fn programs(capability: u32) -> Vec<Program> {
+    let mut all = [rows::programs(), linear::programs(), attention::programs(), top_k::programs()].concat();
+    all.retain(|program| program.source.only.is_none_or(|only| only == capability));
+    all
 }
 
 /// A matrix as kernels take it.

@@ -8,38 +8,36 @@ pub(crate) const COMMON: &str = include_str!("../../cuda/device.cuh");
 pub(crate) struct Source {
     pub name: &'static str,
     /// What it shares with other files.
-    pub shared: &'static str,
+    pub shared: &'static [&'static str],
     pub text: &'static str,
-}
-
-macro_rules! text_of {
-    () => {
-        ""
-    };
-    ($file:literal) => {
-        include_str!(concat!("../../cuda/", $file))
-    };
+    /// The only compute capability it is for, whose own instructions it uses.
+    pub only: Option<u32>,
 }
 
 macro_rules! sources {
-    ($($constant:ident = $file:literal $(after $shared:literal)?,)*) => {
+    ($($constant:ident = $file:literal $(after $($shared:literal),+)? $(for $capability:literal)?;)*) => {
         impl Source {
             $(pub(crate) const $constant: Self =
                 Self {
                     name: $file,
-                    shared: text_of!($($shared)?),
+                    shared: &[$($(include_str!(concat!("../../cuda/", $shared))),+)?],
                     text: include_str!(concat!("../../cuda/", $file, ".cu")),
+                    only: sources!(@only $($capability)?),
                 };)*
         }
     };
+    (@only) => { None };
+    (@only $capability:literal) => { Some($capability) };
 }
 
 sources! {
-    ATTENTION = "attention" after "attention.cuh",
-    LAST_ATTENTION = "last_attention" after "attention.cuh",
-    LINEAR = "linear",
-    ROWS = "rows",
-    TOP_K = "top_k",
+    ATTENTION = "attention" after "attention.cuh", "mma_layout.cuh", "attention_products.cuh", "attention_tile.cuh";
+    HOPPER_ATTENTION =
+        "hopper_attention" after "attention.cuh", "mma_layout.cuh", "hopper.cuh", "attention_tile.cuh" for 90;
+    LAST_ATTENTION = "last_attention" after "attention.cuh";
+    LINEAR = "linear";
+    ROWS = "rows";
+    TOP_K = "top_k";
 }
 
 /// One kernel of a source in one variant.
@@ -59,8 +57,8 @@ impl Program {
 
     /// The whole text.
     pub(crate) fn text(&self) -> String {
-        let Source { name, shared, text } = self.source;
-        format!("{COMMON}\n{shared}\n#line 1 \"{name}.cu\"\n{text}")
+        let Source { name, shared, text, .. } = self.source;
+        format!("{COMMON}\n{}\n#line 1 \"{name}.cu\"\n{text}", shared.concat())
     }
 
     /// The macros as a compiler takes them.

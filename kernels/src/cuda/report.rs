@@ -6,6 +6,9 @@ use super::compile::compile;
 use super::program::Program;
 use super::{CudaError, programs};
 
+/// What the assembler says where products on Hopper cannot run beside what follows them.
+const SERIALIZED: &str = "wgmma.mma_async instructions are serialized";
+
 /// What one kernel takes of a multiprocessor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resources {
@@ -22,11 +25,14 @@ pub struct Resources {
 /// Compiles the kernels in representative variants for a compute capability, ten times its major number and the minor
 /// one. Needs the compiler (NVRTC) and no device.
 pub fn cuda_resources(capability: u32) -> Result<Vec<Resources>, CudaError> {
-    programs().into_par_iter().map(|program| of(&program, capability)).collect()
+    programs(capability).into_par_iter().map(|program| of(&program, capability)).collect()
 }
 
 fn of(program: &Program, capability: u32) -> Result<Resources, CudaError> {
     let log = compile(program, capability)?.log;
+    if log.contains(SERIALIZED) {
+        return Err(CudaError::Compile { program: program.to_string(), log });
+    }
     read(program.kernel, &log).map(|resources| Resources { program: program.to_string(), ..resources }).ok_or_else(
         || {
             let log = format!("the compiler said nothing of its registers:\n{log}");

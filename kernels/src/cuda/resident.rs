@@ -10,6 +10,8 @@ use crate::{Sequences, Tensor};
 
 /// Rows of queries that one block of an attention kernel computes.
 pub(super) const TILE: usize = 64;
+/// The same on Hopper.
+pub(super) const WIDE_TILE: usize = 128;
 
 /// Weights on the device. A tensor's memory cannot be another's while it lives, and when it does not, its copy goes.
 #[derive(Default)]
@@ -79,9 +81,27 @@ pub(super) struct Batch {
     pub times: Buffer,
     /// The same of what comes after every event.
     pub until: Buffer,
-    /// History and first row of every [`TILE`] rows of a history or less, those with the most rows before them first.
-    pub tiles: Buffer,
-    pub tile_count: usize,
+    /// Of [`TILE`] rows.
+    pub tiles: Tiles,
+    /// Of [`WIDE_TILE`] rows.
+    pub wide_tiles: Tiles,
+}
+
+/// History and first row of every so many rows of a history or less, those with the most rows before them first.
+pub(super) struct Tiles {
+    pub of: Buffer,
+    pub count: usize,
+}
+
+impl Tiles {
+    fn new(driver: &Arc<dyn Driver>, offsets: &[u32], rows: usize) -> Result<Self, CudaError> {
+        let mut tiles: Vec<[u32; 2]> = Vec::new();
+        for (history, bounds) in (0..).zip(offsets.windows(2)) {
+            tiles.extend((0..bounds[1] - bounds[0]).step_by(rows).map(|first| [history, first]));
+        }
+        tiles.sort_by_key(|&[_, first]| std::cmp::Reverse(first));
+        Ok(Self { of: Buffer::of(driver, &tiles)?, count: tiles.len() })
+    }
 }
 
 impl Batch {
@@ -89,11 +109,6 @@ impl Batch {
         let offsets: Result<Vec<u32>, _> = batch.offsets.iter().map(|&offset| u32::try_from(offset)).collect();
         let offsets = offsets.ok().filter(|offsets| offsets.last().is_none_or(|&last| last < 1 << 31));
         let offsets = offsets.ok_or(CudaError::TooLarge { what: "events of a batch" })?;
-        let mut tiles: Vec<[u32; 2]> = Vec::new();
-        for (history, bounds) in (0..).zip(offsets.windows(2)) {
-            tiles.extend((0..bounds[1] - bounds[0]).step_by(TILE).map(|first| [history, first]));
-        }
-        tiles.sort_by_key(|&[_, first]| std::cmp::Reverse(first));
         let since_first = |times: &[f64]| -> Vec<[f32; 2]> {
             let mut pairs = Vec::with_capacity(times.len());
             for bounds in batch.offsets.windows(2).filter(|_| !times.is_empty()) {
@@ -109,8 +124,8 @@ impl Batch {
             offsets: Buffer::of(driver, &offsets)?,
             times: Buffer::of(driver, &since_first(batch.times))?,
             until: Buffer::of(driver, &since_first(batch.until))?,
-            tiles: Buffer::of(driver, &tiles)?,
-            tile_count: tiles.len(),
+            tiles: Tiles::new(driver, &offsets, TILE)?,
+            wide_tiles: Tiles::new(driver, &offsets, WIDE_TILE)?,
         })
     }
 
