@@ -107,8 +107,8 @@ def main():
         lines += [f"  HSTU layer, timed {row['timed']!s:<5}: {row['seconds'] * 1e3:.3f} ms, {best / row['seconds']:.2f} times as fast"
                   for row in rows]
     for row in measured:
-        if row["name"] in ("encode", "answer"):
-            lines.append(f"{row['name']:<7} {row['precision']:<5} {row['users']:>5} users of {row['len']:>3} events: "
+        if "users" in row:
+            lines.append(f"{row['name']:<21} {row['precision']:<5} {row['users']:>5} users of {row['len']:>3} events: "
                          f"{row['users'] / row['seconds']:>12,.0f} users/s" + (f", {row['launches']} launches" if "launches" in row else ""))
     with open(sys.argv[2], "w") as file:
         json.dump(report, file, indent=1)

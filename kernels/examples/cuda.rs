@@ -162,7 +162,7 @@ fn long(cuda: &Cuda, len: usize) -> Result<()> {
 }
 
 /// Whole answers for batches of users with short histories: two layers, then the best ten of 10,000 items.
-fn short(cuda: &Cuda) -> Result<()> {
+fn short(cuda: &Cuda, [encoded, answered]: [&str; 2]) -> Result<()> {
     let (dim, heads, items) = (64, 2, 10_000);
     for len in [50, 200] {
         let (item_table, positions) = (tensor(&[items, dim], 1.0)?, tensor(&[len, dim], 0.1)?);
@@ -180,7 +180,7 @@ fn short(cuda: &Cuda) -> Result<()> {
             let launched = cuda.launches();
             drop(encode());
             let launches = cuda.launches() - launched;
-            report("encode", cuda.precision(), &format!("{shape}, \"launches\": {launches}"), seconds(cuda, encode)?);
+            report(encoded, cuda.precision(), &format!("{shape}, \"launches\": {launches}"), seconds(cuda, encode)?);
             let (k, filters) = (vec![10; users], vec![Filter::default(); users]);
             let mut times = Vec::new();
             for _ in 0..REPEATS {
@@ -190,7 +190,7 @@ fn short(cuda: &Cuda) -> Result<()> {
                 times.push(start.elapsed().as_secs_f64());
             }
             times.sort_by(f64::total_cmp);
-            report("answer", cuda.precision(), &shape, times[REPEATS / 2]);
+            report(answered, cuda.precision(), &shape, times[REPEATS / 2]);
         }
     }
     Ok(())
@@ -201,7 +201,9 @@ fn main() -> Result<()> {
     for precision in [Precision::Bf16, Precision::F32] {
         let cuda = Cuda::open(0, precision, &cache)?;
         long(&cuda, if precision == Precision::Bf16 { 8192 } else { 2048 })?;
-        short(&cuda)?;
+        short(&cuda, ["encode", "answer"])?;
+        let cuda = Cuda::open_without_graphs(0, precision, &cache)?;
+        short(&cuda, ["encode without graphs", "answer without graphs"])?;
     }
     Ok(())
 }

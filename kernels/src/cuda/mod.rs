@@ -105,6 +105,11 @@ impl Cuda {
         Ok(Self::over(gpu, small, precision))
     }
 
+    /// The same, where every kernel is started by itself: for comparisons.
+    pub fn open_without_graphs(ordinal: usize, precision: Precision, cache: &Path) -> Result<Self, CudaError> {
+        Ok(Self::over(Gpu::open(ordinal, cache)?, 0, precision))
+    }
+
     /// The device that `PGREC_CUDA` names by its number, where new memory is numbers that are none, or the emulator: for
     /// tests.
     #[cfg(any(test, feature = "emulator"))]
