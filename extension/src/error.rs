@@ -140,6 +140,9 @@ impl From<pgrec_engine::Error> for SqlError {
             Error::Data(_) => Self::state(message),
             Error::Memory(_) => Self::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message)
                 .hint("Raise rec.training_memory."),
+            Error::Device(CudaError::Driver { .. }) => Self::new(PgSqlErrorCode::ERRCODE_SYSTEM_ERROR, message).hint(
+                "SET rec.device = cpu; computes without it. A device that a kernel stopped works again in a new session.",
+            ),
             Error::Device(_) => Self::new(PgSqlErrorCode::ERRCODE_SYSTEM_ERROR, message)
                 .hint("SET rec.device = cpu; computes without it."),
             Error::File(_) => Self::new(PgSqlErrorCode::ERRCODE_IO_ERROR, message),

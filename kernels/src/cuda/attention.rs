@@ -298,6 +298,7 @@ impl Cuda {
             let shape = Shape { dim, value_dim, softmax, timed, precision: self.precision };
             let heads = heads as u32;
             if tiles
+                && self.specific
                 && let Some((program, shared)) = shape.hopper_program()
                 && let Some(panels) = self.panels([q, k, v])?
             {

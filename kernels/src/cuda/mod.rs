@@ -86,6 +86,8 @@ pub struct Cuda {
     /// Where buckets of time begin.
     begins: Mutex<Option<Arc<Buffer>>>,
     launches: AtomicU64,
+    /// Whether kernels that only one architecture can run are used where it is that one.
+    specific: bool,
     /// The first error since the last download.
     failure: Mutex<Option<CudaError>>,
 }
@@ -94,8 +96,9 @@ impl Cuda {
     /// Over a driver, whose kernels of up to `small` blocks are started together.
     fn over(driver: impl Driver + 'static, small: u32, precision: Precision) -> Self {
         let driver = Arc::new(Deferred::new(Arc::new(driver), small));
-        let (weights, batch, begins) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { driver, precision, weights, batch, begins, launches: AtomicU64::new(0), failure: Mutex::default() }
+        let (weights, batch, begins, failure) =
+            (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
+        Self { driver, precision, weights, batch, begins, launches: AtomicU64::new(0), specific: true, failure }
     }
 
     /// Device number `ordinal` of this machine. Compiled kernels are kept in the folder `cache`.
@@ -120,6 +123,12 @@ impl Cuda {
         };
         let gpu = Gpu::open(ordinal.parse().unwrap(), &std::env::temp_dir().join("pgrec_cuda")).unwrap();
         Self::over(gpu.poisoned(), TESTED_SMALL, precision)
+    }
+
+    /// The same with kernels that run on every architecture.
+    #[cfg(test)]
+    fn portable(self) -> Self {
+        Self { specific: false, ..self }
     }
 
     /// What matrices are made of.
