@@ -297,8 +297,10 @@ impl Cuda {
             };
             let shape = Shape { dim, value_dim, softmax, timed, precision: self.precision };
             let heads = heads as u32;
+            // The copy engine knows no matrix of nothing.
             if tiles
                 && self.specific
+                && q.rows() > 0
                 && let Some((program, shared)) = shape.hopper_program()
                 && let Some(panels) = self.panels([q, k, v])?
             {
