@@ -109,7 +109,12 @@ fn models_answer_on_a_device_as_on_the_cpu() {
         ("hstu", small(json!({ "times": false, "dim": 33, "heads": 1 }))),
         ("hstu_rank", small(json!({ "tasks": [{ "name": "like", "weight_from": 4 }] }))),
     ];
-    let histories = histories(&mut random, &[5, 0, 1, 40, 41, 90, 33, 2, 17]);
+    let mut histories = histories(&mut random, &[5, 0, 1, 40, 41, 90, 33, 2, 17, 12, 20, 7]);
+    // Events without a time come first, and a time may be infinite.
+    histories[9].times[..5].fill(f64::NEG_INFINITY);
+    histories[10].times[..3].fill(f64::NEG_INFINITY);
+    histories[10].times[16..].fill(f64::INFINITY);
+    histories[11].times.fill(f64::NEG_INFINITY);
     let (excluded, candidates) = ([0, 3, 17, 59], [2, 3, 5, 40, 41]);
     let queries: Vec<Query<'_>> = histories
         .iter()

@@ -9,7 +9,8 @@
 struct In { const Element *data; u32 stride; u32 unused; };
 struct Out { Element *data; u32 stride; u32 unused; };
 
-// The sum is a time; the first is a multiple of 256 s, so that differences are exact in whole seconds.
+// The sum is a time; the first is a multiple of 256 s, so that differences are exact in whole seconds. Of an infinite
+// time the first is infinite.
 struct alignas(8) Seconds { float high, low; };
 
 struct Attention {
@@ -66,9 +67,11 @@ DEVICE u32 time_bucket(const Buckets &buckets, Seconds until, Seconds time) {
     float high = until.high - time.high, low = until.low - time.low, seconds = high + low;
     if (seconds < 0.0f) high = -high, low = -low;
     // Below 1.35 s all is one bucket, and logarithms of more are far from the next.
-    float octaves = fast_log2(fmaxf(fabsf(seconds), 1.1f));
+    // The difference of two infinite times is no number, which ends in the last bucket: it stays none up to the whole
+    // number, which is larger than any bucket, and is not below where that begins.
+    float octaves = fast_log2(larger_or_none(fabsf(seconds), 1.1f));
     u32 nearest = __float_as_uint(fmaf(octaves, PER_OCTAVE, ROUNDING)) - __float_as_uint(ROUNDING);
     nearest = smaller(nearest, BUCKETS - 1);
     Seconds begin = buckets.begins[nearest];
-    return (high - begin.high) + (low - begin.low) >= 0.0f ? nearest : nearest - 1;
+    return (high - begin.high) + (low - begin.low) < 0.0f ? nearest - 1 : nearest;
 }

@@ -45,6 +45,8 @@ DEVICE void multiply_add(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) { emu
 DEVICE float fast_tanh(float x) { return tanhf(x); }
 DEVICE float fast_exp2(float x) { return exp2f(x); }
 DEVICE float fast_log2(float x) { return log2f(x); }
+// The larger of two, or what is no number if one is none.
+DEVICE float larger_or_none(float a, float b) { return a != a || b != b ? a + b : fmaxf(a, b); }
 #else
 DEVICE float number(bf16 x) { return __uint_as_float(u32(x.bits) << 16); }
 DEVICE u32 pack(float low, float high) {
@@ -91,6 +93,11 @@ DEVICE float fast_exp2(float x) {
 DEVICE float fast_log2(float x) {
     float r;
     asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+DEVICE float larger_or_none(float a, float b) {
+    float r;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
     return r;
 }
 #endif

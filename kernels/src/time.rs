@@ -13,8 +13,12 @@ const STEP: f64 = 0.301;
 static BEGINS: LazyLock<[f64; TIME_BUCKETS]> =
     LazyLock::new(|| std::array::from_fn(|bucket| if bucket == 0 { 0.0 } else { (STEP * bucket as f64).exp() }));
 
-/// The bucket of a difference in seconds, in either direction: ⌊ln(max(1, |difference|))/0.301⌋, at most 128.
+/// The bucket of a difference in seconds, in either direction: ⌊ln(max(1, |difference|))/0.301⌋, at most 128. What is
+/// no number is the difference of two infinite times, of which nobody knows how far apart they are: the last bucket.
 pub fn time_bucket(seconds: f64) -> usize {
+    if seconds.is_nan() {
+        return TIME_BUCKETS - 1;
+    }
     BEGINS.partition_point(|&begin| begin <= seconds.abs()).max(1) - 1
 }
 
@@ -34,6 +38,7 @@ pub(crate) fn for_runs(times: &[f64], at: f64, mut run: impl FnMut(Range<usize>,
     let (mut start, mut bucket) = (0, TIME_BUCKETS - 1);
     while start < before {
         let distance = at - times[start];
+        // The difference of two infinite times is no number, and leaves the last bucket as it is.
         while bucket > 0 && distance < begins[bucket] {
             bucket -= 1;
         }
@@ -80,6 +85,7 @@ mod tests {
         for seconds in [0.0, 0.5, 1.0, 1.3, 1.4, -2.0, 60.0, -3600.0, 1e6, 4e8, 1e16, 1e17, f64::MAX, f64::INFINITY] {
             assert_eq!(time_bucket(seconds), formula(seconds), "{seconds}");
         }
+        assert_eq!(time_bucket(f64::INFINITY - f64::INFINITY), 128);
         for seconds in 0..200_000 {
             assert_eq!(time_bucket(f64::from(seconds)), formula(f64::from(seconds)), "{seconds}");
         }
@@ -89,10 +95,14 @@ mod tests {
     fn runs_are_the_buckets_of_all_times_in_order() {
         let mut random = Random::new();
         for len in [0, 1, 2, 3, 31, 200] {
-            for spread in [1, 10, 1_000, 10_000_000] {
+            for (spread, infinite) in [(1, 0), (10, 0), (1_000, 0), (10_000_000, 0), (100, 3), (10_000_000, 1)] {
                 let mut times: Vec<f64> = (0..len).map(|_| random.below(spread) as f64).collect();
+                for _ in 0..infinite * len / 4 {
+                    times[random.below(len)] = [f64::NEG_INFINITY, f64::INFINITY][random.below(2)];
+                }
                 times.sort_by(f64::total_cmp);
-                for at in [0.0, spread as f64 / 2.0, spread as f64, 3.0 * spread as f64] {
+                let spread = spread as f64;
+                for at in [0.0, spread / 2.0, spread, 3.0 * spread, f64::INFINITY, f64::NEG_INFINITY] {
                     let mut found = Vec::new();
                     for_runs(&times, at, |range, bucket| {
                         assert_eq!(range.start, found.len());

@@ -39,6 +39,27 @@ pub(crate) fn histories_in_time(random: &mut Random, offsets: &[usize]) -> (Vec<
     (times, until)
 }
 
+/// The same, where histories begin with events that have no time, end with infinite ones, or are of nothing else.
+pub(crate) fn histories_with_infinite_times(random: &mut Random, offsets: &[usize]) -> (Vec<f64>, Vec<f64>) {
+    let (mut times, mut until) = histories_in_time(random, offsets);
+    for (history, bounds) in offsets.windows(2).enumerate().filter(|(_, w)| w[0] < w[1]) {
+        let (start, end, len) = (bounds[0], bounds[1], bounds[1] - bounds[0]);
+        match history % 4 {
+            0 => times[start..start + len.div_ceil(3)].fill(f64::NEG_INFINITY),
+            1 => times[end - len.div_ceil(4)..end].fill(f64::INFINITY),
+            2 => times[start..end].fill(f64::NEG_INFINITY),
+            _ => {
+                times[start..start + len / 3].fill(f64::NEG_INFINITY);
+                times[end - len / 3..end].fill(f64::INFINITY);
+            }
+        }
+        let asked = [until[end - 1], f64::INFINITY, f64::NEG_INFINITY][random.below(3)];
+        until[start..end - 1].copy_from_slice(&times[start + 1..end]);
+        until[end - 1] = asked;
+    }
+    (times, until)
+}
+
 #[test]
 fn linear_layers_match_double_precision_in_every_tail() {
     let mut random = Random::new();
@@ -154,13 +175,18 @@ fn pointwise_attention_matches_double_precision_and_its_last_row_is_the_last_of_
     let offsets = offsets(&[1, 31, 200, 32, 33, 2]);
     let events = *offsets.last().unwrap();
     for cpu in cpus() {
-        for (heads, dim, value_dim, timed) in
-            [(1, 64, 64, true), (2, 25, 25, true), (8, 4, 16, false), (1, 33, 50, true)]
-        {
+        for (heads, dim, value_dim, timed, infinite) in [
+            (1, 64, 64, true, false),
+            (2, 25, 25, true, false),
+            (8, 4, 16, false, false),
+            (1, 33, 50, true, false),
+            (1, 16, 16, true, true),
+        ] {
             let [q, k] = [0; 2].map(|_| random.normals(events * heads * dim));
             let v = random.normals(events * heads * value_dim);
             let (positions, buckets) = (random.normals(2 * 211 - 1), random.normals(TIME_BUCKETS));
-            let (times, until) = histories_in_time(&mut random, &offsets);
+            let in_time = if infinite { histories_with_infinite_times } else { histories_in_time };
+            let (times, until) = in_time(&mut random, &offsets);
             let batch = Sequences { offsets: &offsets, times: &times, until: &until, ..Sequences::default() };
             let by_time = timed.then_some(&buckets[..]);
             let wanted = reference::silu_attention([&q, &k, &v], heads, (&positions, by_time), 211.0, &batch);

@@ -3,7 +3,7 @@
 use super::tests::tensor;
 use super::*;
 use crate::cpu::reference::{self, Random, relative_error, silu_f64};
-use crate::cpu::tests::{histories_in_time, offsets};
+use crate::cpu::tests::{histories_in_time, histories_with_infinite_times, offsets};
 use crate::{PairBias, Rows, SiluAttention, TIME_BUCKETS, time_bucket};
 
 const LENGTHS: [usize; 12] = [1, 0, 31, 32, 33, 2, 64, 65, 0, 130, 300, 5];
@@ -16,7 +16,7 @@ fn devices() -> Vec<(Cuda, f64)> {
 }
 
 /// Long histories take the emulator too long.
-fn on_a_device() -> bool {
+fn long_ones() -> bool {
     std::env::var_os("PGREC_CUDA").is_some()
 }
 
@@ -79,7 +79,7 @@ fn softmax_attention_matches_double_precision() {
             (160, 1, &[35]),
             (64, 1, &[8192]),
         ] {
-            if lengths == [8192] && !on_a_device() {
+            if lengths == [8192] && !long_ones() {
                 continue;
             }
             let offsets = offsets(lengths);
@@ -104,43 +104,66 @@ fn softmax_attention_matches_double_precision() {
     }
 }
 
+/// Makes the times of histories, and what comes after each event.
+type Times = fn(&mut Random, &[usize]) -> (Vec<f64>, Vec<f64>);
+
+/// Checks pointwise attention of `heads` of as many columns of queries and of values.
+fn check_pointwise(
+    (cuda, tolerance): &(Cuda, f64),
+    random: &mut Random,
+    (heads, dim, value_dim): (usize, usize, usize),
+    times: Option<Times>,
+    lengths: &[usize],
+) {
+    let known = lengths.iter().max().unwrap() + 11;
+    let offsets = offsets(lengths);
+    let events = *offsets.last().unwrap();
+    let [q, k] = [0; 2].map(|_| cuda.of(&random.normals(events * heads * dim), heads * dim));
+    let v = cuda.of(&random.normals(events * heads * value_dim), heads * value_dim);
+    let (positions, buckets) = (random.normals(2 * known - 1), random.normals(TIME_BUCKETS));
+    let timed = times.is_some();
+    let (times, until) = times.map(|times| times(random, &offsets)).unwrap_or_default();
+    let batch = Sequences { offsets: &offsets, times: &times, until: &until, ..Sequences::default() };
+    let [hq, hk, hv] = [&q, &k, &v].map(|x| cuda.numbers(x));
+    let by_time = timed.then_some(&buckets[..]);
+    let wanted = reference::silu_attention([&hq, &hk, &hv], heads, (&positions, by_time), known as f64, &batch);
+    let bias = PairBias {
+        positions: tensor(positions, &[2 * known - 1]),
+        times: timed.then(|| tensor(buckets, &[TIME_BUCKETS])),
+    };
+    let attention = SiluAttention { heads, bias, divisor: known as f32 };
+    let case = format!("{:?} {heads} heads of {dim} and {value_dim}", cuda.precision);
+    check(cuda, &case, *tolerance, [&q, &k, &v], &batch, &wanted, |q, k, v, batch, rows| {
+        cuda.silu_attend(q, k, v, &attention, batch, rows)
+    });
+}
+
 #[test]
 fn pointwise_attention_matches_double_precision() {
     let mut random = Random::new();
-    for (cuda, tolerance) in devices() {
-        for (heads, dim, value_dim, timed, lengths) in [
-            (2, 32, 32, true, &LENGTHS[..]),
-            (1, 25, 25, true, &[33, 70]),
-            (2, 16, 40, false, &[70, 3]),
-            (1, 128, 128, true, &[67, 400]),
-            (2, 64, 64, true, &[129, 0, 1, 520]),
-            (1, 64, 64, false, &[64, 130]),
-            (1, 64, 64, true, &[8192, 3]),
+    for device in devices() {
+        for (shape, timed, lengths) in [
+            ((2, 32, 32), true, &LENGTHS[..]),
+            ((1, 25, 25), true, &[33, 70]),
+            ((2, 16, 40), false, &[70, 3]),
+            ((1, 128, 128), true, &[67, 400]),
+            ((2, 64, 64), true, &[129, 0, 1, 520]),
+            ((1, 64, 64), false, &[64, 130]),
+            ((1, 64, 64), true, &[8192, 3]),
         ] {
-            if lengths[0] == 8192 && !on_a_device() {
-                continue;
+            if lengths[0] < 8192 || long_ones() {
+                check_pointwise(&device, &mut random, shape, timed.then_some(histories_in_time), lengths);
             }
-            let known = lengths.iter().max().unwrap() + 11;
-            let offsets = offsets(lengths);
-            let events = *offsets.last().unwrap();
-            let [q, k] = [0; 2].map(|_| cuda.of(&random.normals(events * heads * dim), heads * dim));
-            let v = cuda.of(&random.normals(events * heads * value_dim), heads * value_dim);
-            let (positions, buckets) = (random.normals(2 * known - 1), random.normals(TIME_BUCKETS));
-            let (times, until) = histories_in_time(&mut random, &offsets);
-            let (times, until) = if timed { (times, until) } else { (Vec::new(), Vec::new()) };
-            let batch = Sequences { offsets: &offsets, times: &times, until: &until, ..Sequences::default() };
-            let [hq, hk, hv] = [&q, &k, &v].map(|x| cuda.numbers(x));
-            let by_time = timed.then_some(&buckets[..]);
-            let wanted = reference::silu_attention([&hq, &hk, &hv], heads, (&positions, by_time), known as f64, &batch);
-            let bias = PairBias {
-                positions: tensor(positions, &[2 * known - 1]),
-                times: timed.then(|| tensor(buckets, &[TIME_BUCKETS])),
-            };
-            let attention = SiluAttention { heads, bias, divisor: known as f32 };
-            let case = format!("{:?} {heads} heads of {dim} and {value_dim}", cuda.precision);
-            check(&cuda, &case, tolerance, [&q, &k, &v], &batch, &wanted, |q, k, v, batch, rows| {
-                cuda.silu_attend(q, k, v, &attention, batch, rows)
-            });
+        }
+    }
+}
+
+#[test]
+fn pointwise_attention_of_events_without_a_time_matches_double_precision() {
+    let mut random = Random::new();
+    for device in devices() {
+        for (shape, lengths) in [((1, 25, 25), &[40, 33, 5, 70, 1, 2][..]), ((1, 64, 64), &[140, 129, 66, 131])] {
+            check_pointwise(&device, &mut random, shape, Some(histories_with_infinite_times), lengths);
         }
     }
 }
@@ -149,13 +172,18 @@ fn pointwise_attention_matches_double_precision() {
 fn candidates_see_a_history_and_themselves() {
     let mut random = Random::new();
     for (cuda, tolerance) in devices() {
-        for (heads, dim, len, candidates, timed) in [(2, 32, 130, 70, true), (1, 25, 1, 3, false)] {
+        for (heads, dim, len, candidates, times) in [
+            (2, 32, 130, 70, Some(histories_in_time as Times)),
+            (1, 25, 1, 3, None),
+            (1, 25, 40, 3, Some(histories_with_infinite_times)),
+        ] {
+            let timed = times.is_some();
             let cols = heads * dim;
             let [k, v] = [0; 2].map(|_| cuda.of(&random.normals(len * cols), cols));
             let [q, own_k, own_v] = [0; 3].map(|_| cuda.of(&random.normals(candidates * cols), cols));
             let (positions, buckets) = (random.normals(2 * 140 - 1), random.normals(TIME_BUCKETS));
             let offsets = [0, len];
-            let (times, until) = histories_in_time(&mut random, &offsets);
+            let (times, until) = times.map(|times| times(&mut random, &offsets)).unwrap_or_default();
             let batch = Sequences { offsets: &offsets, times: &times, until: &until, ..Sequences::default() };
             let [hq, hk, hv, hok, hov] = [&q, &k, &v, &own_k, &own_v].map(|x| cuda.numbers(x));
             let mut wanted = vec![0.0; candidates * cols];
@@ -164,9 +192,9 @@ fn candidates_see_a_history_and_themselves() {
                     let (k, v, row) = if j < len { (&hk, &hv, j) } else { (&hok, &hov, candidate) };
                     let at = |row: usize, c: usize| row * cols + head * dim + c;
                     let dot = |c: usize| f64::from(hq[at(candidate, c)]) * f64::from(k[at(row, c)]);
-                    let asked = until[len - 1];
-                    let time = times.get(j).copied().unwrap_or(asked);
-                    let by_time = if timed { buckets[time_bucket(asked - time)] } else { 0.0 };
+                    // A candidate happens when it is asked for.
+                    let bucket = times.get(j).map_or(0, |time| time_bucket(until[len - 1] - time));
+                    let by_time = if timed { buckets[bucket] } else { 0.0 };
                     let bias = f64::from(positions[139 + j - len]) + f64::from(by_time);
                     let weight = silu_f64((0..dim).map(dot).sum::<f64>() + bias) / 140.0;
                     for c in 0..dim {

@@ -64,10 +64,16 @@ impl Weights {
 }
 
 /// Seconds as the sum of two f32s, of which the first is a multiple of 256, so that differences are exact in whole
-/// seconds over a hundred years.
+/// seconds over a hundred years. What f32 cannot hold is infinite, in the first alone.
 pub(super) fn seconds(seconds: f64) -> [f32; 2] {
     let high = ((seconds / 256.0).round() * 256.0) as f32;
-    [high, (seconds - f64::from(high)) as f32]
+    [high, if high.is_finite() { (seconds - f64::from(high)) as f32 } else { 0.0 }]
+}
+
+/// Times of a history since its first that is not infinite: events without a time come before all others.
+fn since_first(times: &[f64], first: Option<f64>) -> impl Iterator<Item = [f32; 2]> {
+    let first = first.unwrap_or(0.0);
+    times.iter().map(move |time| seconds(time - first))
 }
 
 /// A batch on the device.
@@ -77,7 +83,7 @@ pub(super) struct Batch {
     pub items: Buffer,
     pub positions: Buffer,
     pub offsets: Buffer,
-    /// The time since the first event of its history ([`seconds`]); empty where there are none.
+    /// The time since the first of its history ([`seconds`]); empty where there are none.
     pub times: Buffer,
     /// The same of what comes after every event.
     pub until: Buffer,
@@ -109,21 +115,21 @@ impl Batch {
         let offsets: Result<Vec<u32>, _> = batch.offsets.iter().map(|&offset| u32::try_from(offset)).collect();
         let offsets = offsets.ok().filter(|offsets| offsets.last().is_none_or(|&last| last < 1 << 31));
         let offsets = offsets.ok_or(CudaError::TooLarge { what: "events of a batch" })?;
-        let since_first = |times: &[f64]| -> Vec<[f32; 2]> {
-            let mut pairs = Vec::with_capacity(times.len());
-            for bounds in batch.offsets.windows(2).filter(|_| !times.is_empty()) {
-                let first = batch.times.get(bounds[0]).copied().unwrap_or(0.0);
-                pairs.extend(times[bounds[0]..bounds[1]].iter().map(|time| seconds(time - first)));
-            }
-            pairs
-        };
+        let (mut times, mut until) = (Vec::with_capacity(batch.times.len()), Vec::with_capacity(batch.until.len()));
+        for bounds in batch.offsets.windows(2) {
+            let [events, after] =
+                [batch.times, batch.until].map(|times| times.get(bounds[0]..bounds[1]).unwrap_or_default());
+            let first = events.iter().chain(after).copied().find(|time| time.is_finite());
+            times.extend(since_first(events, first));
+            until.extend(since_first(after, first));
+        }
         Ok(Self {
             identity: batch.identity,
             items: Buffer::of(driver, batch.items)?,
             positions: Buffer::of(driver, batch.positions)?,
             offsets: Buffer::of(driver, &offsets)?,
-            times: Buffer::of(driver, &since_first(batch.times))?,
-            until: Buffer::of(driver, &since_first(batch.until))?,
+            times: Buffer::of(driver, &times)?,
+            until: Buffer::of(driver, &until)?,
             tiles: Tiles::new(driver, &offsets, TILE)?,
             wide_tiles: Tiles::new(driver, &offsets, WIDE_TILE)?,
         })
