@@ -78,6 +78,7 @@ fn softmax_attention_matches_double_precision() {
             (33, 1, &[40]),
             (160, 1, &[35]),
             (64, 1, &[8192]),
+            (128, 1, &[8192]),
         ] {
             if lengths == [8192] && !long_ones() {
                 continue;
@@ -150,6 +151,7 @@ fn pointwise_attention_matches_double_precision() {
             ((2, 64, 64), true, &[129, 0, 1, 520]),
             ((1, 64, 64), false, &[64, 130]),
             ((1, 64, 64), true, &[8192, 3]),
+            ((1, 128, 128), true, &[8192, 3]),
         ] {
             if lengths[0] < 8192 || long_ones() {
                 check_pointwise(&device, &mut random, shape, timed.then_some(histories_in_time), lengths);

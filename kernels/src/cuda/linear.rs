@@ -11,7 +11,7 @@ const COLUMNS: usize = 64;
 /// Layers of a launch.
 const LAYERS: usize = 4;
 /// Rows of a batch from which on a block takes twice as many: fewer would leave multiprocessors idle.
-const MANY_ROWS: usize = 8192;
+pub(super) const MANY_ROWS: usize = 8192;
 
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -156,7 +156,7 @@ impl Cuda {
             tiles += out.cols().div_ceil(COLUMNS);
             kept.push((weight, bias));
         }
-        let row_tiles = if self.precision == Precision::Bf16 && rows >= MANY_ROWS { 2 } else { 1 };
+        let row_tiles = if self.precision == Precision::Bf16 && rows >= self.many_rows { 2 } else { 1 };
         let (block_rows, threads, shared) = block(self.precision, row_tiles);
         let blocks = [rows.div_ceil(block_rows) as u32, tiles as u32, 1];
         let variant = [

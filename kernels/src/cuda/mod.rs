@@ -76,6 +76,9 @@ const SMALL: u32 = 2;
 /// The same of a whole device in tests, where some kernels have to be small and some not.
 #[cfg(any(test, feature = "emulator"))]
 const TESTED_SMALL: u32 = 8;
+/// [`linear::MANY_ROWS`] of tests, for which some batches have to be large and some not.
+#[cfg(any(test, feature = "emulator"))]
+const TESTED_MANY_ROWS: usize = 64;
 
 /// A CUDA device. Calls of one are made one after the other.
 pub struct Cuda {
@@ -86,6 +89,8 @@ pub struct Cuda {
     /// Where buckets of time begin.
     begins: Mutex<Option<Arc<Buffer>>>,
     launches: AtomicU64,
+    /// Rows of a batch from which on linear layers compute more of them a block.
+    many_rows: usize,
     /// Whether kernels that only one architecture can run are used where it is that one.
     specific: bool,
     /// The first error since the last download.
@@ -96,9 +101,17 @@ impl Cuda {
     /// Over a driver, whose kernels of up to `small` blocks are started together.
     fn over(driver: impl Driver + 'static, small: u32, precision: Precision) -> Self {
         let driver = Arc::new(Deferred::new(Arc::new(driver), small));
-        let (weights, batch, begins, failure) =
-            (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
-        Self { driver, precision, weights, batch, begins, launches: AtomicU64::new(0), specific: true, failure }
+        Self {
+            driver,
+            precision,
+            weights: Mutex::default(),
+            batch: Mutex::default(),
+            begins: Mutex::default(),
+            launches: AtomicU64::new(0),
+            many_rows: linear::MANY_ROWS,
+            specific: true,
+            failure: Mutex::default(),
+        }
     }
 
     /// Device number `ordinal` of this machine. Compiled kernels are kept in the folder `cache`.
@@ -118,11 +131,14 @@ impl Cuda {
     #[cfg(any(test, feature = "emulator"))]
     #[allow(clippy::unwrap_used)]
     pub fn for_tests(precision: Precision) -> Self {
-        let Ok(ordinal) = std::env::var("PGREC_CUDA") else {
-            return Self::over(emulated::Emulated::default(), TESTED_SMALL, precision);
+        let cuda = match std::env::var("PGREC_CUDA") {
+            Err(_) => Self::over(emulated::Emulated::default(), TESTED_SMALL, precision),
+            Ok(ordinal) => {
+                let gpu = Gpu::open(ordinal.parse().unwrap(), &std::env::temp_dir().join("pgrec_cuda")).unwrap();
+                Self::over(gpu.poisoned(), TESTED_SMALL, precision)
+            }
         };
-        let gpu = Gpu::open(ordinal.parse().unwrap(), &std::env::temp_dir().join("pgrec_cuda")).unwrap();
-        Self::over(gpu.poisoned(), TESTED_SMALL, precision)
+        Self { many_rows: TESTED_MANY_ROWS, ..cuda }
     }
 
     /// The same with kernels that run on every architecture.

@@ -18,7 +18,7 @@ use crate::{Artifact, Catalogue, Control, Error, Query, Result, Task};
 
 /// Candidates of a microbatch: enough that laying out the keys of a history for them costs little, few enough for a
 /// core's caches.
-const MICROBATCH: usize = 512;
+pub(super) const MICROBATCH: usize = 512;
 
 /// An open model.
 pub(super) struct Ranker {

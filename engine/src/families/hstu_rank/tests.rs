@@ -8,6 +8,7 @@ use pgrec_kernels::{Device, Rows, Sequences};
 use serde_json::{Value, json};
 
 use super::config::Config;
+use super::model::MICROBATCH;
 use super::train::Params;
 use crate::catalogue::IdKind;
 use crate::corpus::{CorpusBuilder, ItemKey};
@@ -103,6 +104,23 @@ fn candidates_together_are_candidates_one_at_a_time() {
                 assert!(best.iter().all(|scored| (scored.score - scores[scored.item as usize]).abs() < 1e-5));
                 assert!(best.is_sorted_by(|a, b| a.score >= b.score));
             }
+        }
+    }
+}
+
+#[test]
+fn candidates_of_several_microbatches_are_candidates_one_at_a_time() {
+    let model =
+        open(train(&shoppers(60, testing::fresh_seed()), json!({ "epochs": 1 })).unwrap().artifact.finish().unwrap());
+    let (times, outcomes) = ([1.0, 2.0, 3e5], [0, 1, 3]);
+    let query = Query { history: &[3, 1, 4], times: &times, outcomes: &outcomes, at: 4e5, ..Query::default() };
+    let candidates: Vec<u32> = (0..2 * MICROBATCH as u32 + 1).map(|place| place * 7 % 20).collect();
+    let alone: Vec<Vec<f32>> = (0..20).map(|candidate| model.probabilities(&query, &[candidate]).unwrap()).collect();
+    let together = model.probabilities(&query, &candidates).unwrap();
+    assert_eq!(together.len(), 2 * candidates.len());
+    for (&candidate, together) in candidates.iter().zip(together.chunks(2)) {
+        for (a, b) in together.iter().zip(&alone[candidate as usize]) {
+            assert!((a - b).abs() < 1e-5, "candidate {candidate}: {a} together, {b} alone");
         }
     }
 }
