@@ -37,7 +37,7 @@ sources! {
     LAST_ATTENTION = "last_attention" after "attention.cuh";
     LINEAR = "linear";
     ROWS = "rows";
-    TOP_K = "top_k";
+    TOP_K = "top_k" after "top_k.cuh", "top_k_products.cuh";
 }
 
 /// One kernel of a source in one variant.

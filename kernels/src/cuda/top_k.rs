@@ -11,7 +11,6 @@ const THREADS: u32 = 256;
 const QUERIES: usize = 32;
 /// Items of a tile.
 const ITEMS: usize = 128;
-const DEPTH: usize = 16;
 /// Entries that are found at a time; who wants more is given the next ones in another pass.
 const LIST: usize = 128;
 /// Blocks that fill a device.
@@ -58,9 +57,20 @@ struct Dots {
     dim: u32,
 }
 
-/// All kernels; they are the same in both precisions.
+/// All kernels in both precisions.
 pub(super) fn programs() -> Vec<Program> {
-    ["top_k", "top_k_of_candidates", "dots"].map(|kernel| Program::new(Source::TOP_K, kernel, &[("BF16", 0)])).into()
+    let of = |kernel| [0, 1].map(|bf16| Program::new(Source::TOP_K, kernel, &[("BF16", bf16)]));
+    ["top_k", "top_k_of_candidates", "dots"].into_iter().flat_map(of).collect()
+}
+
+/// Bytes of shared memory of a block that goes through the catalogue.
+fn shared(precision: Precision) -> usize {
+    let rows = match precision {
+        Precision::F32 => (QUERIES + ITEMS) * 17 * 4,
+        // While one part is multiplied, the next is copied.
+        Precision::Bf16 => 2 * (QUERIES + ITEMS) * 64 * 2,
+    };
+    QUERIES * (LIST * size_of::<Entry>() + ITEMS * 4) + rows
 }
 
 /// Lists of indices laid end to end, and their bounds.
@@ -131,9 +141,9 @@ impl Cuda {
         let (rows, dim, count) = (items.rows(), items.cols(), group.queries.len());
         let driver = &self.driver;
         let item_count = u32::try_from(rows).map_err(|_| CudaError::TooLarge { what: "items" })?;
-        let table = self.matrix(items, Precision::F32)?;
+        let table = self.matrix(items, self.precision)?;
         let own: Vec<f32> = group.queries.iter().flat_map(|&q| &queries[q * dim..(q + 1) * dim]).copied().collect();
-        let own = Matrix::upload(driver, Precision::F32, &own, dim)?;
+        let own = Matrix::upload(driver, self.precision, &own, dim)?;
         let (exclude, exclude_offsets) = laid_out(group.queries.iter().map(|&q| group.filters[q].exclude))?;
         let candidates = group.queries.iter().map(|&q| group.filters[q].candidates.unwrap_or(&[]));
         let (candidates, candidate_offsets) = laid_out(candidates)?;
@@ -171,12 +181,12 @@ impl Cuda {
         };
         let (kernel, shared) = match group.listed {
             true => ("top_k_of_candidates", LIST * size_of::<Entry>() + THREADS as usize * 4),
-            false => ("top_k", QUERIES * (LIST * size_of::<Entry>() + ITEMS * 4) + (QUERIES + ITEMS) * (DEPTH + 1) * 4),
+            false => ("top_k", shared(self.precision)),
         };
         let grid = Grid { blocks: [blocks as u32, splits as u32, 1], threads: THREADS, shared: shared as u32 };
         // SAFETY: offsets are those of the lists, results have room for every query and split, and a kernel reads no item
         // beyond the table.
-        unsafe { self.launch(Source::TOP_K, kernel, &[("BF16", 0)], grid, &parameters)? };
+        unsafe { self.launch(Source::TOP_K, kernel, &[], grid, &parameters)? };
         driver.download(counts.address(), bytemuck::cast_slice_mut(&mut found))?;
         driver.download(best.address(), bytemuck::cast_slice_mut(&mut entries))?;
 
@@ -195,8 +205,8 @@ impl Cuda {
     pub(super) fn dots(&self, query: &[f32], items: &Tensor, rows: &[u32]) -> Result<Vec<f32>, CudaError> {
         assert_eq!(query.len(), items.cols(), "query and item vectors differ in length");
         assert!(rows.iter().all(|&row| (row as usize) < items.rows()), "rows of a table of {}", items.rows());
-        let table = self.matrix(items, Precision::F32)?;
-        let query = Matrix::upload(&self.driver, Precision::F32, query, items.cols())?;
+        let table = self.matrix(items, self.precision)?;
+        let query = Matrix::upload(&self.driver, self.precision, query, items.cols())?;
         let indices = Buffer::of(&self.driver, rows)?;
         let mut out = vec![0.0f32; rows.len()];
         let scores = Buffer::new(&self.driver, size_of_val(&out[..]))?;
@@ -210,7 +220,7 @@ impl Cuda {
         };
         let grid = Grid { blocks: [rows.len().div_ceil(THREADS as usize) as u32, 1, 1], threads: THREADS, shared: 0 };
         // SAFETY: the rows exist, and there is a score for each.
-        unsafe { self.launch(Source::TOP_K, "dots", &[("BF16", 0)], grid, &parameters)? };
+        unsafe { self.launch(Source::TOP_K, "dots", &[], grid, &parameters)? };
         if !out.is_empty() {
             self.driver.download(scores.address(), bytemuck::cast_slice_mut(&mut out))?;
         }
