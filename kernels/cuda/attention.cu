@@ -40,7 +40,10 @@ DEVICE void add_own(Sums &sums, const Attention &p, const Shared &shared, const 
         const Element *v = p.own_v.data + u64(row) * p.own_v.stride + head * VALUE_DIM;
         float score = 0.0f;
         for (u32 c = threadIdx.x % LANES; c < DIM; c += LANES) score = fmaf(number(q[c]), number(k[c]), score);
-        score = row_sum(score) + p.positions[p.known - 1];
+        score = row_sum(score);
+#if POSITIONED
+        score += p.positions[p.known - 1];
+#endif
 #if TIMED
         score += shared.buckets.biases[0];
 #endif

@@ -2,6 +2,7 @@
 //   DIM         columns of queries and keys of a head
 //   VALUE_DIM   columns of its values
 //   SOFTMAX     1: weights are the softmax of scores; 0: SiLU of scores and biases, divided (HSTU)
+//   POSITIONED  1: scores have biases by position
 //   TIMED       1: scores have biases by time
 //   SHARED      bytes of shared memory of a block
 

@@ -54,7 +54,7 @@ DEVICE float row_max(float x) {
 
 // The biases of a tile whose first key is `key`, by `threads` threads of which this is number `thread`.
 DEVICE void load_biases(Biases &to, const Attention &p, const Place &place, u32 key, u32 thread, u32 threads) {
-#if !SOFTMAX
+#if POSITIONED
     // Number ROWS − 1 + c − r is that of row r and key c; rows of candidates stand at one place.
     for (u32 i = thread; i < ROWS + KEYS - 1; i += threads) {
         int difference = int(key) - int(place.event) + int(i) - int(ROWS - 1), at = int(p.known) - 1 + difference;
@@ -134,7 +134,10 @@ DEVICE void bend(Scores &scores, const Biases &of_tile, const TileBuckets &bucke
 #endif
 #pragma unroll
         for (u32 c = 0; c < KEYS_HELD; c++) {
-            float x = at(scores, i, c) + biases[key_held(c)];
+            float x = at(scores, i, c);
+#if POSITIONED
+            x += biases[key_held(c)];
+#endif
 #if TIMED
             x += same ? common : bias_by_time(buckets, until[i], times[key_held(c)]);
 #endif

@@ -59,7 +59,9 @@ KERNEL(last_attention, Attention, THREADS) {
 #else
         float own = 0.0f;
         if (key < len) {
+#if POSITIONED
             score += p.positions[p.known + key - len];
+#endif
 #if TIMED
             score += shared.buckets.biases[time_bucket(shared.buckets, until, p.times[start + key])];
 #endif

@@ -60,7 +60,13 @@ struct HopperParameters {
 #[derive(Clone, Copy)]
 enum Scores<'a> {
     Softmax,
-    Silu(&'a SiluAttention),
+    Silu { bias: Option<&'a PairBias>, divisor: f32 },
+}
+
+impl<'a> From<&'a SiluAttention> for Scores<'a> {
+    fn from(attention: &'a SiluAttention) -> Self {
+        Self::Silu { bias: Some(&attention.bias), divisor: attention.divisor }
+    }
 }
 
 /// What attention is computed of; candidates have keys and values of their own.
@@ -78,6 +84,7 @@ struct Shape {
     dim: usize,
     value_dim: usize,
     softmax: bool,
+    positioned: bool,
     timed: bool,
     precision: Precision,
 }
@@ -115,6 +122,7 @@ impl Shape {
             ("DIM", self.dim as u32),
             ("VALUE_DIM", self.value_dim as u32),
             ("SOFTMAX", u32::from(self.softmax)),
+            ("POSITIONED", u32::from(self.positioned)),
             ("TIMED", u32::from(self.timed)),
             ("BF16", u32::from(self.precision == Precision::Bf16)),
         ];
@@ -132,7 +140,7 @@ impl Shape {
 
     /// The kernel for Hopper, and the shared memory of a block, where there is one for this shape.
     fn hopper_program(self) -> Option<(Program, usize)> {
-        let Self { dim, value_dim, softmax, timed, precision } = self;
+        let Self { dim, value_dim, softmax, positioned, timed, precision } = self;
         if precision != Precision::Bf16 || dim != value_dim || !HOPPER_DIMS.contains(&dim) {
             return None;
         }
@@ -146,6 +154,7 @@ impl Shape {
             ("DIM", dim as u32),
             ("VALUE_DIM", dim as u32),
             ("SOFTMAX", u32::from(softmax)),
+            ("POSITIONED", u32::from(positioned)),
             ("TIMED", u32::from(timed)),
             ("BF16", 1),
             ("CANDIDATES", 0),
@@ -164,8 +173,9 @@ pub(super) fn programs() -> Vec<Program> {
     let mut all = Vec::new();
     for precision in [Precision::F32, Precision::Bf16] {
         for dim in [25, 32, 64, 128] {
-            for (softmax, timed) in [(true, false), (false, false), (false, true)] {
-                let shape = Shape { dim, value_dim: dim, softmax, timed, precision };
+            let kinds = [(true, false, false), (false, false, false), (false, true, false), (false, true, true)];
+            for (softmax, positioned, timed) in kinds {
+                let shape = Shape { dim, value_dim: dim, softmax, positioned, timed, precision };
                 all.push(shape.program(false, false).0);
                 all.extend(shape.hopper_program().map(|(program, _)| program));
                 all.extend((dim == 64).then(|| shape.program(true, false).0));
@@ -207,7 +217,7 @@ struct Biases {
 
 impl Cuda {
     fn biases(&self, scores: Scores<'_>) -> Result<Biases, CudaError> {
-        let Scores::Silu(SiluAttention { bias, .. }) = scores else { return Ok(Biases::default()) };
+        let Scores::Silu { bias: Some(bias), .. } = scores else { return Ok(Biases::default()) };
         let mut biases = Biases { known: bias.positions.as_slice().len().div_ceil(2) as u32, ..Biases::default() };
         let mut keep = |buffer: Arc<Buffer>| {
             let address = buffer.address();
@@ -251,13 +261,14 @@ impl Cuda {
         assert_eq!(v.rows(), k.rows(), "keys and values differ in number");
         assert_eq!(q.cols(), k.cols(), "queries and keys differ in width");
         let [dim, value_dim] = [k, v].map(|x| head_dim(x, heads));
-        let (softmax, timed, factor) = match scores {
-            Scores::Softmax => (true, false, 1.0 / (dim as f32).sqrt()),
-            Scores::Silu(SiluAttention { bias, divisor, .. }) => {
-                check_bias(bias, batch);
-                (false, bias.times.is_some(), 1.0 / divisor)
-            }
+        let (softmax, bias, factor) = match scores {
+            Scores::Softmax => (true, None, 1.0 / (dim as f32).sqrt()),
+            Scores::Silu { bias, divisor } => (false, bias, 1.0 / divisor),
         };
+        if let Some(bias) = bias {
+            check_bias(bias, batch);
+        }
+        let (positioned, timed) = (bias.is_some(), bias.is_some_and(|bias| bias.times.is_some()));
         match (rows, own) {
             (_, Some(own)) => {
                 assert_eq!(batch.len(), 1, "candidates of one history");
@@ -295,7 +306,7 @@ impl Cuda {
                 known: biases.known,
                 factor,
             };
-            let shape = Shape { dim, value_dim, softmax, timed, precision: self.precision };
+            let shape = Shape { dim, value_dim, softmax, positioned, timed, precision: self.precision };
             let heads = heads as u32;
             // The copy engine knows no matrix of nothing.
             if tiles
@@ -348,7 +359,20 @@ impl Cuda {
         batch: &Sequences<'_>,
         rows: Rows,
     ) -> Matrix {
-        self.attention_of(Inputs { q, k, v, own: None }, attention.heads, Scores::Silu(attention), batch, rows)
+        self.attention_of(Inputs { q, k, v, own: None }, attention.heads, attention.into(), batch, rows)
+    }
+
+    /// Pointwise attention of all events without biases. No family computes it: it is what products and SiLU take by
+    /// themselves, to be compared with.
+    pub fn unbiased_attention(
+        &self,
+        [q, k, v]: [&Matrix; 3],
+        heads: usize,
+        divisor: f32,
+        batch: &Sequences<'_>,
+    ) -> Matrix {
+        let scores = Scores::Silu { bias: None, divisor };
+        self.attention_of(Inputs { q, k, v, own: None }, heads, scores, batch, Rows::All)
     }
 
     pub(super) fn silu_of_candidates(
@@ -360,12 +384,6 @@ impl Cuda {
         batch: &Sequences<'_>,
     ) -> Matrix {
         let [k, v] = past;
-        self.attention_of(
-            Inputs { q, k, v, own: Some(own) },
-            attention.heads,
-            Scores::Silu(attention),
-            batch,
-            Rows::All,
-        )
+        self.attention_of(Inputs { q, k, v, own: Some(own) }, attention.heads, attention.into(), batch, Rows::All)
     }
 }

@@ -171,6 +171,24 @@ fn pointwise_attention_of_events_without_a_time_matches_double_precision() {
 }
 
 #[test]
+fn pointwise_attention_without_biases_matches_double_precision() {
+    let mut random = Random::new();
+    for (cuda, tolerance) in devices() {
+        for (heads, dim, lengths) in [(2, 25, &[33, 1, 70][..]), (1, 64, &[130, 64])] {
+            let offsets = offsets(lengths);
+            let (events, cols) = (*offsets.last().unwrap(), heads * dim);
+            let [q, k, v] = [0; 3].map(|_| cuda.of(&random.normals(events * cols), cols));
+            let [hq, hk, hv] = [&q, &k, &v].map(|x| cuda.numbers(x));
+            let batch = Sequences { offsets: &offsets, ..Sequences::default() };
+            let wanted = reference::silu_attention([&hq, &hk, &hv], heads, (&[0.0; 2 * 130 - 1], None), 100.0, &batch);
+            let out = cuda.unbiased_attention([&q, &k, &v], heads, 100.0, &batch);
+            let error = relative_error(&cuda.numbers(&out), &wanted);
+            assert!(error < tolerance, "{:?} {heads} heads of {dim}: {error}", cuda.precision);
+        }
+    }
+}
+
+#[test]
 fn candidates_see_a_history_and_themselves() {
     let mut random = Random::new();
     for (cuda, tolerance) in devices() {
