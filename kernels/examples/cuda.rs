@@ -7,10 +7,10 @@
 use std::error::Error;
 use std::time::Instant;
 
-use pgrec_kernels::cuda::{Cuda, Matrix, Precision};
+use pgrec_kernels::cuda::{Cuda, Matrix, Precision, cuda_devices};
 use pgrec_kernels::{
     Activation, Device, Filter, LayerNorm, Linear, Operators, PairBias, Rows, Sequences, SiluAttention, TIME_BUCKETS,
-    Tensor,
+    Tensor, time_bucket,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -21,6 +21,12 @@ const SECONDS: f64 = 0.5;
 const REPEATS: usize = 7;
 /// The authors' padding: N of the divisor and of the biases is the longest history and this.
 const PADDING: usize = 11;
+/// Layers of a model for short histories.
+const LAYERS: usize = 2;
+/// Rows whose biases by time one instruction of a kernel computes.
+const ROWS_TOGETHER: usize = 8;
+/// Of each row and tile a thread looks at both ends, and four share the tile.
+const ENDS: f64 = 8.0;
 
 /// Numbers that look normally distributed.
 fn numbers(count: usize, scale: f32) -> Vec<f32> {
@@ -92,6 +98,26 @@ impl Histories {
         }
     }
 
+    /// Logarithms that attention with biases by time computes for each pair of an event and one before it, where it goes
+    /// through `tile` keys at a time: for those of a tile only where a bucket begins within it for one of eight rows.
+    fn logarithms(&self, tile: usize) -> f64 {
+        let (mut count, mut pairs) = (0.0, 0.0);
+        for bounds in self.offsets.windows(2) {
+            let (times, until) = (&self.times[bounds[0]..bounds[1]], &self.until[bounds[0]..bounds[1]]);
+            for first in (0..times.len()).step_by(ROWS_TOGETHER) {
+                let rows = first..times.len().min(first + ROWS_TOGETHER);
+                pairs += rows.clone().map(|row| (row + 1) as f64).sum::<f64>();
+                for keys in times[..rows.end].chunks(tile) {
+                    let bucket = |row: usize, time: &f64| time_bucket(until[row] - time);
+                    let [oldest, latest] = [keys.first(), keys.last()].map(|time| time.unwrap_or(&0.0));
+                    let varied = rows.clone().any(|row| bucket(row, oldest) != bucket(row, latest));
+                    count += rows.len() as f64 * (ENDS + if varied { keys.len() as f64 } else { 0.0 });
+                }
+            }
+        }
+        count / pairs
+    }
+
     fn batch(&self) -> Sequences<'_> {
         let Self { items, positions, offsets, times, until, identity } = self;
         Sequences { items, positions, offsets, times, until, identity: *identity }
@@ -135,24 +161,33 @@ fn report(name: &str, precision: Precision, more: &str, seconds: f64) {
     println!("{{\"name\": \"{name}\", \"precision\": \"{precision:?}\", {more}, \"seconds\": {seconds:e}}}");
 }
 
-/// Attention and a whole layer over long histories.
-fn long(cuda: &Cuda, len: usize) -> Result<()> {
+/// Attention and a whole layer over long histories, on a device whose kernels go through `tile` keys at a time.
+fn long(cuda: &Cuda, len: usize, tile: usize) -> Result<()> {
     let (histories, items) = (4, 1000);
     let data = Histories::new(histories, len, items);
     let batch = data.batch();
+    let logarithms = data.logarithms(tile);
     for (dim, heads) in [(512, 4), (512, 8)] {
         let [item_table, positions] = [tensor(&[items, dim], 1.0)?, tensor(&[len, dim], 0.1)?];
         let x = cuda.embed(&item_table, &positions, 1.0, &batch);
         for timed in [false, true] {
             let layer = Layer::new(dim, heads, len, timed)?;
             let [_, v, q, k] = cuda.norm_linear(&x, &layer.norm, layer.projections.each_ref(), Activation::Silu);
-            let shape = format!(
-                "\"histories\": {histories}, \"len\": {len}, \"dim\": {dim}, \"heads\": {heads}, \"timed\": {timed}"
-            );
+            let of = |biases: &str, logarithms: f64| {
+                format!(
+                    "\"histories\": {histories}, \"len\": {len}, \"dim\": {dim}, \"heads\": {heads}, \
+                     \"biases\": \"{biases}\", \"logarithms\": {logarithms}"
+                )
+            };
+            let shape = if timed { of("positions and times", logarithms) } else { of("positions", 0.0) };
             let attend = || cuda.silu_attention(&q, &k, &v, &layer.attention, &batch, Rows::All);
             report("hstu attention", cuda.precision(), &shape, seconds(cuda, attend)?);
             report("hstu layer", cuda.precision(), &shape, seconds(cuda, || layer.forward(cuda, &x, &batch))?);
             if !timed {
+                let shape = of("none", 0.0);
+                let divisor = layer.attention.divisor;
+                let attend = || cuda.unbiased_attention([&q, &k, &v], heads, divisor, &batch);
+                report("hstu attention", cuda.precision(), &shape, seconds(cuda, attend)?);
                 let attend = || cuda.attention(&q, &k, &v, heads, &batch, Rows::All);
                 report("softmax attention", cuda.precision(), &shape, seconds(cuda, attend)?);
             }
@@ -166,31 +201,43 @@ fn short(cuda: &Cuda, [encoded, answered]: [&str; 2]) -> Result<()> {
     let (dim, heads, items) = (64, 2, 10_000);
     for len in [50, 200] {
         let (item_table, positions) = (tensor(&[items, dim], 1.0)?, tensor(&[len, dim], 0.1)?);
-        let layers = [Layer::new(dim, heads, len, true)?, Layer::new(dim, heads, len, true)?];
+        let layers: Vec<Layer> = (0..LAYERS).map(|_| Layer::new(dim, heads, len, true)).collect::<Result<_>>()?;
         for users in [1, 16, 256, 4096] {
             let data = Histories::new(users, len, items);
             let batch = data.batch();
             let encode = || {
                 let x = cuda.embed(&item_table, &positions, 8.0, &batch);
-                let x = layers[0].forward(cuda, &x, &batch);
-                let x = layers[1].forward(cuda, &x, &batch);
+                let x = layers.iter().fold(x, |x, layer| layer.forward(cuda, &x, &batch));
                 cuda.l2_normalize(&cuda.last_rows(&x, &batch))
             };
-            let shape = format!("\"users\": {users}, \"len\": {len}, \"dim\": {dim}, \"heads\": {heads}");
-            let launched = cuda.launches();
+            let shape = |launches: u64| {
+                format!(
+                    "\"users\": {users}, \"len\": {len}, \"dim\": {dim}, \"layers\": {LAYERS}, \"items\": {items}, \
+                     \"launches\": {launches}"
+                )
+            };
+            let before = cuda.launches();
             drop(encode());
-            let launches = cuda.launches() - launched;
-            report(encoded, cuda.precision(), &format!("{shape}, \"launches\": {launches}"), seconds(cuda, encode)?);
+            let launches = cuda.launches() - before;
+            report(encoded, cuda.precision(), &shape(launches), seconds(cuda, encode)?);
             let (k, filters) = (vec![10; users], vec![Filter::default(); users]);
+            let answer = || -> Result<()> {
+                let vectors = cuda.download(&encode())?;
+                cuda.top_k(&vectors, &item_table, &k, &filters)?;
+                Ok(())
+            };
+            // The first answer compiles what is compiled for it.
+            let before = cuda.launches();
+            answer()?;
+            let launches = cuda.launches() - before;
             let mut times = Vec::new();
             for _ in 0..REPEATS {
                 let start = Instant::now();
-                let vectors = cuda.download(&encode())?;
-                cuda.top_k(&vectors, &item_table, &k, &filters)?;
+                answer()?;
                 times.push(start.elapsed().as_secs_f64());
             }
             times.sort_by(f64::total_cmp);
-            report(answered, cuda.precision(), &shape, times[REPEATS / 2]);
+            report(answered, cuda.precision(), &shape(launches), times[REPEATS / 2]);
         }
     }
     Ok(())
@@ -198,9 +245,14 @@ fn short(cuda: &Cuda, [encoded, answered]: [&str; 2]) -> Result<()> {
 
 fn main() -> Result<()> {
     let cache = std::env::temp_dir().join("pgrec_cuda");
+    // Hopper's kernel goes through twice as many keys at a time, and is for bf16.
+    let hopper = cuda_devices()?.first().is_some_and(|device| device.capability == 90);
     for precision in [Precision::Bf16, Precision::F32] {
         let cuda = Cuda::open(0, precision, &cache)?;
-        long(&cuda, if precision == Precision::Bf16 { 8192 } else { 2048 })?;
+        match precision {
+            Precision::Bf16 => long(&cuda, 8192, if hopper { 128 } else { 64 })?,
+            Precision::F32 => long(&cuda, 2048, 64)?,
+        }
         short(&cuda, ["encode", "answer"])?;
         let cuda = Cuda::open_without_graphs(0, precision, &cache)?;
         short(&cuda, ["encode without graphs", "answer without graphs"])?;

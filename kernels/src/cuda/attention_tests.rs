@@ -15,9 +15,9 @@ fn devices() -> Vec<(Cuda, f64)> {
     devices
 }
 
-/// Long histories take the emulator too long.
+/// Long histories take the emulator too long, and a tool that watches every access of a device: `PGREC_CUDA_SHORT`.
 fn long_ones() -> bool {
-    std::env::var_os("PGREC_CUDA").is_some()
+    std::env::var_os("PGREC_CUDA").is_some() && std::env::var_os("PGREC_CUDA_SHORT").is_none()
 }
 
 /// Rows of a matrix of `cols` columns.

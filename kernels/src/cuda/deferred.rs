@@ -47,6 +47,10 @@ impl Driver for Deferred {
         self.driver.allocate(bytes)
     }
 
+    fn fill_gaps(&self, address: u64, rows: usize, stride: usize, used: usize) -> Result<(), CudaError> {
+        self.driver.fill_gaps(address, rows, stride, used)
+    }
+
     fn free(&self, address: u64) {
         let mut held = locked(&self.held);
         match held.launches.is_empty() {

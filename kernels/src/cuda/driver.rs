@@ -9,6 +9,11 @@ use super::program::Program;
 pub(crate) trait Driver: Send + Sync {
     /// Memory for so many bytes, aligned to 256, of any content.
     fn allocate(&self, bytes: usize) -> Result<u64, CudaError>;
+    /// Writes the gaps of new rows that begin `stride` bytes apart and are `used` bytes long, where a tool watches for what
+    /// is read before it is written: kernels read gaps, and make nothing of them.
+    fn fill_gaps(&self, _address: u64, _rows: usize, _stride: usize, _used: usize) -> Result<(), CudaError> {
+        Ok(())
+    }
     /// Gives memory back after what was started before has ended.
     fn free(&self, address: u64);
     /// Copies from the host, whose memory may change when this returns, to memory that no kernel was started on.

@@ -122,6 +122,8 @@ pub(super) struct Gpu {
     graphs: Mutex<Graphs>,
     /// Whether new memory is filled with numbers that are none.
     poisons: bool,
+    /// Whether gaps of matrices are written.
+    fills_gaps: bool,
 }
 
 // SAFETY: the driver's handles may be used by any thread; every call makes the context current first.
@@ -155,7 +157,7 @@ impl Gpu {
         unsafe { cu::mem_pool::set_attribute(pool, threshold, (&raw mut kept).cast()) }
             .map_err(|e| failed("cuMemPoolSetAttribute", e))?;
         let (cache, functions, graphs) = (cache.to_path_buf(), Mutex::default(), Mutex::default());
-        Ok(Self { device, context, stream, most_shared, cache, functions, graphs, poisons: false })
+        Ok(Self { device, context, stream, most_shared, cache, functions, graphs, poisons: false, fills_gaps: false })
     }
 
     pub(super) fn device(&self) -> &CudaDevice {
@@ -166,6 +168,13 @@ impl Gpu {
     #[cfg(any(test, feature = "emulator"))]
     pub(super) fn poisoned(mut self) -> Self {
         self.poisons = true;
+        self
+    }
+
+    /// Writes gaps of matrices and nothing else, so that a tool sees what is read before it is written.
+    #[cfg(any(test, feature = "emulator"))]
+    pub(super) fn watched(mut self) -> Self {
+        self.fills_gaps = true;
         self
     }
 
@@ -219,6 +228,17 @@ impl Driver for Gpu {
                 .map_err(|e| failed("cuMemsetD8Async", e))?;
         }
         Ok(address)
+    }
+
+    fn fill_gaps(&self, address: u64, rows: usize, stride: usize, used: usize) -> Result<(), CudaError> {
+        if !self.fills_gaps {
+            return Ok(());
+        }
+        self.enter()?;
+        // SAFETY: the rows were just allocated, and what is written of each ends where the next begins.
+        unsafe { sys::cuMemsetD2D8Async(address + used as u64, stride, 0, stride - used, rows, self.stream) }
+            .result()
+            .map_err(|e| failed("cuMemsetD2D8Async", e))
     }
 
     fn free(&self, address: u64) {

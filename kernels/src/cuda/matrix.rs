@@ -30,7 +30,11 @@ impl Matrix {
         let bytes = rows.checked_mul(stride).and_then(|numbers| numbers.checked_mul(precision.bytes()));
         let bytes = bytes.filter(|_| rows < 1 << 31);
         let bytes = bytes.ok_or(CudaError::TooLarge { what: "rows of a matrix" })?;
-        Ok(Self { buffer: Buffer::new(driver, bytes)?, rows, cols, stride, precision })
+        let buffer = Buffer::new(driver, bytes)?;
+        if bytes > 0 && stride > cols {
+            driver.fill_gaps(buffer.address(), rows, stride * precision.bytes(), cols * precision.bytes())?;
+        }
+        Ok(Self { buffer, rows, cols, stride, precision })
     }
 
     /// What stands for a matrix that could not be computed.

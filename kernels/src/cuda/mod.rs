@@ -126,8 +126,8 @@ impl Cuda {
         Ok(Self::over(Gpu::open(ordinal, cache)?, 0, precision))
     }
 
-    /// The device that `PGREC_CUDA` names by its number, where new memory is numbers that are none, or the emulator: for
-    /// tests.
+    /// The device that `PGREC_CUDA` names by its number, or the emulator: for tests. New memory is numbers that are none,
+    /// but with `PGREC_CUDA_UNPOISONED`, where a tool looks for what was not written.
     #[cfg(any(test, feature = "emulator"))]
     #[allow(clippy::unwrap_used)]
     pub fn for_tests(precision: Precision) -> Self {
@@ -135,7 +135,8 @@ impl Cuda {
             Err(_) => Self::over(emulated::Emulated::default(), TESTED_SMALL, precision),
             Ok(ordinal) => {
                 let gpu = Gpu::open(ordinal.parse().unwrap(), &std::env::temp_dir().join("pgrec_cuda")).unwrap();
-                Self::over(gpu.poisoned(), TESTED_SMALL, precision)
+                let poisoned = std::env::var_os("PGREC_CUDA_UNPOISONED").is_none();
+                Self::over(if poisoned { gpu.poisoned() } else { gpu.watched() }, TESTED_SMALL, precision)
             }
         };
         Self { many_rows: TESTED_MANY_ROWS, ..cuda }

@@ -11,7 +11,7 @@ use crate::home::Home;
 use crate::process::captured;
 
 /// Files that are carried as they are, from `benches/cuda`.
-const SCRIPTS: [&str; 2] = ["run.sh", "report.py"];
+const SCRIPTS: [&str; 5] = ["run.sh", "nvrtc.py", "report.py", "peers.py", "roofline.py"];
 /// The newest glibc that binaries may ask for: Debian 12's.
 const NEWEST_GLIBC: (u32, u32) = (2, 36);
 /// Bytes of the whole folder at most.
