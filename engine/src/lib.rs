@@ -15,6 +15,7 @@ mod error;
 pub mod evaluate;
 pub mod families;
 pub mod index;
+pub mod inference;
 pub mod metrics;
 pub mod query;
 mod random;
