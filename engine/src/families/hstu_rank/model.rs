@@ -1,6 +1,6 @@
 //! Serving: candidates in, probabilities out.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use pgrec_kernels::cpu::{Cpu, Matrix};
 use pgrec_kernels::cuda::Cuda;
@@ -28,7 +28,7 @@ pub(super) struct Ranker {
     /// Rows of items, then of outcomes.
     rows: Tensor,
     device: Cpu,
-    remembered: Mutex<Remembered<Matrix>>,
+    remembered: Remembered<Matrix>,
 }
 
 /// A history as the network sees it.
@@ -49,7 +49,7 @@ impl Rowed {
 impl Ranker {
     pub(super) fn open(artifact: Arc<Artifact>) -> Result<Self> {
         let (config, weights) = sequential::open::<Config>(&artifact)?;
-        let (rows, remembered) = (artifact.tensor(ITEMS)?, Mutex::new(Remembered::new()));
+        let (rows, remembered) = (artifact.tensor(ITEMS)?, Remembered::new());
         Ok(Self { artifact, config, weights, rows, device: Cpu::new(), remembered })
     }
 
@@ -91,10 +91,9 @@ impl Ranker {
         let rowed = self.rowed(query)?;
         let query = rowed.query(query);
         if Remembered::<Matrix>::suits(&self.config.body, &query) {
-            let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-            self.logits_on(&self.device, &mut remembered, &query, candidates, control)
+            self.logits_on(&self.device, &self.remembered, &query, candidates, control)
         } else {
-            self.logits_on(&self.device, &mut Remembered::new(), &query, candidates, control)
+            self.logits_on(&self.device, &Remembered::new(), &query, candidates, control)
         }
     }
 
@@ -102,7 +101,7 @@ impl Ranker {
     fn logits_on<D: Device>(
         &self,
         device: &D,
-        remembered: &mut Remembered<D::Matrix>,
+        remembered: &Remembered<D::Matrix>,
         query: &Query<'_>,
         candidates: &[u32],
         control: &Control,
@@ -185,8 +184,7 @@ impl Model for Ranker {
         let ranked = |query: &Query<'_>| self.ranked(query, |items| self.logits(query, items, control));
         match queries {
             [only] => Ok(vec![ranked(only)?]),
-            // Who asks for many users does not ask for the same ones again and again.
-            _ => queries.par_iter().map(|query| ranked(&Query { remember: 0, ..*query })).collect(),
+            _ => queries.par_iter().map(ranked).collect(),
         }
     }
 
@@ -195,7 +193,7 @@ impl Model for Ranker {
             self.ranked(query, |items| {
                 let rowed = self.rowed(query)?;
                 let query = Query { remember: 0, ..rowed.query(query) };
-                self.logits_on(device, &mut Remembered::new(), &query, items, control)
+                self.logits_on(device, &Remembered::new(), &query, items, control)
             })
         };
         queries.iter().map(ranked).collect()

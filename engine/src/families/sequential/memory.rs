@@ -3,6 +3,8 @@
 //! In a causal network the row of an event depends on the events before it and, where times are looked at, on the time
 //! of the next one. So all but the last event are settled: the row of the last depends on when the question is asked.
 
+use std::sync::{Mutex, PoisonError};
+
 use pgrec_kernels::{Device, Sequences};
 
 use super::Architecture;
@@ -40,9 +42,10 @@ impl<D: Device> Kept<'_, D> {
 /// Histories of fewer events are computed anew: that takes a millisecond or two.
 const LONG: usize = 512;
 
-/// What is remembered of histories that were asked about, the latest last.
+/// What is remembered of histories that were asked about, the latest last. A history is taken out while a question
+/// about it is computed, so that nothing is locked meanwhile.
 pub(crate) struct Remembered<M> {
-    histories: Vec<History<M>>,
+    histories: Mutex<Vec<History<M>>>,
 }
 
 /// The settled events of one history.
@@ -69,11 +72,16 @@ impl<M> History<M> {
             && items.starts_with(&self.items)
             && times.starts_with(&self.times)
     }
+
+    /// Whether another one tells all that this one does.
+    fn is_beginning_of(&self, other: &Self) -> bool {
+        other.items.starts_with(&self.items) && other.times.starts_with(&self.times)
+    }
 }
 
 impl<M> Remembered<M> {
     pub(crate) fn new() -> Self {
-        Self { histories: Vec::new() }
+        Self { histories: Mutex::default() }
     }
 
     /// Whether a question is worth remembering: of a long history that begins where the positions do.
@@ -86,7 +94,7 @@ impl<M> Remembered<M> {
     /// What `compute` gives of a history that suits, of known items: it is given the new events, and what is kept of
     /// those before, to which it adds them. That is kept for the next question, as far as the query allows.
     pub(crate) fn compute<D: Device<Matrix = M>, A: Architecture, R>(
-        &mut self,
+        &self,
         architecture: &A,
         device: &D,
         query: &Query<'_>,
@@ -94,9 +102,7 @@ impl<M> Remembered<M> {
     ) -> Result<R> {
         let items = query.history;
         let times: Vec<f64> = if architecture.timed() { ascending(query.times).collect() } else { Vec::new() };
-        let known = self.histories.iter().position(|history| history.begins(items, &times));
-        let mut history = known.map_or_else(History::empty, |place| self.histories.remove(place));
-
+        let mut history = self.take(items, &times).unwrap_or_else(History::empty);
         let (first, len) = (history.items.len(), items.len());
         let positions: Vec<u32> = architecture.position_rows(len).skip(first).collect();
         let mut until = times.get(1..).unwrap_or(&[]).to_vec();
@@ -128,19 +134,29 @@ impl<M> Remembered<M> {
         history.items.extend_from_slice(&items[first..settled]);
         history.times = times.get(..settled).unwrap_or(&[]).to_vec();
         history.until = times.get(settled).copied();
-        self.histories.push(history);
-        self.shrink_to(query.remember);
+        self.keep(history, query.remember);
         Ok(result)
     }
 
-    /// Forgets what was not asked about for longest.
-    fn shrink_to(&mut self, most: usize) {
-        let mut bytes: usize = self.histories.iter().map(|history| history.bytes).sum();
+    /// What is remembered of how this history begins.
+    fn take(&self, items: &[u32], times: &[f64]) -> Option<History<M>> {
+        let mut histories = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = histories.iter().position(|history| history.begins(items, times))?;
+        Some(histories.remove(known))
+    }
+
+    /// Remembers a history, and forgets what was not asked about for longest beyond so many bytes.
+    fn keep(&self, history: History<M>, most: usize) {
+        let mut histories = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody who was asked the same at the same time has begun anew.
+        histories.retain(|other| !other.is_beginning_of(&history));
+        histories.push(history);
+        let mut bytes: usize = histories.iter().map(|history| history.bytes).sum();
         let mut gone = 0;
-        while bytes > most && gone < self.histories.len() {
-            bytes -= self.histories[gone].bytes;
+        while bytes > most && gone < histories.len() {
+            bytes -= histories[gone].bytes;
             gone += 1;
         }
-        self.histories.drain(..gone);
+        histories.drain(..gone);
     }
 }

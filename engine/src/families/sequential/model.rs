@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use pgrec_kernels::cpu::{Cpu, Matrix};
 use pgrec_kernels::cuda::Cuda;
@@ -44,7 +44,7 @@ pub(crate) struct Sequential<A: Architecture> {
     scored: Tensor,
     device: Cpu,
     segment: OnceLock<Segment>,
-    remembered: Mutex<Remembered<Matrix>>,
+    remembered: Remembered<Matrix>,
 }
 
 impl<A: Architecture> Sequential<A> {
@@ -58,7 +58,7 @@ impl<A: Architecture> Sequential<A> {
             artifact,
             device: Cpu::new(),
             segment: OnceLock::new(),
-            remembered: Mutex::new(Remembered::new()),
+            remembered: Remembered::new(),
         })
     }
 
@@ -79,8 +79,7 @@ impl<A: Architecture> Sequential<A> {
             return Ok(None);
         }
         self.known(query.history)?;
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let vector = remembered.compute(&self.architecture, &self.device, query, |kept, new| {
+        let vector = self.remembered.compute(&self.architecture, &self.device, query, |kept, new| {
             self.architecture.encode_new(&self.encoder, kept, new)
         })?;
         Ok(Some(self.device.download(&vector)?))
@@ -204,10 +203,12 @@ impl<A: Architecture> Model for Sequential<A> {
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
         let answer = |queries: &[Query<'_>]| {
             control.check()?;
-            self.answer(&self.device, queries, |asked| match asked {
-                [only] => self.encode(only),
-                // Who asks for many users does not ask for the same ones again and again.
-                _ => self.vectors(&self.device, asked.iter().copied()),
+            self.answer(&self.device, queries, |asked| {
+                if asked.iter().any(|query| Remembered::<Matrix>::suits(&self.architecture, query)) {
+                    let vectors: Result<Vec<_>> = asked.iter().map(|query| self.encode(query)).collect();
+                    return Ok(vectors?.concat());
+                }
+                self.vectors(&self.device, asked.iter().copied())
             })
         };
         let slices = self.slices(queries, SLICE);
