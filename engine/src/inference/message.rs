@@ -281,6 +281,11 @@ impl Asked {
         Ok(Self { identity: Identity { database, model, checksum, bytes }, place, call, queries, times, words })
     }
 
+    /// Whoever wants something remembered wants so many bytes of it: what is kept for all is nobody's to choose.
+    pub fn remember(&mut self, bytes: usize) {
+        self.queries.iter_mut().filter(|query| query.remember > 0).for_each(|query| query.remember = bytes);
+    }
+
     /// Of which model.
     pub fn identity(&self) -> Identity {
         self.identity
@@ -459,6 +464,15 @@ mod tests {
                 assert_eq!(asked.len(), queries.len());
             }
         }
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_by_who_remembers() {
+        let queries = [Query::default(), Query { remember: 1, ..Query::default() }];
+        let question = Question { identity: IDENTITY, place: Place::Cpu, call: Call::Recommend, queries: &queries };
+        let mut asked = asked(&question);
+        asked.remember(77);
+        assert_eq!(asked.queries().map(|query| query.remember).collect::<Vec<_>>(), [0, 77]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Slots in memory that processes share, by which many of them ask one worker: who may touch a slot, and when.
 //!
-//! A slot goes from free through claimed (its client writes a question), ready, taken (the worker computes, and writes
+//! A slot goes from free through claimed (its client writes a question), ready on one of two lanes, taken (the worker computes, and writes
 //! the answer where the question was) and done back to free. A client may leave at any moment, and never waits for the
 //! worker in order to do so: what the worker has taken is abandoned to it. A worker may end at any moment; the next one
 //! tells the clients of what was taken that nothing comes of it.
@@ -16,11 +16,31 @@ const TAKEN: u32 = 3;
 const DONE: u32 = 4;
 const FAILED: u32 = 5;
 const ABANDONED: u32 = 6;
+const READY_OTHER: u32 = 7;
 
 /// The state of a slot. Zeros are a free one.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct Slot(AtomicU32);
+
+/// Who of the worker is to take a question. It is part of the state, so that whoever has seen a question on its lane does
+/// not take the one that has come to the slot since on the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Short, and in its place: whichever thread is free.
+    Quick,
+    /// Any other: the main thread.
+    Other,
+}
+
+impl Lane {
+    fn ready(self) -> u32 {
+        match self {
+            Self::Quick => READY,
+            Self::Other => READY_OTHER,
+        }
+    }
+}
 
 /// What came of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +61,9 @@ impl Slot {
         self.0.load(Ordering::Acquire) == FREE
     }
 
-    /// Whether a question waits in it.
-    pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire) == READY
+    /// Whether a question waits in it, on this lane.
+    pub fn is_ready(&self, lane: Lane) -> bool {
+        self.0.load(Ordering::Acquire) == lane.ready()
     }
 
     /// Whether the worker has its question, and somebody waits for the answer.
@@ -62,8 +82,8 @@ impl Slot {
     }
 
     /// A client's: hands over the question that it wrote into the slot it claimed.
-    pub fn submit(&self) {
-        self.exchange(CLAIMED, READY);
+    pub fn submit(&self, lane: Lane) {
+        self.exchange(CLAIMED, lane.ready());
     }
 
     /// A client's: what came of its question, once something did.
@@ -86,9 +106,9 @@ impl Slot {
         }
     }
 
-    /// The worker's: takes a question that is ready.
-    pub fn take(&self) -> bool {
-        self.exchange(READY, TAKEN)
+    /// The worker's: takes a question that is ready on this lane.
+    pub fn take(&self, lane: Lane) -> bool {
+        self.exchange(lane.ready(), TAKEN)
     }
 
     /// The worker's: ends what it took. Whether somebody waits for it; the slot is free if not.
@@ -152,6 +172,11 @@ mod tests {
 
     const QUESTIONS: u32 = 4;
 
+    /// Questions come on both lanes.
+    fn lane(question: u32) -> Lane {
+        if question.is_multiple_of(2) { Lane::Quick } else { Lane::Other }
+    }
+
     impl World {
         fn slot(&self) -> Slot {
             Slot(AtomicU32::new(self.state))
@@ -174,7 +199,7 @@ mod tests {
                 })),
                 Client::Away => {}
                 Client::Writing(question) => {
-                    slot.submit();
+                    slot.submit(lane(question));
                     add(self.after(&slot, |w| {
                         assert!(!matches!(w.worker, Worker::Computing(_) | Worker::Written), "two write: {w:?}");
                         w.body = (false, question);
@@ -202,11 +227,18 @@ mod tests {
                     slot.recover();
                     add(self.after(&slot, |w| w.worker = Worker::Idle));
                 }
-                Worker::Idle if slot.take() => add(self.after(&slot, |w| {
-                    assert!(!w.body.0, "an answer taken for a question: {w:?}");
-                    w.worker = Worker::Computing(w.body.1);
-                })),
-                Worker::Idle => {}
+                Worker::Idle => {
+                    for on in [Lane::Quick, Lane::Other] {
+                        let slot = self.slot();
+                        if slot.take(on) {
+                            add(self.after(&slot, |w| {
+                                assert!(!w.body.0, "an answer taken for a question: {w:?}");
+                                assert_eq!(lane(w.body.1), on, "taken on the wrong lane: {w:?}");
+                                w.worker = Worker::Computing(w.body.1);
+                            }));
+                        }
+                    }
+                }
                 Worker::Computing(question) => add(self.after(&slot, |w| {
                     let writes = w.clients.iter().any(|client| matches!(client, Client::Writing(_)));
                     assert!(!writes, "two write: {w:?}");
@@ -253,6 +285,6 @@ mod tests {
         }
         assert!(seen.len() > 200, "{} states", seen.len());
         let states: HashSet<u32> = seen.iter().map(|world| world.state).collect();
-        assert_eq!(states.len(), 7, "states of a slot that were met: {states:?}");
+        assert_eq!(states.len(), 8, "states of a slot that were met: {states:?}");
     }
 }
