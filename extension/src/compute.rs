@@ -31,15 +31,21 @@ pub fn pool(threads: usize, niceness: i32) -> Result<ThreadPool> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(|n| format!("pgrec {n}"))
+        // Else a panic of what is spawned and not waited for would end the process, and the server's sessions with it.
+        // What it was to answer is answered by being dropped.
+        .panic_handler(|_| {})
         .start_handler(move |_| {
             if niceness > 0 {
                 process::be_nice(niceness);
             }
         })
         .build()
-        .map_err(|e| {
-            SqlError::new(pgrx::PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, format!("cannot start threads: {e}"))
-        })
+        .map_err(no_threads)
+}
+
+/// Threads cannot be started.
+pub fn no_threads(error: impl std::fmt::Display) -> SqlError {
+    SqlError::new(pgrx::PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, format!("cannot start threads: {error}"))
 }
 
 /// Runs `work` on this session's pool while this thread stays open to cancel and timeouts. What takes longer than
@@ -49,7 +55,8 @@ pub fn run<T: Send>(what: &str, work: impl FnOnce(&Control) -> pgrec_engine::Res
     run_on(own_pool()?, work, |control| {
         if reported.elapsed() >= REPORT {
             reported = Instant::now();
-            report(what, control);
+            let (done, total) = control.progress();
+            notice(what, done, total);
         }
         Ok(())
     })
@@ -82,8 +89,8 @@ pub fn run_on<T: Send>(
     }
 }
 
-fn report(what: &str, control: &Control) {
-    let (done, total) = control.progress();
+/// Says how far something is, where that is known.
+pub fn notice(what: &str, done: u64, total: u64) {
     if total > 0 {
         pgrx::notice!("{what}: {:.0} % ({done} of {total})", 100.0 * done as f64 / total as f64);
     }

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::sync::Arc;
 
+use pgrec_engine::inference::message::Place;
 use pgrec_kernels::cpu::Cpu;
 use pgrec_kernels::cuda::{Cuda, CudaError, Precision, cuda_devices};
 use pgrx::pg_extern;
@@ -25,6 +26,15 @@ thread_local! {
     static OPEN: RefCell<Open> = const { RefCell::new(None) };
     /// Whether this session has said that there is none.
     static SAID: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Where the inference worker is to compute a call for so many users.
+pub fn place(users: usize) -> Place {
+    match settings::device() {
+        Device::cuda => Place::Cuda(settings::cuda_precision()),
+        Device::auto if users >= MANY => Place::Auto(settings::cuda_precision()),
+        Device::auto | Device::cpu => Place::Cpu,
+    }
 }
 
 /// The CUDA device for a call for so many users, or None for the CPU. Fails where one was asked for and there is none.

@@ -1,7 +1,7 @@
 //! pgrec: the database itself as the recommender.
 //!
 //! This crate is glue between SQL and the engine: `sql` holds the functions, `catalog` the rows of schema `rec`,
-//! `storage` the cache files, `worker` the trainings, `pg/usearch` the index access method, `pg` everything that calls Postgres' C functions.
+//! `storage` the cache files, `worker` the trainings, `inference` the process that answers for all sessions, `pg/usearch` the index access method, `pg` everything that calls Postgres' C functions.
 
 mod catalog;
 mod compute;
@@ -10,6 +10,7 @@ mod device;
 mod error;
 mod history;
 mod ids;
+mod inference;
 mod outcomes;
 mod pg;
 mod serve;
@@ -26,5 +27,9 @@ pub extern "C-unwind" fn _PG_init() {
     settings::define();
     pg::usearch::define_settings();
     pg::usearch::register_options();
-    pg::launch::register_launcher();
+    if pg::launch::is_preloading() {
+        settings::define_preloaded();
+        pg::board::register();
+        pg::launch::register();
+    }
 }

@@ -11,6 +11,7 @@ use crate::catalog::recommender::{self, Recommender, quoted};
 use crate::error::{Result, SqlError};
 use crate::history::{self, History, Wanted};
 use crate::ids::{self, Id};
+use crate::inference::client;
 use crate::pg::spi::{self, Arg, Mode};
 use crate::settings;
 use crate::storage::open::{self, OpenModel};
@@ -142,6 +143,9 @@ impl Session {
     /// Lists for few questions. A ranking model goes through every item that may be returned, so it is asked where a
     /// cancel is heard meanwhile.
     fn ask(&self, queries: &[Query<'_>]) -> Result<Vec<Answer>> {
+        if let Some(answers) = client::lists(&self.open, queries, device::place(queries.len()), "ranking")? {
+            return Ok(answers);
+        }
         let model = &*self.open.model;
         if model.tasks().is_empty() {
             return Ok(serve::recommend(model, queries, &Control::default())?);
@@ -233,19 +237,36 @@ impl Session {
         items.iter().map(|s| Item { id: catalogue.id(s.item), score: s.score }).collect()
     }
 
-    /// The lists of one slice of users, in their order.
-    fn answer_many(&self, users: &[Id]) -> Result<Vec<Vec<Item>>> {
+    /// The lists of one slice of a call's users, in their order.
+    fn answer_many(&self, users: &[Id], all: usize) -> Result<Vec<Vec<Item>>> {
         let histories = if self.wanted().events == 0 {
             users.iter().map(|_| History::default()).collect()
         } else {
             history::read_many(&self.recommender, users, self.wanted(), self.open.model.catalogue())?
         };
-        let model = &*self.open.model;
-        let device = device::for_users(users.len())?;
-        let answers = self.existing(&histories, |queries| {
-            compute::run("rec_next_many", |control| serve::recommend_on(device.as_deref(), model, queries, control))
-        })?;
+        let answers = self.existing(&histories, |queries| self.ask_many(queries, all))?;
         Ok(answers.iter().map(|a| self.named(&a.items)).collect())
+    }
+
+    /// Lists for many questions, of a call for so many users.
+    fn ask_many(&self, queries: &[Query<'_>], users: usize) -> Result<Vec<Answer>> {
+        const WHAT: &str = "rec_next_many";
+        // Who asks for many users does not ask for the same ones again and again.
+        let queries: Vec<Query<'_>> = queries.iter().map(|query| Query { remember: 0, ..*query }).collect();
+        if let Some(answers) = client::lists(&self.open, &queries, device::place(users), WHAT)? {
+            return Ok(answers);
+        }
+        let model = &*self.open.model;
+        let device = device::for_users(users)?;
+        compute::run(WHAT, |control| serve::recommend_on(device.as_deref(), model, &queries, control))
+    }
+
+    /// The vector of a history.
+    pub fn encode(&self, query: &Query<'_>) -> Result<Vec<f32>> {
+        match client::vector(&self.open, query)? {
+            Some(vector) => Ok(vector),
+            None => Ok(self.open.model.encode(query)?),
+        }
     }
 
     /// Scores of given items for one history, in their order; None for items the model does not know.
@@ -267,7 +288,11 @@ impl Session {
             answers.iter().flat_map(|a| &a.items).map(|s| (s.item, s.score)).collect()
         } else {
             let query = Query { filter: Filter::default(), ..self.query(history, &[], DEFAULT_K as usize) };
-            known.iter().copied().zip(self.open.model.score(&query, &known)?).collect()
+            let scores = match client::scores(&self.open, &query, &known)? {
+                Some(scores) => scores,
+                None => self.open.model.score(&query, &known)?,
+            };
+            known.iter().copied().zip(scores).collect()
         };
         Ok(indices.into_iter().map(|index| scores.get(&index?).copied()).collect())
     }
@@ -296,6 +321,7 @@ fn add_sorted(list: &mut Vec<u32>, items: &[u32]) {
 
 /// Lists for many users, computed a slice at a time as rows are asked for.
 pub fn next_many(session: Session, users: Vec<Id>) -> impl Iterator<Item = (Id, i32, Item)> {
+    let all = users.len();
     let mut rest = users;
     rest.reverse();
     std::iter::from_fn(move || {
@@ -303,7 +329,7 @@ pub fn next_many(session: Session, users: Vec<Id>) -> impl Iterator<Item = (Id, 
             return None;
         }
         let users: Vec<Id> = (0..SLICE).map_while(|_| rest.pop()).collect();
-        let lists = crate::error::or_raise(session.answer_many(&users));
+        let lists = crate::error::or_raise(session.answer_many(&users, all));
         Some(users.into_iter().zip(lists).flat_map(|(user, list)| {
             list.into_iter().enumerate().map(move |(rank, item)| (user.clone(), rank as i32 + 1, item))
         }))

@@ -13,6 +13,15 @@ static OPEN_MODELS: GucSetting<i32> = GucSetting::<i32>::new(16);
 static HISTORY_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(32 << 10);
 static DEVICE: GucSetting<Device> = GucSetting::<Device>::new(Device::cpu);
 static CUDA_PRECISION: GucSetting<CudaPrecision> = GucSetting::<CudaPrecision>::new(CudaPrecision::f32);
+static USE_WORKER: GucSetting<bool> = GucSetting::<bool>::new(true);
+static WORKER_FALLBACK: GucSetting<Fallback> = GucSetting::<Fallback>::new(Fallback::local);
+static WORKER_SLOTS: GucSetting<i32> = GucSetting::<i32>::new(128);
+static WORKER_SLOT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(32);
+static WORKER_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static WORKER_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(4 << 20);
+static GPU_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(4 << 20);
+static WORKER_BATCH: GucSetting<i32> = GucSetting::<i32>::new(256);
+static WORKER_DELAY: GucSetting<i32> = GucSetting::<i32>::new(200);
 static MAX_TRAINING_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static SCHEDULE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 static TRAINING_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
@@ -34,6 +43,14 @@ pub enum Device {
 enum CudaPrecision {
     f32,
     bf16,
+}
+
+/// `rec.worker_fallback`.
+#[allow(non_camel_case_types)]
+#[derive(Debug, Clone, Copy, PostgresGucEnum)]
+pub enum Fallback {
+    local,
+    error,
 }
 
 /// Declares the settings; called once when the library is loaded.
@@ -89,7 +106,7 @@ pub fn define() {
     GucRegistry::define_int_guc(
         c"rec.history_memory",
         c"Memory that a session keeps of long histories, for each model.",
-        c"A question about a history of 512 events or more that has grown since computes only what is new. 0: nothing is kept.",
+        c"A question about a history of 512 events or more that has grown since computes only what is new. 0: nothing is kept. The inference worker keeps as much as the configuration file says, for all sessions.",
         &HISTORY_MEMORY,
         0,
         i32::MAX,
@@ -97,14 +114,84 @@ pub fn define() {
         GucFlags::UNIT_KB,
     );
     define_devices();
+    define_worker();
     define_training();
+}
+
+fn define_worker() {
+    GucRegistry::define_bool_guc(
+        c"rec.use_worker",
+        c"Whether calls are computed by the inference worker.",
+        c"It runs where shared_preload_libraries names pgrec, and shares models and devices between all sessions; elsewhere every session computes by itself.",
+        &USE_WORKER,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"rec.worker_fallback",
+        c"What happens to a call that the inference worker does not answer.",
+        c"local: the session computes it; error: it fails.",
+        &WORKER_FALLBACK,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"rec.worker_threads",
+        c"Threads of the inference worker for calls for one user, and as many for others.",
+        c"0: as many as there are cores. Takes effect when the worker starts.",
+        &WORKER_THREADS,
+        0,
+        1024,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"rec.worker_memory",
+        c"Size of the models that the inference worker keeps open.",
+        c"Beyond it the one unused for longest is closed. Weights are mapped files, shared with all sessions.",
+        &WORKER_MEMORY,
+        1,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"rec.gpu_memory",
+        c"Size of the models that the inference worker keeps on a CUDA device.",
+        c"Beyond it the one unused for longest is taken off the device.",
+        &GPU_MEMORY,
+        1,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"rec.worker_batch",
+        c"How many lists the inference worker computes together at most.",
+        c"On the CPU no more than take some two milliseconds.",
+        &WORKER_BATCH,
+        1,
+        1 << 20,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"rec.worker_delay",
+        c"How many microseconds the inference worker waits for more questions before it starts a CUDA device.",
+        c"Only while questions come in numbers. On the CPU it does not wait.",
+        &WORKER_DELAY,
+        0,
+        100_000,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
 }
 
 fn define_devices() {
     GucRegistry::define_enum_guc(
         c"rec.device",
         c"Where calls for many users compute.",
-        c"cpu; cuda: on the first CUDA device, an error where there is none; auto: large calls on it where rec_devices() lists one. Calls for one user compute on the CPU.",
+        c"cpu; cuda: on the first CUDA device, an error where there is none; auto: large calls on it where rec_devices() lists one. Calls for one user compute there only with cuda and the inference worker.",
         &DEVICE,
         GucContext::Userset,
         GucFlags::default(),
@@ -116,6 +203,30 @@ fn define_devices() {
         &CUDA_PRECISION,
         GucContext::Userset,
         GucFlags::default(),
+    );
+}
+
+/// Settings that have a meaning only where the postmaster loads the library, and cannot be declared elsewhere.
+pub fn define_preloaded() {
+    GucRegistry::define_int_guc(
+        c"rec.worker_slots",
+        c"How many sessions can ask the inference worker at the same time.",
+        c"Others wait. 0: there is no worker.",
+        &WORKER_SLOTS,
+        0,
+        65_536,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"rec.worker_slot_size",
+        c"Shared memory for each of these.",
+        c"What is longer, such as calls for many users, travels in a segment of dynamic shared memory.",
+        &WORKER_SLOT_SIZE,
+        1,
+        1 << 20,
+        GucContext::Postmaster,
+        GucFlags::UNIT_KB,
     );
 }
 
@@ -170,6 +281,51 @@ fn define_training() {
         GucContext::Userset,
         GucFlags::UNIT_KB,
     );
+}
+
+/// `rec.use_worker`.
+pub fn use_worker() -> bool {
+    USE_WORKER.get()
+}
+
+/// `rec.worker_fallback`.
+pub fn worker_fallback() -> Fallback {
+    WORKER_FALLBACK.get()
+}
+
+/// `rec.worker_slots`.
+pub fn worker_slots() -> usize {
+    WORKER_SLOTS.get().max(0) as usize
+}
+
+/// `rec.worker_slot_size`, in bytes.
+pub fn worker_slot_bytes() -> usize {
+    WORKER_SLOT_SIZE.get().max(1) as usize * 1024
+}
+
+/// `rec.worker_threads`, 0 for all cores.
+pub fn worker_threads() -> usize {
+    WORKER_THREADS.get().max(0) as usize
+}
+
+/// `rec.worker_memory`, in bytes.
+pub fn worker_memory() -> u64 {
+    WORKER_MEMORY.get().max(1) as u64 * 1024
+}
+
+/// `rec.gpu_memory`, in bytes.
+pub fn gpu_memory() -> u64 {
+    GPU_MEMORY.get().max(1) as u64 * 1024
+}
+
+/// `rec.worker_batch`, at least 1.
+pub fn worker_batch() -> usize {
+    WORKER_BATCH.get().max(1) as usize
+}
+
+/// `rec.worker_delay`.
+pub fn worker_delay() -> std::time::Duration {
+    std::time::Duration::from_micros(WORKER_DELAY.get().max(0) as u64)
 }
 
 /// `rec.max_training_workers`.

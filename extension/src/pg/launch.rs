@@ -10,15 +10,19 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::usearch;
 use crate::worker::{self, schedules};
+use crate::{inference, settings};
 
 /// What `pg_stat_activity.backend_type` and the process titles say.
 const TRAINING: &CStr = c"pgrec training";
 const LAUNCHER: &CStr = c"pgrec launcher";
 const SCHEDULES: &CStr = c"pgrec schedules";
 const INDEX: &CStr = c"pgrec index";
+const INFERENCE: &CStr = c"pgrec inference";
 
 /// Seconds after which a launcher that failed is started again.
 const LAUNCHER_RESTART: i32 = 60;
+/// The same of the inference worker, which waits longer by itself where it fails again and again.
+const INFERENCE_RESTART: i32 = 1;
 
 /// Asks the postmaster for a worker that trains what is queued in this database; false when it has no slot left
 /// (`max_worker_processes`). Raises nothing, so it may be called after a commit.
@@ -41,14 +45,25 @@ pub fn index_worker(index: u32) -> bool {
     unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) }
 }
 
-/// Has the launcher started with the server, where the library is loaded by the postmaster.
-pub fn register_launcher() {
-    // SAFETY: called from _PG_init, which is where a library registers its workers.
+/// Whether the postmaster is loading this library (`shared_preload_libraries`).
+pub fn is_preloading() -> bool {
+    // SAFETY: reads a global.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress }
+}
+
+/// Has launcher and inference worker started with the server; to be called in _PG_init where [`is_preloading`].
+pub fn register() {
+    // SAFETY: _PG_init is where a library registers its workers.
     unsafe {
-        if pg_sys::process_shared_preload_libraries_in_progress {
-            let mut worker = described(LAUNCHER, c"pgrec_launcher", Oid::INVALID);
-            worker.bgw_restart_time = LAUNCHER_RESTART;
-            pg_sys::RegisterBackgroundWorker(&mut worker);
+        let mut launcher = described(LAUNCHER, c"pgrec_launcher", Oid::INVALID);
+        launcher.bgw_restart_time = LAUNCHER_RESTART;
+        pg_sys::RegisterBackgroundWorker(&mut launcher);
+        if settings::worker_slots() > 0 {
+            let mut inference = described(INFERENCE, c"pgrec_inference", Oid::INVALID);
+            inference.bgw_restart_time = INFERENCE_RESTART;
+            // On a standby as soon as it answers queries.
+            inference.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_ConsistentState;
+            pg_sys::RegisterBackgroundWorker(&mut inference);
         }
     }
 }
@@ -112,6 +127,20 @@ pub extern "C-unwind" fn pgrec_training_worker(database: Datum) {
 pub extern "C-unwind" fn pgrec_launcher(_nothing: Datum) {
     begin(LAUNCHER, None);
     schedules::launcher_main();
+}
+
+/// Where the inference worker starts.
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pgrec_inference(_nothing: Datum) {
+    begin(INFERENCE, None);
+    inference::main();
+}
+
+/// Ends this process in such a way that the postmaster starts it again.
+pub fn exit_to_be_restarted() {
+    // SAFETY: main thread of a background worker, outside any transaction. It does not return.
+    unsafe { pg_sys::proc_exit(1) };
 }
 
 /// Where a process of the launcher's starts.

@@ -1,8 +1,10 @@
 //! The low-level files: everything that calls Postgres' C functions directly, and all `unsafe` of this crate
 //! besides `storage/mapping.rs`.
 
+pub mod board;
 pub mod enumeration;
 pub mod interrupt;
+pub mod latch;
 pub mod launch;
 pub mod lock;
 pub mod lookup;

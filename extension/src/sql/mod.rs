@@ -6,6 +6,7 @@ mod checkpoint;
 mod create;
 mod drop;
 mod index;
+mod inference;
 mod measure;
 mod models;
 mod schedule;

@@ -161,8 +161,8 @@ fn similar<T: Door>(item: Option<T>, scope: Scope) -> Result<Vec<(i32, T, Option
 fn encode<T: Door>(user: Option<T>, session: Ids<T>, scope: Scope) -> Result<Option<Vec<f32>>> {
     let serving = open::<T>(&scope, "rec_encode")?;
     let history = serving.history(user.map(Door::id).as_ref(), &ids(session))?;
-    match serving.open.model.encode(&serving.query(&history, &[], 0)) {
-        Err(pgrec_engine::Error::Data(_)) if history.items.is_empty() => Ok(None),
+    match serving.encode(&serving.query(&history, &[], 0)) {
+        Err(error) if error.is_state() && history.items.is_empty() => Ok(None),
         other => Ok(Some(other?)),
     }
 }

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use pgrec_engine::inference::message::Identity;
 use pgrec_kernels::Bytes;
 use pgrx::pg_sys;
 
@@ -21,7 +22,7 @@ pub const FOLDER: &str = "pgsql_tmp_pgrec";
 
 /// The bytes of a model's artifact, mapped from its cache file, which is made first where it is missing.
 pub fn map(model: &ModelRow) -> Result<Bytes> {
-    let path = path(model);
+    let path = file_of(&identity(model));
     let file = match open_existing(&path, model.bytes as u64)? {
         Some(file) => file,
         None => materialise(model, &path)?,
@@ -29,8 +30,20 @@ pub fn map(model: &ModelRow) -> Result<Bytes> {
     mapping::map(&file).map_err(|e| file_error("map", &path, &e))
 }
 
-fn path(model: &ModelRow) -> PathBuf {
-    Path::new(FOLDER).join(format!("{}_{}_{:08x}", database(), model.id, model.checksum))
+/// The bytes of a cache file that has so many; nothing where there is no such file.
+pub fn map_file(path: &Path, bytes: u64) -> Result<Option<Bytes>> {
+    let Some(file) = open_existing(path, bytes)? else { return Ok(None) };
+    mapping::map(&file).map(Some).map_err(|e| file_error("map", path, &e))
+}
+
+/// What tells a model of this database from all others of the server.
+pub fn identity(model: &ModelRow) -> Identity {
+    Identity { database: database(), model: model.id, checksum: model.checksum as u32, bytes: model.bytes as u64 }
+}
+
+/// Where a model's cache file is.
+pub fn file_of(model: &Identity) -> PathBuf {
+    Path::new(FOLDER).join(format!("{}_{}_{:08x}", model.database, model.model, model.checksum))
 }
 
 pub(super) fn database() -> u32 {

@@ -153,6 +153,11 @@ impl Cuda {
         self.precision
     }
 
+    /// Frees the memory of weights whose tensors are gone, which else the next new ones would do.
+    pub fn forget_dropped(&self) {
+        locked(&self.weights).sweep();
+    }
+
     /// How many kernels were started.
     pub fn launches(&self) -> u64 {
         self.launches.load(Ordering::Relaxed)

@@ -57,7 +57,7 @@ impl Weights {
         Ok(buffer)
     }
 
-    fn sweep(&mut self) {
+    pub(super) fn sweep(&mut self) {
         self.matrices.retain(|_, (watch, _)| watch.lives());
         self.vectors.retain(|_, (watch, _)| watch.lives());
     }
