@@ -86,6 +86,24 @@ fn long_calls_end_soon_after_a_cancel_a_timeout_or_their_session() {
     });
 }
 
+#[test]
+fn long_calls_to_the_worker_end_as_soon() {
+    let options = Options::new().set("shared_buffers", "256MB").set("shared_preload_libraries", "pgrec");
+    each_server("cancel-worker", &options.set("rec.worker_fallback", "error"), |server| {
+        let database = Database::create(&server.cluster, "large");
+        large(&database);
+        database.wait_for("SELECT pid IS NOT NULL FROM rec.stat_worker", "t");
+        for (name, call) in &CALLS[..2] {
+            cancelled(&database, name, call);
+        }
+        timed_out(&database);
+        terminated(&database);
+        assert_ne!(database.ask("SELECT abandoned FROM rec.stat_worker"), "0");
+        // Nobody computes for those who went away.
+        database.wait_for("SELECT slots_taken, computing FROM rec.stat_worker", "0|0");
+    });
+}
+
 fn cancelled(database: &Database<'_>, name: &str, call: &str) {
     let mut session = database.session();
     let mut waits = Vec::new();
