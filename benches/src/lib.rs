@@ -13,6 +13,7 @@ use xtask::progress::grouped;
 use xtask::toolchain::{PythonEnv, python_env};
 use xtask::{Dataset, Home, Progress};
 
+pub use processes::Memory;
 pub use server::{Cost, Server, Training, best, object};
 
 /// The data in `folder`; without one, ml-1m of the real data if it is there, else a generated shop of its size.

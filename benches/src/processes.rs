@@ -14,6 +14,50 @@ pub fn anonymous(pid: u32) -> Option<u64> {
     line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
+/// Memory that a process has to itself, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Pages that it alone has written, in mappings that are not shared.
+    pub private: u64,
+    /// Page tables, which it has of everything that it has touched.
+    pub tables: u64,
+}
+
+impl std::iter::Sum for Memory {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |a, b| Self { private: a.private + b.private, tables: a.tables + b.tables })
+    }
+}
+
+impl Memory {
+    /// Of a process; nothing where it has ended.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
+        let status = read("status")?;
+        let tables = status.lines().find_map(|line| kibibytes(line, "VmPTE:"))?;
+        Some(Self { private: private(&read("smaps")?), tables })
+    }
+}
+
+/// The value of a line with this key.
+fn kibibytes(line: &str, key: &str) -> Option<u64> {
+    line.strip_prefix(key)?.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// What `smaps` says is written by this process alone. Pages of shared mappings, such as shared_buffers, belong to all.
+fn private(smaps: &str) -> u64 {
+    let (mut shared, mut bytes) = (false, 0);
+    for line in smaps.lines() {
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [key, rights, ..] if !key.ends_with(':') => shared = rights.ends_with('s'),
+            _ if !shared => bytes += kibibytes(line, "Private_Dirty:").unwrap_or(0),
+            _ => {}
+        }
+    }
+    bytes
+}
+
 /// Processor seconds of a process, of its children, and of those that it has waited for.
 pub fn family_seconds(parent: u32) -> Result<f64> {
     let times_of = |path: &Path| Times::parse(&std::fs::read_to_string(path.join("stat")).ok()?);
@@ -59,6 +103,16 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn pages_of_shared_mappings_are_nobodys_own() {
+        let smaps = "00400000-00452000 r-xp 00000000 08:02 173521 /usr/bin/x\nPrivate_Dirty:         4 kB\n\
+                     00e03000-00e24000 rw-s 00000000 00:00 0 /dev/zero\nPrivate_Dirty:       900 kB\n\
+                     00f03000-00f24000 rw-p 00000000 00:00 0 [heap]\nRss: 80 kB\nPrivate_Dirty:        12 kB\n";
+        assert_eq!(private(smaps), 16 * 1024);
+        let own = Memory::of(std::process::id()).unwrap();
+        assert!(own.private > 100_000 && own.tables > 10_000, "{own:?}");
+    }
 
     #[test]
     fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {
