@@ -1,5 +1,5 @@
 #!/bin/sh
-# On a machine with a device, NVIDIA's driver, NVRTC and PyTorch: parity, benchmark, sanitizer, in this order, so that a
+# On a machine with a device, NVIDIA's driver, NVRTC and PyTorch: parity, benchmarks, sanitizer, in this order, so that a
 # limit of time does not lose figures. Nothing is installed or changed. The full results go to the folder given, or to
 # results/ beside this script; a short table comes last.
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,6 +20,18 @@ python3 "$here/report.py" "$out/measured.jsonl" "$out/report.json" >"$out/table.
 tail -n 5 "$out/measured.log" "$out/report.log"
 cat "$out/table.txt"
 
+# The inference worker on the device, in a Postgres that lives as long as this: batch sizes and calls a second.
+pg=$(mktemp -d /tmp/pgrec-postgres.XXXXXX)
+chmod 755 "$pg"
+tar -xzf "$here/postgres.tar.gz" -C "$pg"
+PGREC_PG16="$pg/postgres/bin/pg_config" CARGO_TARGET_DIR="$pg/target" timeout 150 "$here/worker" --cuda --items 0 \
+    --clients 1 --clients 16 --clients 64 --seconds 3 --rounds 2 >"$out/worker.txt" 2>"$out/worker.log" || failed=1
+# Where the time was over, its server is left.
+pkill -KILL -f "$pg/postgres/bin/postgres"
+rm -rf "$pg"
+tail -n 3 "$out/worker.log"
+cat "$out/worker.txt"
+
 # Over lengths of a few hundred events. What fills new memory would hide from initcheck what was not written.
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
 : >"$out/sanitizer.txt"
@@ -38,5 +50,5 @@ else
     echo "no compute-sanitizer here: nothing was checked by it" | tee "$out/sanitizer.txt"
 fi
 
-cat "$out/table.txt" "$out/sanitizer.txt"
+cat "$out/table.txt" "$out/worker.txt" "$out/sanitizer.txt"
 exit $failed

@@ -7,9 +7,16 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::cargo::cargo;
+use crate::extension::installed;
 use crate::home::Home;
 use crate::process::captured;
+use crate::progress::Progress;
+use crate::toolchain::DEFAULT_MAJOR;
 
+/// A whole Postgres with the extension in it, for the worker's benchmark.
+const POSTGRES: &str = "postgres.tar.gz";
+/// What of it only builds need.
+const NOT_CARRIED: [&str; 4] = ["include", "*.a", "pgxs", "*.so.debug"];
 /// Files that are carried as they are, from `benches/cuda`.
 const SCRIPTS: [&str; 5] = ["run.sh", "nvrtc.py", "report.py", "peers.py", "roofline.py"];
 /// The newest glibc that binaries may ask for: Debian 12's.
@@ -21,7 +28,7 @@ const MOST_BYTES: u64 = 40 << 20;
 ///
 /// # Errors
 /// When something does not build, asks for a newer glibc, or is too large to carry.
-pub(super) fn build(home: &Home, folder: &Path) -> Result<u64> {
+pub(super) fn build(home: &Home, progress: &Progress, folder: &Path) -> Result<u64> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("machines with a device are x86-64: build the bundle on one");
     }
@@ -30,12 +37,12 @@ pub(super) fn build(home: &Home, folder: &Path) -> Result<u64> {
         ("kernels_tests", built(home, &["test", "--no-run", "--package", "pgrec-kernels", "--lib"])?),
         ("engine_tests", built(home, &["test", "--no-run", "--package", "pgrec-engine", "--test", "cuda"])?),
         ("cuda", built(home, &["build", "--package", "pgrec-kernels", "--example", "cuda"])?),
+        ("worker", built(home, &["build", "--package", "pgrec-benches", "--bin", "worker"])?),
     ];
-    let mut bytes = 0;
+    let mut bytes = postgres(home, progress, folder)?;
     for (name, binary) in binaries {
         let carried = folder.join(name);
-        captured(Command::new("strip").arg("-o").arg(&carried).arg(&binary), "strip")?;
-        check_glibc(&carried)?;
+        strip(&binary, &carried)?;
         bytes += carried.metadata()?.len();
     }
     for script in SCRIPTS {
@@ -46,6 +53,31 @@ pub(super) fn build(home: &Home, folder: &Path) -> Result<u64> {
         bail!("the bundle weighs {} MiB, more than {}", bytes >> 20, MOST_BYTES >> 20);
     }
     Ok(bytes)
+}
+
+/// A copy of a binary without its symbols, which runs on the other machine.
+fn strip(binary: &Path, carried: &Path) -> Result<()> {
+    captured(Command::new("strip").arg("-o").arg(carried).arg(binary), "strip")?;
+    check_glibc(carried)
+}
+
+/// Packs the private Postgres, with the extension in it, and gives what it weighs.
+fn postgres(home: &Home, progress: &Progress, folder: &Path) -> Result<u64> {
+    let postgres = installed(home, DEFAULT_MAJOR, progress)?;
+    let root = postgres.bin.parent().with_context(|| format!("{} is nowhere", postgres.bin.display()))?;
+    let staged = folder.join("postgres");
+    if staged.exists() {
+        std::fs::remove_dir_all(&staged).with_context(|| format!("removing {}", staged.display()))?;
+    }
+    captured(Command::new("cp").arg("-a").arg(root).arg(&staged), "cp")?;
+    let library = postgres.libraries.strip_prefix(root).context("libraries lie outside of the installation")?;
+    strip(&postgres.libraries.join("pgrec.so"), &staged.join(library).join("pgrec.so"))?;
+    let packed = folder.join(POSTGRES);
+    let mut tar = Command::new("tar");
+    tar.arg("-C").arg(folder).args(NOT_CARRIED.map(|pattern| format!("--exclude={pattern}")));
+    captured(tar.arg("-czf").arg(&packed).arg("postgres"), "tar")?;
+    std::fs::remove_dir_all(&staged).with_context(|| format!("removing {}", staged.display()))?;
+    Ok(packed.metadata()?.len())
 }
 
 /// The executable that a command of cargo makes.

@@ -32,7 +32,7 @@ pub fn compile(home: &Home, progress: &Progress) -> Result<()> {
 /// When it does not build, or is too large.
 pub fn bundle(home: &Home, progress: &Progress, folder: Option<PathBuf>) -> Result<()> {
     let folder = folder.unwrap_or_else(|| home.target().join("gpu"));
-    let bytes = progress.phase("building the bundle", || bundle::build(home, &folder))?;
+    let bytes = progress.phase("building the bundle", || bundle::build(home, progress, &folder))?;
     progress.say(&format!(
         "{}: {} MiB. On a machine with a device, NVIDIA's driver, NVRTC and PyTorch:\n  sh {}/run.sh RESULTS",
         folder.display(),
