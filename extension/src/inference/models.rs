@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pgrec_engine::inference::message::Identity;
 use pgrec_engine::{Artifact, Model, families};
 
-use crate::pg::board::{Board, ModelLine};
+use crate::pg::board::{Board, ModelLine, unix_seconds};
 use crate::storage::cache;
 
 /// An open model.
@@ -163,8 +163,4 @@ fn open(path: &Path, identity: Identity) -> Result<Box<dyn Model>, String> {
     Artifact::parse(bytes)
         .and_then(|artifact| families::open(Arc::new(artifact)))
         .map_err(|error| format!("cache file \"{}\" is damaged: {error}", path.display()))
-}
-
-fn unix_seconds() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64)
 }

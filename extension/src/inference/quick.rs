@@ -48,6 +48,12 @@ pub struct Quick {
     pause: AtomicU64,
 }
 
+/// Questions to one model, and how long a list of its takes, where that is known.
+struct Batch {
+    tasks: Vec<Task>,
+    time: Option<Duration>,
+}
+
 /// A thread that has entered, which leaves also where it panics.
 struct Entered(&'static Board);
 
@@ -102,7 +108,7 @@ impl Quick {
             if alone >= ALONE && board.enter() {
                 let entered = Entered(board);
                 if let Some(batch) = self.batch(1) {
-                    self.note_pause(&batch);
+                    self.note_pause(&batch.tasks);
                     self.compute(batch, true);
                     self.answered.store(now(), Ordering::Relaxed);
                 }
@@ -155,7 +161,7 @@ impl Quick {
     }
 
     /// Takes the next question, and of those to the same model as many as make a batch.
-    fn batch(&self, most: usize) -> Option<Vec<Task>> {
+    fn batch(&self, most: usize) -> Option<Batch> {
         let board = self.shared.board;
         let start = self.next.load(Ordering::Relaxed);
         let ready: Vec<usize> = board.ready(start, Lane::Quick).collect();
@@ -163,7 +169,7 @@ impl Quick {
         // What there is is everybody's.
         let mut most = most.min(ready.len().div_ceil(threads.max(1))).min(self.shared.limits.batch());
         let mut batch: Vec<Task> = Vec::new();
-        let mut key = 0;
+        let (mut key, mut time) = (0, None);
         for number in ready {
             if batch.len() >= most {
                 break;
@@ -178,26 +184,24 @@ impl Quick {
             if batch.is_empty() {
                 key = board.key(number);
                 let known = self.shared.models.known(task.asked.identity());
-                let time = known.and_then(|loaded| loaded.time());
+                time = known.and_then(|loaded| loaded.time());
                 // Of an unknown model one question at a time, to see how long it takes.
                 let fits = time.map_or(1, |time| (BATCH.as_nanos() / time.as_nanos().max(1)).max(1) as usize);
                 most = most.min(fits);
             }
             batch.push(task);
         }
-        (!batch.is_empty()).then_some(batch)
+        (!batch.is_empty()).then_some(Batch { tasks: batch, time })
     }
 
     /// Computes a batch here, or where long ones are computed.
-    fn compute(&self, batch: Vec<Task>, on_main: bool) {
-        let known = batch.first().and_then(|task| self.shared.models.known(task.asked.identity()));
-        let time = known.and_then(|loaded| loaded.time());
+    fn compute(&self, Batch { tasks, time }: Batch, on_main: bool) {
         let long = time.is_none_or(|time| time > LONG);
-        let short = batch.iter().all(|task| task.asked.len() <= 1) && time.is_some_and(|time| time <= ON_MAIN);
+        let short = tasks.iter().all(|task| task.asked.len() <= 1) && time.is_some_and(|time| time <= ON_MAIN);
         if long || on_main && !short {
-            self.shared.hand(&self.long, batch);
+            self.shared.hand(&self.long, tasks);
         } else {
-            self.shared.compute(batch, On::Quick);
+            self.shared.compute(tasks, On::Quick);
         }
     }
 }

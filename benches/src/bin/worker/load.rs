@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use pgrec_benches::Server;
 
-use crate::{SESSION, Side};
+use crate::{SESSION, Side, random_call};
 
 /// Latencies of one side, in milliseconds, and its calls a second of each turn.
 #[derive(Default)]
@@ -36,9 +36,7 @@ pub fn compare(
     seconds: u32,
     rounds: usize,
 ) -> Result<()> {
-    let range = server.ask(database, "SELECT min(user_id), max(user_id) FROM shop.interaction")?;
-    let (first, last) = range.trim().split_once('|').context("no users")?;
-    let script = format!("\\set user random({first}, {last})\nSELECT * FROM rec_next(:user, 10);\n");
+    let script = random_call(server, database)?;
     println!("\n{database}: pgbench -M prepared, {rounds} turns of {seconds} s each, random users, rec_next(user, 10)");
     println!(
         "clients   computed by   calls/s   ratio    p50 ms    p99 ms   in the worker: calls a batch, wait p50, compute p50"

@@ -5,7 +5,7 @@ mod memory;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
 use pgrec_benches::{Server, Training, ml_1m_or_shop};
 use xtask::generate::Shop;
@@ -102,4 +102,11 @@ fn main() -> Result<()> {
         load::compare(&server, LARGE, &sides, &arguments.clients, arguments.seconds, arguments.rounds.min(2))?;
     }
     Ok(())
+}
+
+/// A script of pgbench: ten items for a random user.
+fn random_call(server: &Server, database: &str) -> Result<String> {
+    let range = server.ask(database, "SELECT min(user_id), max(user_id) FROM shop.interaction")?;
+    let (first, last) = range.trim().split_once('|').context("no users")?;
+    Ok(format!("\\set user random({first}, {last})\nSELECT * FROM rec_next(:user, 10);\n"))
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use pgrec_benches::{Memory, Server};
 
-use crate::{SESSION, Side};
+use crate::{SESSION, Side, random_call};
 
 /// Calls of every connection before it is measured.
 const CALLS: usize = 20;
@@ -14,9 +14,7 @@ const MEGABYTE: f64 = 1e6;
 
 /// Connections that ask for nothing, connections that compute by themselves, and such as ask the worker.
 pub fn compare(server: &Server, database: &str, sides: &[Side], connections: usize) -> Result<()> {
-    let range = server.ask(database, "SELECT min(user_id), max(user_id) FROM shop.interaction")?;
-    let (first, last) = range.trim().split_once('|').context("no users")?;
-    let call = format!("\\set user random({first}, {last})\nSELECT * FROM rec_next(:user, 10);\n");
+    let call = random_call(server, database)?;
     println!("\n{database}: {connections} connections, {CALLS} calls of rec_next each; memory of their own in MB");
     println!(
         "            a session: private, page tables   all sessions, and the worker   beyond a bare session's, each"
