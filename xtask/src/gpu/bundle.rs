@@ -15,6 +15,8 @@ use crate::toolchain::DEFAULT_MAJOR;
 
 /// A whole Postgres with the extension in it, for the worker's benchmark.
 const POSTGRES: &str = "postgres.tar.gz";
+/// Where it lies in that.
+const INSTALLATION: &str = "package/install";
 /// What of it only builds need.
 const NOT_CARRIED: [&str; 4] = ["include", "*.a", "pgxs", "*.so.debug"];
 /// Files that are carried as they are, from `benches/cuda`.
@@ -36,6 +38,7 @@ pub(super) fn build(home: &Home, progress: &Progress, folder: &Path) -> Result<u
     let binaries = [
         ("kernels_tests", built(home, &["test", "--no-run", "--package", "pgrec-kernels", "--lib"])?),
         ("engine_tests", built(home, &["test", "--no-run", "--package", "pgrec-engine", "--test", "cuda"])?),
+        ("server_tests", built(home, &["test", "--no-run", "--package", "pgrec-tests", "--test", "device"])?),
         ("cuda", built(home, &["build", "--package", "pgrec-kernels", "--example", "cuda"])?),
         ("worker", built(home, &["build", "--package", "pgrec-benches", "--bin", "worker"])?),
     ];
@@ -61,7 +64,8 @@ fn strip(binary: &Path, carried: &Path) -> Result<()> {
     check_glibc(carried)
 }
 
-/// Packs the private Postgres, with the extension in it, and gives what it weighs.
+/// Packs the private Postgres, with the extension in it, and gives what it weighs. It lies as deep as in its package,
+/// whose libraries it finds by a path relative to its own.
 fn postgres(home: &Home, progress: &Progress, folder: &Path) -> Result<u64> {
     let postgres = installed(home, DEFAULT_MAJOR, progress)?;
     let root = postgres.bin.parent().with_context(|| format!("{} is nowhere", postgres.bin.display()))?;
@@ -69,15 +73,32 @@ fn postgres(home: &Home, progress: &Progress, folder: &Path) -> Result<u64> {
     if staged.exists() {
         std::fs::remove_dir_all(&staged).with_context(|| format!("removing {}", staged.display()))?;
     }
-    captured(Command::new("cp").arg("-a").arg(root).arg(&staged), "cp")?;
+    let own = staged.join(INSTALLATION);
+    let parent = own.parent().context("an installation lies in a folder")?;
+    std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    copy(root, &own)?;
+    for libraries in libraries_of_package(root) {
+        copy(&libraries, &staged)?;
+    }
     let library = postgres.libraries.strip_prefix(root).context("libraries lie outside of the installation")?;
-    strip(&postgres.libraries.join("pgrec.so"), &staged.join(library).join("pgrec.so"))?;
+    strip(&postgres.libraries.join("pgrec.so"), &own.join(library).join("pgrec.so"))?;
     let packed = folder.join(POSTGRES);
     let mut tar = Command::new("tar");
     tar.arg("-C").arg(folder).args(NOT_CARRIED.map(|pattern| format!("--exclude={pattern}")));
     captured(tar.arg("-czf").arg(&packed).arg("postgres"), "tar")?;
     std::fs::remove_dir_all(&staged).with_context(|| format!("removing {}", staged.display()))?;
     Ok(packed.metadata()?.len())
+}
+
+/// Folders of shared libraries that a wheel keeps beside the package that the installation is in.
+fn libraries_of_package(root: &Path) -> Vec<PathBuf> {
+    let beside = root.ancestors().nth(2).and_then(|folder| std::fs::read_dir(folder).ok());
+    let paths = beside.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "libs")).collect()
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    captured(Command::new("cp").arg("-a").arg(from).arg(to), "cp").map(drop)
 }
 
 /// The executable that a command of cargo makes.
