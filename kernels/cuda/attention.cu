@@ -47,7 +47,7 @@ DEVICE void add_own(Sums &sums, const Attention &p, const Shared &shared, const 
 #if TIMED
         score += shared.buckets.biases[0];
 #endif
-        float own = silu(score) * p.factor;
+        float own = silu(score);
 #pragma unroll
         for (u32 c = 0; c < VALUES_HELD; c++)
             if (value_held(c) < VALUE_DIM) at(sums, i, c) = fmaf(own, number(v[value_held(c)]), at(sums, i, c));
@@ -95,7 +95,7 @@ KERNEL(attention, Attention, THREADS) {
 #if SOFTMAX
         soften(scores, sums, softmax, p, place, tile * KEYS);
 #else
-        bend(scores, shared.biases[tile % 2], shared.buckets, until, p, place, tile * KEYS);
+        bend(scores, shared.biases[tile % 2], shared.buckets, until, place, tile * KEYS);
 #endif
 #if BF16
         Weights weights;

@@ -85,7 +85,7 @@ DEVICE void add_values(Sums &sums, const Scores &weights, Weights &, const Row<V
 
 #else
 
-constexpr u32 ROWS_HELD = 4, LANES = 8;
+constexpr u32 ROWS_HELD = 4, ROW_STEP = 4, LANES = 8;
 constexpr u32 KEYS_HELD = KEYS / LANES, VALUES_HELD = VALUE_WIDTH / LANES;
 constexpr bool QUERIES_HELD = false;
 
@@ -96,8 +96,9 @@ struct Queries {};
 struct Weights { Row<KEYS> rows[ROWS]; };
 struct alignas(16) Four { float of[4]; };
 
-DEVICE u32 row_held(u32 i) { return threadIdx.x / WARP * WARP_ROWS + threadIdx.x % WARP / LANES + 4 * i; }
-DEVICE u32 key_held(u32 c) { return c * LANES + threadIdx.x % LANES; }
+DEVICE u32 row_held(u32 i) { return threadIdx.x / WARP * WARP_ROWS + threadIdx.x % WARP / LANES + ROW_STEP * i; }
+DEVICE constexpr u32 key_after(u32 c) { return c * LANES; }
+DEVICE u32 key_held(u32 c) { return threadIdx.x % LANES + key_after(c); }
 DEVICE u32 value_held(u32 c) { return c / 4 * 32 + threadIdx.x % LANES * 4 + c % 4; }
 template <u32 N> DEVICE float &at(float (&x)[ROWS_HELD][N], u32 i, u32 c) { return x[i][c]; }
 

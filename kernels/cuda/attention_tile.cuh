@@ -1,6 +1,6 @@
 // What attention makes of the scores of a tile, wherever they were computed.
 
-// Biases by position of all differences between a row and a key, and the times of the keys.
+// Halves of the biases by position of all differences between a row and a key, and the times of the keys.
 struct alignas(16) Biases {
     float of[ROWS + KEYS + 4];
 #if TIMED
@@ -58,7 +58,7 @@ DEVICE void load_biases(Biases &to, const Attention &p, const Place &place, u32 
     // Number ROWS − 1 + c − r is that of row r and key c; rows of candidates stand at one place.
     for (u32 i = thread; i < ROWS + KEYS - 1; i += threads) {
         int difference = int(key) - int(place.event) + int(i) - int(ROWS - 1), at = int(p.known) - 1 + difference;
-        to.of[i] = at >= 0 && difference <= 0 ? p.positions[at] : 0.0f;
+        to.of[i] = at >= 0 && difference <= 0 ? 0.5f * p.positions[at] : 0.0f;
     }
 #endif
 #if TIMED
@@ -111,40 +111,93 @@ DEVICE void soften(Scores &scores, Sums &sums, Softmax &softmax, const Attention
     }
 }
 
+// What a row adds to the scores of a tile by time. Times ascend, so that few buckets begin within a tile.
+enum TimeBiases {
+    NONE,
+    ONE,
+    // One for keys before an edge, and one for later ones.
+    TWO,
+    ANY
+};
+
 #if TIMED
-DEVICE float bias_by_time(const Buckets &buckets, Seconds until, Seconds time) {
-    return buckets.biases[time_bucket(buckets, until, time)];
+// Halves of biases.
+struct RowTimes { Seconds edge; float before, after; };
+
+// Sets what the rows of this thread add, and gives of what kind it is for a whole warp.
+DEVICE TimeBiases time_biases(RowTimes (&rows)[ROWS_HELD], const Biases &of_tile, const Buckets &buckets,
+                              const Seconds (&until)[ROWS_HELD]) {
+    bool one = true, two = true;
+#pragma unroll
+    for (u32 i = 0; i < ROWS_HELD; i++) {
+        Seconds first = of_tile.times[0], last = of_tile.times[KEYS - 1];
+        u32 before = time_bucket(buckets, until[i], first), after = time_bucket(buckets, until[i], last);
+        bool passed = (until[i].high - last.high) + (until[i].low - last.low) >= 0.0f;
+        Seconds begin = buckets.begins[before];
+        rows[i].edge = {until[i].high - begin.high, until[i].low - begin.low};
+        rows[i].before = 0.5f * buckets.biases[before], rows[i].after = 0.5f * buckets.biases[after];
+        one = one && passed && before == after;
+        two = two && passed && before <= after + 1;
+    }
+    if (__ballot_sync(ALL_LANES, one) == ALL_LANES) return ONE;
+    return __ballot_sync(ALL_LANES, two) == ALL_LANES ? TWO : ANY;
+}
+
+template <TimeBiases KIND>
+DEVICE float half_by_time(const RowTimes &row, const Buckets &buckets, const Seconds &until, const Seconds &time) {
+    if (KIND == ONE) return row.before;
+    if (KIND == TWO) return (row.edge.high - time.high) + (row.edge.low - time.low) < 0.0f ? row.after : row.before;
+    return 0.5f * buckets.biases[time_bucket(buckets, until, time)];
+}
+#else
+struct RowTimes {};
+
+template <TimeBiases KIND>
+DEVICE float half_by_time(const RowTimes &, const TileBuckets &, const Seconds &, const Seconds &) {
+    return 0.0f;
 }
 #endif
 
-DEVICE void bend(Scores &scores, const Biases &of_tile, const TileBuckets &buckets, const Seconds (&until)[ROWS_HELD],
-                 const Attention &p, const Place &place, u32 key) {
-    bool cut = !CANDIDATES && key + KEYS > place.event + 1, ends = key + KEYS > place.len;
+// With MASKED, where some row may not see some key.
+template <TimeBiases KIND, bool MASKED>
+DEVICE void bend_by(Scores &scores, const Biases &of_tile, const TileBuckets &buckets, const RowTimes (&rows)[ROWS_HELD],
+                    const Seconds (&until)[ROWS_HELD], const Place &place, u32 key) {
+    // What a row adds by position to a key the row ROW_STEP below adds to the key as far on: it is read once.
+    const float *biases = of_tile.of + (ROWS - 1) - (CANDIDATES ? 0 : row_held(0)) + key_held(0);
 #pragma unroll
-    for (u32 i = 0; i < ROWS_HELD; i++) {
-        u32 row = row_held(i), seen = CANDIDATES ? place.len : place.event + row + 1;
-        const float *biases = of_tile.of + (ROWS - 1) - (CANDIDATES ? 0 : row);
+    for (u32 c = 0; c < KEYS_HELD; c++) {
+        Seconds time = {};
 #if TIMED
-        // Times ascend, so that a tile between whose ends there is no boundary needs no logarithms.
-        const Seconds *times = of_tile.times;
-        u32 oldest = time_bucket(buckets, until[i], times[0]);
-        bool passed = (until[i].high - times[KEYS - 1].high) + (until[i].low - times[KEYS - 1].low) >= 0.0f;
-        bool same = passed && oldest == time_bucket(buckets, until[i], times[KEYS - 1]);
-        float common = buckets.biases[oldest];
+        if (KIND == TWO || KIND == ANY) time = of_tile.times[key_held(c)];
 #endif
 #pragma unroll
-        for (u32 c = 0; c < KEYS_HELD; c++) {
-            float x = at(scores, i, c);
+        for (u32 i = 0; i < ROWS_HELD; i++) {
+            float &x = at(scores, i, c), by = 0.0f;
 #if POSITIONED
-            x += biases[key_held(c)];
+            by = biases[int(key_after(c)) - int(CANDIDATES ? 0 : ROW_STEP * i)];
 #endif
-#if TIMED
-            x += same ? common : bias_by_time(buckets, until[i], times[key_held(c)]);
-#endif
-            x = silu(x) * p.factor;
-            at(scores, i, c) = (cut || ends) && key + key_held(c) >= seen ? 0.0f : x;
+            if (KIND != NONE) by += half_by_time<KIND>(rows[i], buckets, until[i], time);
+            x = silu_of_half(fmaf(x, 0.5f, by));
+            u32 seen = CANDIDATES ? place.len : place.event + row_held(i) + 1;
+            if (MASKED && key + key_held(c) >= seen) x = 0.0f;
         }
     }
+}
+
+// Scores of a tile made weights, but for the factor; what a row does not see is 0.
+DEVICE void bend(Scores &scores, const Biases &of_tile, const TileBuckets &buckets, const Seconds (&until)[ROWS_HELD],
+                 const Place &place, u32 key) {
+    bool masked = (!CANDIDATES && key + KEYS > place.event + 1) || key + KEYS > place.len;
+    RowTimes rows[ROWS_HELD] = {};
+#if TIMED
+    TimeBiases kind = masked ? ANY : time_biases(rows, of_tile, buckets, until);
+    if (kind == ONE) bend_by<ONE, false>(scores, of_tile, buckets, rows, until, place, key);
+    else if (kind == TWO) bend_by<TWO, false>(scores, of_tile, buckets, rows, until, place, key);
+    else bend_by<ANY, true>(scores, of_tile, buckets, rows, until, place, key);
+#else
+    if (masked) bend_by<NONE, true>(scores, of_tile, buckets, rows, until, place, key);
+    else bend_by<NONE, false>(scores, of_tile, buckets, rows, until, place, key);
+#endif
 }
 
 // What the rows of this thread come to, written where there are such rows.
@@ -152,7 +205,7 @@ DEVICE void store_rows(const Attention &p, const Place &place, Sums &sums, const
 #pragma unroll
     for (u32 i = 0; i < ROWS_HELD; i++) {
         if (row_held(i) >= place.rows) continue;
-        float factor = SOFTMAX ? 1.0f / softmax.total[i] : 1.0f;
+        float factor = SOFTMAX ? 1.0f / softmax.total[i] : p.factor;
         Element *out = p.out.data + u64(place.row + row_held(i)) * p.out.stride + head * VALUE_DIM;
 #pragma unroll
         for (u32 c = 0; c < VALUES_HELD; c++)

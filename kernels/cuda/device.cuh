@@ -12,8 +12,12 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
+// Blocks that registers have to suffice for on one multiprocessor.
+#ifndef RESIDENT
+#define RESIDENT 1
+#endif
 #define KERNEL(name, Parameters, threads) \
-    extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Parameters p)
+    extern "C" __global__ void __launch_bounds__(threads, RESIDENT) name(const __grid_constant__ Parameters p)
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_METHOD __device__ __forceinline__
 #define SHARED_MEMORY(name) extern __shared__ __align__(128) u8 name[]
@@ -121,13 +125,15 @@ DEVICE float warp_sum(float x) {
     return x;
 }
 
-// x·σ(x). With tensor cores, whose products carry eight bits, by one operation of the special-function unit:
+// x·σ(x) of x/2. With tensor cores, whose products carry eight bits, by one operation of the special-function unit:
 // x/2·(1 + tanh(x/2)).
-DEVICE float silu(float x) {
+DEVICE float silu_of_half(float half) {
 #if BF16
-    float half = 0.5f * x;
     return fmaf(half, fast_tanh(half), half);
 #else
+    float x = half + half;
     return x / (1.0f + expf(-x));
 #endif
 }
+
+DEVICE float silu(float x) { return silu_of_half(0.5f * x); }

@@ -30,8 +30,9 @@ struct Index { u32 x = 0, y = 0, z = 0; };
 
 struct Copy { u32 to; u8 bytes[16]; const void *from; bool there; };
 
-// A product of 16 columns with n: a lane's part of the sums, and of the left operand where it is in registers.
-struct Product { float *sums; u32 n; bool held; u32 left[4]; u64 a, b; bool more; };
+// A product of 16 columns with n: a lane's part of the sums, and of the left operand where it is in registers; whether
+// rows of the right one are what is summed over.
+struct Product { float *sums; u32 n; bool held; u32 left[4]; u64 a, b; bool more, by_rows; };
 
 // A barrier in shared memory: what its phase still waits for.
 struct Barrier { u32 arrivals, missing; int64_t bytes; u32 phase; };
@@ -317,6 +318,20 @@ inline void wait_for_phase(u32 address, u32 parity) {
     wait_for(Waits::phase);
 }
 
+// Places at which threads meet are barriers that lie beyond shared memory.
+inline u32 place_address(u32 place, u32 count) {
+    u32 address = 0xffff0000 + place;
+    if (barriers.find(address) == barriers.end()) barriers[address] = {count, count, 0, 0};
+    if (barriers[address].arrivals != count) fault("threads of different numbers meet");
+    return address;
+}
+inline void pass(u32 place, u32 count) { arrive(place_address(place, count)); }
+inline void meet(u32 place, u32 count) {
+    u32 address = place_address(place, count), parity = barriers[address].phase % 2;
+    arrive(address);
+    wait_for_phase(address, parity);
+}
+
 constexpr u32 PANEL_COLUMNS = 64;
 
 // Where the copy engine puts what lies at an address of a panel.
@@ -345,9 +360,9 @@ inline void copy_one_panel() {
     next_phase(b);
 }
 
-inline void multiply(float *sums, u32 n, const u32 *left, u64 a, u64 b, bool more) {
+inline void multiply(float *sums, u32 n, const u32 *left, u64 a, u64 b, bool more, bool by_rows) {
     if (here->products.empty()) here->products.emplace_back();
-    Product product = {sums, n, left != nullptr, {}, a, b, more};
+    Product product = {sums, n, left != nullptr, {}, a, b, more, by_rows};
     for (u32 i = 0; left && i < 4; i++) product.left[i] = left[i];
     here->products.back().push_back(product);
 }
@@ -381,8 +396,7 @@ inline void multiply_now(Thread **lanes, u32 which) {
     }
     for (u32 k = 0; k < 16; k++) {
         for (u32 row = 0; !one.held && row < 64; row++) a[row * 16 + k] = operand(one.a, row, k);
-        // After a left operand in registers, rows of the right one are what is summed over.
-        for (u32 j = 0; j < one.n; j++) b[k * one.n + j] = one.held ? operand(one.b, k, j) : operand(one.b, j, k);
+        for (u32 j = 0; j < one.n; j++) b[k * one.n + j] = one.by_rows ? operand(one.b, k, j) : operand(one.b, j, k);
     }
     for (u32 t = 0; t < 128; t++) {
         float *sums = lanes[t]->products.front()[which].sums;

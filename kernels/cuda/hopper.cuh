@@ -25,14 +25,19 @@ DEVICE void wait_for_phase(u32 barrier, u32 parity) { emulated::wait_for_phase(b
 DEVICE void copy_panel(u32 to, const Map &map, u32 column, u32 row, u32 barrier) {
     emulated::copy_panel(to, map.words, column, row, barrier);
 }
+DEVICE void meet(u32 place, u32 threads) { emulated::meet(place, threads); }
+DEVICE void pass(u32 place, u32 threads) { emulated::pass(place, threads); }
 DEVICE void products_begin() { emulated::collective(emulated::nothing, 128); }
 DEVICE void products_committed() { emulated::products_committed(); }
 template <int LEFT> DEVICE void wait_for_products() { emulated::wait_for_products(LEFT); }
 template <u32 N> DEVICE void multiply(float (&c)[N][4], u64 a, u64 b, u32 more) {
-    emulated::multiply(&c[0][0], N * 8, nullptr, a, b, more);
+    emulated::multiply(&c[0][0], N * 8, nullptr, a, b, more, false);
 }
-template <u32 N> DEVICE void multiply(float (&c)[N][4], const u32 (&a)[4], u64 b, u32 more) {
-    emulated::multiply(&c[0][0], N * 8, a, 0, b, more);
+template <u32 N> DEVICE void multiply_by_rows(float (&c)[N][4], u64 a, u64 b, u32 more) {
+    emulated::multiply(&c[0][0], N * 8, nullptr, a, b, more, true);
+}
+template <u32 N> DEVICE void multiply_by_rows(float (&c)[N][4], const u32 (&a)[4], u64 b, u32 more) {
+    emulated::multiply(&c[0][0], N * 8, a, 0, b, more, true);
 }
 template <u32 N> DEVICE void computed_elsewhere(float (&)[N][4]) {}
 template <int REGISTERS> DEVICE void give_registers() {}
@@ -57,6 +62,9 @@ DEVICE void wait_for_phase(u32 barrier, u32 parity) {
                      : "=r"(ended) : "r"(barrier), "r"(parity) : "memory");
     } while (!ended);
 }
+// At one of fifteen places: waits until so many threads have come to it or passed it, whole warps at a time.
+DEVICE void meet(u32 place, u32 threads) { asm volatile("barrier.sync %0, %1;" ::"r"(place), "r"(threads) : "memory"); }
+DEVICE void pass(u32 place, u32 threads) { asm volatile("barrier.arrive %0, %1;" ::"r"(place), "r"(threads) : "memory"); }
 // A panel whose first row and column these are, zeros beyond the matrix; its bytes count at the barrier.
 DEVICE void copy_panel(u32 to, const Map &map, u32 column, u32 row, u32 barrier) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
@@ -86,7 +94,7 @@ template <int REGISTERS> DEVICE void take_registers() {
 
 // Products of 16 columns of a, whose 64 rows are those of the four warps, with N columns of b, added to c where there is
 // more in it. The sums lie as those of mma.sync, and so does a where it is in registers. Of the first, rows of b are the
-// columns of the product; of the second, rows of b are what is summed over.
+// columns of the product; of the others, rows of b are what is summed over.
 DEVICE void multiply(float (&c)[16][4], u64 a, u64 b, u32 more) {
     asm volatile(
         "{\n.reg .pred more;\n"
@@ -101,7 +109,33 @@ DEVICE void multiply(float (&c)[16][4], u64 a, u64 b, u32 more) {
         : "l"(a), "l"(b), "r"(more)
         : "memory");
 }
-DEVICE void multiply(float (&c)[8][4], const u32 (&a)[4], u64 b, u32 more) {
+DEVICE void multiply_by_rows(float (&c)[8][4], u64 a, u64 b, u32 more) {
+    asm volatile(
+        "{\n.reg .pred more;\n"
+        "setp.ne.b32 more, %34, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "%32, %33, more, 1, 1, 0, 1;\n}\n"
+        : EIGHT(c, 0), EIGHT(c, 2), EIGHT(c, 4), EIGHT(c, 6)
+        : "l"(a), "l"(b), "r"(more)
+        : "memory");
+}
+DEVICE void multiply_by_rows(float (&c)[16][4], u64 a, u64 b, u32 more) {
+    asm volatile(
+        "{\n.reg .pred more;\n"
+        "setp.ne.b32 more, %66, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "%64, %65, more, 1, 1, 0, 1;\n}\n"
+        : EIGHT(c, 0), EIGHT(c, 2), EIGHT(c, 4), EIGHT(c, 6), EIGHT(c, 8), EIGHT(c, 10), EIGHT(c, 12), EIGHT(c, 14)
+        : "l"(a), "l"(b), "r"(more)
+        : "memory");
+}
+DEVICE void multiply_by_rows(float (&c)[8][4], const u32 (&a)[4], u64 b, u32 more) {
     asm volatile(
         "{\n.reg .pred more;\n"
         "setp.ne.b32 more, %37, 0;\n"
@@ -113,7 +147,7 @@ DEVICE void multiply(float (&c)[8][4], const u32 (&a)[4], u64 b, u32 more) {
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(more)
         : "memory");
 }
-DEVICE void multiply(float (&c)[16][4], const u32 (&a)[4], u64 b, u32 more) {
+DEVICE void multiply_by_rows(float (&c)[16][4], const u32 (&a)[4], u64 b, u32 more) {
     asm volatile(
         "{\n.reg .pred more;\n"
         "setp.ne.b32 more, %69, 0;\n"

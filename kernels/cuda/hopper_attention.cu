@@ -11,8 +11,10 @@
 constexpr u32 GROUP = 128; // threads whose four warps multiply together
 constexpr u32 THREADS = 3 * GROUP;
 constexpr u32 TILE_BYTES = KEYS * DIM * 2, PANEL_BYTES = KEYS * PANEL_ROW, PANELS = DIM / PANEL;
-// Biases of a tile are overwritten when the slot is free in which the values of that tile were.
+constexpr bool HAS_BIASES = POSITIONED || TIMED;
+// Tiles whose biases are there at the same time, at most.
 constexpr u32 BIASED = SLOTS / 2 + 1;
+constexpr u32 READING = 2 * GROUP + WARP; // those that read biases, and those that bring them
 static_assert(ROWS == KEYS, "all tiles are alike");
 static_assert(FIRST_THREAD == GROUP, "the first group copies");
 
@@ -54,6 +56,8 @@ DEVICE void bring(Shared &shared, const HopperAttention &p, const Place &place, 
             expect(full, TILE_BYTES);
             copy_tile(shared.slots[slot], load % 2 ? p.v : p.k, head, row, full);
         }
+        // Biases are overwritten when everybody has read them.
+        if (HAS_BIASES && load % 2 == 0 && tile >= BIASED) meet(1 + tile % BIASED, READING);
         if (load % 2 == 0) load_biases(shared.biases[tile % BIASED], p.of, place, tile * KEYS, lane, WARP);
         arrive(full);
     }
@@ -97,7 +101,7 @@ DEVICE void pack_weights(Weights &weights, const Scores &scores) {
 DEVICE void begin_values(Sums &sums, const Weights &weights, u32 values) {
 #pragma unroll
     for (u32 step = 0; step < KEYS / 16; step++)
-        multiply(sums, weights[step], operand(values + step * 16 * PANEL_ROW, PANEL_BYTES), 1);
+        multiply_by_rows(sums, weights[step], operand(values + step * 16 * PANEL_ROW, PANEL_BYTES), 1);
     products_committed();
 }
 
@@ -122,7 +126,8 @@ DEVICE void compute(Shared &shared, const Attention &p, const Place &place, u32 
 #if SOFTMAX
         soften(scores, sums, softmax, p, place, tile * KEYS);
 #else
-        bend(scores, shared.biases[tile % BIASED], shared.buckets, until, p, place, tile * KEYS);
+        bend(scores, shared.biases[tile % BIASED], shared.buckets, until, place, tile * KEYS);
+        if (HAS_BIASES && tile + BIASED < tiles) pass(1 + tile % BIASED, READING);
 #endif
         Weights weights;
         pack_weights(weights, scores);
