@@ -6,34 +6,10 @@
 #ifndef PROLOGUE
 #define PROLOGUE 0
 #endif
-// 0: none; 1: ReLU; 2: GELU; 3: SiLU.
-#ifndef ACTIVATION
-#define ACTIVATION 0
-#endif
 // Rows of 16 that a warp computes at a time.
 #ifndef ROW_TILES
 #define ROW_TILES 1
 #endif
-
-struct In { const Element *data; u32 stride; u32 unused; };
-
-struct Layer {
-    // [inputs, cols]
-    In weight;
-    // [cols], or absent.
-    const float *bias;
-    Element *out;
-    u32 out_stride, cols;
-};
-
-struct Linear {
-    In x, gate, residual;
-    // Of the norm; absent where it is affine-free.
-    const float *norm_weight, *norm_bias;
-    Layer layers[4];
-    u32 layer_count, rows, inputs;
-    float eps;
-};
 
 constexpr u32 COLUMNS = 64;
 #if BF16
@@ -45,18 +21,6 @@ constexpr u32 THREADS = 256;
 constexpr u32 ROWS = 64;
 constexpr u32 DEPTH = 16;
 #endif
-
-DEVICE float activate(float x) {
-#if ACTIVATION == 1
-    return fmaxf(x, 0.0f);
-#elif ACTIVATION == 2
-    return 0.5f * x * erfcf(x * -0.70710678f);
-#elif ACTIVATION == 3
-    return silu(x);
-#else
-    return x;
-#endif
-}
 
 // Mean and 1/√(variance + eps) of each row of the tile.
 DEVICE void measure(const Linear &p, u32 first_row, float *statistics) {
@@ -92,17 +56,6 @@ DEVICE float prepared(const Linear &p, const float *statistics, u32 row, u32 col
     return x;
 }
 
-// The layer that the block's columns are of, and its first column.
-DEVICE u32 layer_of(const Linear &p, u32 &tile) {
-    u32 layer = 0;
-    for (; layer + 1 < p.layer_count; layer++) {
-        u32 tiles = (p.layers[layer].cols + COLUMNS - 1) / COLUMNS;
-        if (tile < tiles) break;
-        tile -= tiles;
-    }
-    return layer;
-}
-
 DEVICE void finish(const Linear &p, const Layer &layer, u32 row, u32 column, float x) {
     if (row >= p.rows || column >= layer.cols) return;
     if (layer.bias) x += layer.bias[column];
@@ -127,7 +80,7 @@ KERNEL(linear, Linear, THREADS) {
     u32 right = shared_address(memory + 2 * LEFT);
     float *statistics = (float *)(memory + 2 * LEFT + 2 * RIGHT);
     u32 first_row = blockIdx.x * ROWS, tile = blockIdx.y;
-    const Layer &layer = p.layers[layer_of(p, tile)];
+    const Layer &layer = p.layers[layer_of(p, tile, COLUMNS)];
     u32 first_column = tile * COLUMNS, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
 #if PROLOGUE > 0
     measure(p, first_row, statistics);
@@ -217,7 +170,7 @@ KERNEL(linear, Linear, THREADS) {
     float *right = left + ROWS * (DEPTH + 1);
     float *statistics = right + DEPTH * COLUMNS;
     u32 first_row = blockIdx.x * ROWS, tile = blockIdx.y;
-    const Layer &layer = p.layers[layer_of(p, tile)];
+    const Layer &layer = p.layers[layer_of(p, tile, COLUMNS)];
     u32 first_column = tile * COLUMNS, row = threadIdx.x / 16, column = threadIdx.x % 16;
 #if PROLOGUE > 0
     measure(p, first_row, statistics);

@@ -7,6 +7,19 @@ constexpr u32 WARPS = THREADS / WARP;
 struct In { const Element *data; u32 stride; u32 unused; };
 struct Out { Element *data; u32 stride; u32 unused; };
 
+// Numbers of 16 bytes; beyond the last column they are anything.
+union Chunk { uint4 whole; Element of[CHUNK]; };
+
+DEVICE Chunk load(const In &x, u32 row, u32 column) {
+    Chunk chunk;
+    chunk.whole = *(const uint4 *)(x.data + u64(row) * x.stride + column);
+    return chunk;
+}
+
+DEVICE void store(const Out &to, u32 row, u32 column, const Chunk &chunk) {
+    *(uint4 *)(to.data + u64(row) * to.stride + column) = chunk.whole;
+}
+
 struct Embed {
     In items, positions;
     const u32 *item_ids, *position_ids;
@@ -20,15 +33,19 @@ struct Embed {
 KERNEL(embed, Embed, THREADS) {
     u32 lane = threadIdx.x % WARP;
     for (u32 row = blockIdx.x * WARPS + threadIdx.x / WARP; row < p.rows; row += gridDim.x * WARPS) {
-        const Element *item = p.items.data + u64(p.item_ids[row]) * p.items.stride;
-        const Element *position = p.positions.data + u64(p.position_ids[row]) * p.positions.stride;
-        Element *out = p.out.data + u64(row) * p.out.stride;
-        for (u32 c = lane; c < p.cols; c += WARP) store(out[c], fmaf(number(item[c]), p.scale, number(position[c])));
+        u32 item = p.item_ids[row], position = p.position_ids[row];
+        for (u32 c = lane * CHUNK; c < p.cols; c += WARP * CHUNK) {
+            Chunk x = load(p.items, item, c), y = load(p.positions, position, c);
+#pragma unroll
+            for (u32 e = 0; e < CHUNK; e++) store(x.of[e], fmaf(number(x.of[e]), p.scale, number(y.of[e])));
+            store(p.out, row, c, x);
+        }
     }
 }
 
 struct Norm {
-    In x;
+    // The gate, where there is one.
+    In x, gate;
     Out out;
     // Absent in affine-free norms.
     const float *weight, *bias;
@@ -37,25 +54,39 @@ struct Norm {
     u32 unused;
 };
 
-// out = (x − mean)/√(variance + eps)·weight + bias
+// out = (x − mean)/√(variance + eps)·weight + bias, times the gate
 KERNEL(layer_norm, Norm, THREADS) {
     u32 lane = threadIdx.x % WARP;
     for (u32 row = blockIdx.x * WARPS + threadIdx.x / WARP; row < p.rows; row += gridDim.x * WARPS) {
-        const Element *x = p.x.data + u64(row) * p.x.stride;
-        Element *out = p.out.data + u64(row) * p.out.stride;
         float sum = 0.0f, squares = 0.0f;
-        for (u32 c = lane; c < p.cols; c += WARP) sum += number(x[c]);
+        for (u32 first = lane * CHUNK; first < p.cols; first += WARP * CHUNK) {
+            Chunk x = load(p.x, row, first);
+#pragma unroll
+            for (u32 e = 0; e < CHUNK; e++) sum += first + e < p.cols ? number(x.of[e]) : 0.0f;
+        }
         float mean = warp_sum(sum) / float(p.cols);
-        for (u32 c = lane; c < p.cols; c += WARP) {
-            float distance = number(x[c]) - mean;
-            squares = fmaf(distance, distance, squares);
+        for (u32 first = lane * CHUNK; first < p.cols; first += WARP * CHUNK) {
+            Chunk x = load(p.x, row, first);
+#pragma unroll
+            for (u32 e = 0; e < CHUNK; e++) {
+                float distance = first + e < p.cols ? number(x.of[e]) - mean : 0.0f;
+                squares = fmaf(distance, distance, squares);
+            }
         }
         float factor = 1.0f / sqrtf(warp_sum(squares) / float(p.cols) + p.eps);
-        for (u32 c = lane; c < p.cols; c += WARP) {
-            float y = (number(x[c]) - mean) * factor;
-            if (p.weight) y *= p.weight[c];
-            if (p.bias) y += p.bias[c];
-            store(out[c], y);
+        for (u32 first = lane * CHUNK; first < p.cols; first += WARP * CHUNK) {
+            Chunk x = load(p.x, row, first), gate = {};
+            if (p.gate.data) gate = load(p.gate, row, first);
+#pragma unroll
+            for (u32 e = 0; e < CHUNK; e++) {
+                float y = (number(x.of[e]) - mean) * factor;
+                u32 c = smaller(first + e, p.cols - 1);
+                if (p.weight) y *= p.weight[c];
+                if (p.bias) y += p.bias[c];
+                if (p.gate.data) y *= number(gate.of[e]);
+                store(x.of[e], y);
+            }
+            store(p.out, row, first, x);
         }
     }
 }
@@ -82,18 +113,22 @@ struct Pairs {
 // out = x + y
 KERNEL(add, Pairs, THREADS) {
     for (u32 row = blockIdx.x * WARPS + threadIdx.x / WARP; row < p.rows; row += gridDim.x * WARPS)
-        for (u32 c = threadIdx.x % WARP; c < p.cols; c += WARP) {
-            float x = number(p.x.data[u64(row) * p.x.stride + c]), y = number(p.y.data[u64(row) * p.y.stride + c]);
-            store(p.out.data[u64(row) * p.out.stride + c], x + y);
+        for (u32 c = threadIdx.x % WARP * CHUNK; c < p.cols; c += WARP * CHUNK) {
+            Chunk x = load(p.x, row, c), y = load(p.y, row, c);
+#pragma unroll
+            for (u32 e = 0; e < CHUNK; e++) store(x.of[e], number(x.of[e]) + number(y.of[e]));
+            store(p.out, row, c, x);
         }
 }
 
 // out = x·y
 KERNEL(multiply, Pairs, THREADS) {
     for (u32 row = blockIdx.x * WARPS + threadIdx.x / WARP; row < p.rows; row += gridDim.x * WARPS)
-        for (u32 c = threadIdx.x % WARP; c < p.cols; c += WARP) {
-            float x = number(p.x.data[u64(row) * p.x.stride + c]), y = number(p.y.data[u64(row) * p.y.stride + c]);
-            store(p.out.data[u64(row) * p.out.stride + c], x * y);
+        for (u32 c = threadIdx.x % WARP * CHUNK; c < p.cols; c += WARP * CHUNK) {
+            Chunk x = load(p.x, row, c), y = load(p.y, row, c);
+#pragma unroll
+            for (u32 e = 0; e < CHUNK; e++) store(x.of[e], number(x.of[e]) * number(y.of[e]));
+            store(p.out, row, c, x);
         }
 }
 

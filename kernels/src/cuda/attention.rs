@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::driver::{Bf16Matrix, Buffer, Grid};
+use super::driver::{Buffer, Grid, Panels};
 use super::matrix::Matrix;
 use super::program::{Program, Source};
 use super::resident::{Batch, TILE, WIDE_TILE};
@@ -50,7 +50,7 @@ struct Parameters {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct HopperParameters {
-    panels: [[u64; 16]; 3],
+    panels: [Panels; 3],
     of: Parameters,
     /// Up to a multiple of 128 bytes.
     unused: [u64; 11],
@@ -233,20 +233,6 @@ impl Cuda {
         Ok(biases)
     }
 
-    /// Queries, keys and values as Hopper's copy engine takes them, where the device has one.
-    fn panels(&self, matrices: [&Matrix; 3]) -> Result<Option<[[u64; 16]; 3]>, CudaError> {
-        let mut panels = [[0; 16]; 3];
-        for (panel, matrix) in panels.iter_mut().zip(matrices) {
-            let (rows, cols, stride) = (matrix.rows(), matrix.cols(), matrix.stride());
-            let of = Bf16Matrix { address: matrix.address(), rows, cols, stride };
-            match self.driver.panels(of, WIDE_TILE as u32)? {
-                Some(words) => *panel = words,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(panels))
-    }
-
     /// Attention of queries to keys and values of histories, `[events, …]`, and of candidates also to their own.
     fn attention_of(
         &self,
@@ -310,11 +296,12 @@ impl Cuda {
             let heads = heads as u32;
             // The copy engine knows no matrix of nothing.
             if tiles
-                && self.specific
+                && self.is_hopper()
                 && q.rows() > 0
                 && let Some((program, shared)) = shape.hopper_program()
-                && let Some(panels) = self.panels([q, k, v])?
             {
+                let panels = |x| self.panels(x, WIDE_TILE);
+                let panels = [panels(q)?, panels(k)?, panels(v)?];
                 parameters.tiles = on_device.wide_tiles.of.address();
                 let blocks = [on_device.wide_tiles.count as u32, heads, 1];
                 let grid = Grid { blocks, threads: HOPPER_THREADS, shared: shared as u32 };

@@ -1,19 +1,12 @@
 //! Attention against double precision.
 
-use super::tests::tensor;
+use super::tests::{devices, tensor};
 use super::*;
 use crate::cpu::reference::{self, Random, relative_error, silu_f64};
 use crate::cpu::tests::{histories_in_time, histories_with_infinite_times, offsets};
 use crate::{PairBias, Rows, SiluAttention, TIME_BUCKETS, time_bucket};
 
 const LENGTHS: [usize; 12] = [1, 0, 31, 32, 33, 2, 64, 65, 0, 130, 300, 5];
-
-/// Both precisions, and Hopper's kernels beside those that run everywhere.
-fn devices() -> Vec<(Cuda, f64)> {
-    let mut devices = super::tests::devices();
-    devices.push((Cuda::for_tests(Precision::Bf16).portable(), 2e-2));
-    devices
-}
 
 /// Long histories take the emulator too long, and a tool that watches every access of a device: `PGREC_CUDA_SHORT`.
 fn long_ones() -> bool {

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::driver::{Bf16Matrix, Driver, Function, Grid, Launch};
+use super::driver::{Bf16Matrix, Driver, Function, Grid, Launch, Panels};
 use super::program::Program;
 use super::{CudaError, locked};
 
@@ -73,7 +73,20 @@ impl Driver for Deferred {
         self.driver.copy(to, from, bytes)
     }
 
-    fn panels(&self, of: Bf16Matrix, rows: u32) -> Result<Option<[u64; 16]>, CudaError> {
+    fn wait(&self) -> Result<(), CudaError> {
+        self.start(&mut locked(&self.held))?;
+        self.driver.wait()
+    }
+
+    fn multiprocessors(&self) -> usize {
+        self.driver.multiprocessors()
+    }
+
+    fn is_hopper(&self) -> bool {
+        self.driver.is_hopper()
+    }
+
+    fn panels(&self, of: Bf16Matrix, rows: u32) -> Result<Panels, CudaError> {
         self.driver.panels(of, rows)
     }
 
@@ -137,8 +150,8 @@ mod tests {
             self.add(format!("copy {from} to {to}"));
             Ok(())
         }
-        fn panels(&self, _: Bf16Matrix, _: u32) -> Result<Option<[u64; 16]>, CudaError> {
-            Ok(None)
+        fn panels(&self, _: Bf16Matrix, _: u32) -> Result<Panels, CudaError> {
+            Ok([0; 16])
         }
         fn function(&self, _: &Program) -> Result<Function, CudaError> {
             Ok(Function(0))

@@ -22,9 +22,21 @@ pub(crate) trait Driver: Send + Sync {
     fn download(&self, from: u64, to: &mut [u8]) -> Result<(), CudaError>;
     /// Copies on the device.
     fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), CudaError>;
-    /// A matrix of bf16 as Hopper's copy engine takes it: panels of 64 columns and `rows` rows, swizzled by 128 bytes.
-    /// Nothing where the device is another.
-    fn panels(&self, of: Bf16Matrix, rows: u32) -> Result<Option<[u64; 16]>, CudaError>;
+    /// Waits for everything that was started.
+    fn wait(&self) -> Result<(), CudaError> {
+        Ok(())
+    }
+    /// How many blocks of the largest kind run at the same time.
+    fn multiprocessors(&self) -> usize {
+        1
+    }
+    /// Whether kernels with Hopper's own instructions run.
+    fn is_hopper(&self) -> bool {
+        false
+    }
+    /// A matrix of bf16, of something, as Hopper's copy engine takes it: panels of 64 columns and `rows` rows, swizzled by
+    /// 128 bytes.
+    fn panels(&self, of: Bf16Matrix, rows: u32) -> Result<Panels, CudaError>;
     /// A kernel of a program, compiled where it was not before.
     fn function(&self, program: &Program) -> Result<Function, CudaError>;
     /// Starts a kernel.
@@ -45,6 +57,9 @@ pub(crate) trait Driver: Send + Sync {
         })
     }
 }
+
+/// A matrix as kernels pass it to the copy engine.
+pub(crate) type Panels = [u64; 16];
 
 /// Where a matrix of bf16 is; its stride is in elements.
 #[derive(Debug, Clone, Copy)]

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{LazyLock, Mutex, OnceLock};
 
 use super::CudaError;
-use super::driver::{Bf16Matrix, Driver, Function, Grid};
+use super::driver::{Bf16Matrix, Driver, Function, Grid, Panels};
 use super::program::Program;
 
 /// Where memory that was not written yet holds a number that is none, in any precision.
@@ -100,11 +100,15 @@ impl Driver for Emulated {
         Ok(())
     }
 
-    fn panels(&self, of: Bf16Matrix, rows: u32) -> Result<Option<[u64; 16]>, CudaError> {
+    fn is_hopper(&self) -> bool {
+        true
+    }
+
+    fn panels(&self, of: Bf16Matrix, rows: u32) -> Result<Panels, CudaError> {
         let mut words = [0; 16];
         let [of_rows, cols, stride] = [of.rows, of.cols, of.stride].map(|x| x as u64);
         words[..5].copy_from_slice(&[of.address, cols, of_rows, stride, u64::from(rows)]);
-        Ok(Some(words))
+        Ok(words)
     }
 
     fn function(&self, program: &Program) -> Result<Function, CudaError> {

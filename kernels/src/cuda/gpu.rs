@@ -8,7 +8,7 @@ use std::sync::{LazyLock, Mutex};
 use cudarc::driver::result::{self as cu, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute, CUmemPool_attribute};
 
-use super::driver::{Bf16Matrix, Driver, Function, Grid, Launch};
+use super::driver::{Bf16Matrix, Driver, Function, Grid, Launch, Panels};
 use super::graph::Graphs;
 use super::program::Program;
 use super::{CudaError, compile, locked};
@@ -258,8 +258,17 @@ impl Driver for Gpu {
         self.enter()?;
         // SAFETY: the memory on the device holds as many bytes; they are waited for before the slice is given back.
         unsafe { cu::memcpy_dtoh_async(to, from, self.stream) }.map_err(|e| failed("cuMemcpyDtoHAsync", e))?;
+        self.wait()
+    }
+
+    fn wait(&self) -> Result<(), CudaError> {
+        self.enter()?;
         // SAFETY: the stream lives as long as this value.
         unsafe { cu::stream::synchronize(self.stream) }.map_err(|e| failed("cuStreamSynchronize", e))
+    }
+
+    fn multiprocessors(&self) -> usize {
+        self.device.multiprocessors as usize
     }
 
     fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), CudaError> {
@@ -268,10 +277,11 @@ impl Driver for Gpu {
         unsafe { cu::memcpy_dtod_async(to, from, bytes, self.stream) }.map_err(|e| failed("cuMemcpyDtoDAsync", e))
     }
 
-    fn panels(&self, of: Bf16Matrix, rows: u32) -> Result<Option<[u64; 16]>, CudaError> {
-        if self.device.capability != HOPPER {
-            return Ok(None);
-        }
+    fn is_hopper(&self) -> bool {
+        self.device.capability == HOPPER
+    }
+
+    fn panels(&self, of: Bf16Matrix, rows: u32) -> Result<Panels, CudaError> {
         self.enter()?;
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
         let (sizes, stride) = ([of.cols as u64, of.rows as u64], [2 * of.stride as u64]);
@@ -296,7 +306,7 @@ impl Driver for Gpu {
         }
         .result()
         .map_err(|e| failed("cuTensorMapEncodeTiled", e))?;
-        Ok(Some(map.opaque))
+        Ok(map.opaque)
     }
 
     fn function(&self, program: &Program) -> Result<Function, CudaError> {

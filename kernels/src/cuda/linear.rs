@@ -1,6 +1,6 @@
 //! Linear layers.
 
-use super::driver::Grid;
+use super::driver::{Grid, Panels};
 use super::matrix::Matrix;
 use super::program::{Program, Source};
 use super::{Cuda, CudaError, Precision, View};
@@ -10,8 +10,16 @@ use crate::{Activation, LayerNorm, Linear};
 const COLUMNS: usize = 64;
 /// Layers of a launch.
 const LAYERS: usize = 4;
-/// Rows of a batch from which on a block takes twice as many: fewer would leave multiprocessors idle.
+/// Rows of a batch from which on a block takes twice as many, and Hopper's kernel is used: fewer would leave
+/// multiprocessors idle.
 pub(super) const MANY_ROWS: usize = 8192;
+/// Of Hopper's kernel: blocks of a multiprocessor, rows of a tile, its depth, tiles that are under way, and threads, one
+/// warp of which copies.
+const RESIDENT: usize = 2;
+const HOPPER_ROWS: usize = 128;
+const HOPPER_DEPTH: usize = 64;
+const STAGES: usize = 3;
+const HOPPER_THREADS: u32 = 288;
 
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -36,6 +44,35 @@ struct Parameters {
     rows: u32,
     inputs: u32,
     eps: f32,
+    tiles: u32,
+    unused: u32,
+}
+
+/// Parameters on Hopper: matrices as the copy engine takes them first.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct HopperParameters {
+    x: Panels,
+    weights: [Panels; LAYERS],
+    of: Parameters,
+    /// Up to a multiple of 128 bytes.
+    unused: [u64; 5],
+}
+
+/// Hopper's kernel for tiles of so many columns, and the shared memory of a block.
+fn hopper_program(columns: usize, activation: u32) -> (Program, usize) {
+    let bytes = STAGES * 2 * HOPPER_DEPTH * (HOPPER_ROWS + columns);
+    // Barriers, up to a multiple, and what it takes to begin at one.
+    let shared = bytes + 1024 + 1024;
+    let variant = [
+        ("COLUMNS", columns as u32),
+        ("STAGES", STAGES as u32),
+        ("ACTIVATION", activation),
+        ("SHARED", shared as u32),
+        ("RESIDENT", RESIDENT as u32),
+        ("BF16", 1),
+    ];
+    (Program::new(Source::HOPPER_LINEAR, "hopper_linear", &variant), shared)
 }
 
 /// What the left operand is made of.
@@ -86,7 +123,8 @@ pub(super) fn programs() -> Vec<Program> {
     let both = shapes.iter().flat_map(|&(prologue, activation)| {
         [(0, 1), (1, 1), (1, 2)].map(|(bf16, row_tiles)| of(bf16, row_tiles, prologue, activation))
     });
-    both.collect()
+    let shapes = [(64, 0), (64, 1), (64, 2), (64, 3), (128, 0), (128, 1), (128, 3)];
+    both.chain(shapes.map(|(columns, activation)| hopper_program(columns, activation).0)).collect()
 }
 
 impl Cuda {
@@ -107,8 +145,12 @@ impl Cuda {
             assert!(residual.is_none_or(|x| (x.rows(), x.cols()) == (rows, cols)), "sum of different shapes");
         }
         assert!(left.gate.is_none_or(|gate| (gate.rows(), gate.cols()) == (rows, inputs)), "gate of another shape");
+        // Hopper's kernel multiplies what lies in memory: many rows are prepared before.
+        let hopper = self.is_hopper() && self.precision == Precision::Bf16 && rows >= self.many_rows && inputs > 0;
+        let prepared = left.norm.filter(|_| hopper).map(|norm| self.norm_rows(left.x, norm, left.gate));
+        let left = prepared.as_ref().map_or(left, |x| Left { x, norm: None, gate: None });
         let outs = layers.map(|layer| self.computed(rows, layer.weight.cols(), |_| Ok(())));
-        self.attempt(|| self.start(left, layers, activation, residual, &outs));
+        self.attempt(|| self.start(left, layers, activation, residual, &outs, hopper));
         outs
     }
 
@@ -119,6 +161,7 @@ impl Cuda {
         activation: Activation,
         residual: Option<&Matrix>,
         outs: &[Matrix; N],
+        hopper: bool,
     ) -> Result<(), CudaError> {
         let (rows, inputs) = (left.x.rows(), left.x.cols());
         let weights = layers.map(|layer| self.matrix(&layer.weight, self.precision));
@@ -142,8 +185,13 @@ impl Cuda {
             rows: rows as u32,
             inputs: inputs as u32,
             eps: left.norm.map_or(0.0, |norm| norm.eps),
+            tiles: 0,
+            unused: 0,
         };
-        let (mut tiles, mut kept) = (0, Vec::new());
+        // GELU leaves too few registers for wide tiles.
+        let narrow = outs.iter().all(|out| out.cols() <= COLUMNS) || activation == Activation::Gelu;
+        let columns = if hopper && !narrow { 2 * COLUMNS } else { COLUMNS };
+        let mut kept = Vec::new();
         for (place, ((weight, bias), out)) in weights.into_iter().zip(biases).zip(outs).enumerate() {
             let (weight, bias) = (weight?, bias?);
             parameters.layers[place] = Layer {
@@ -153,12 +201,26 @@ impl Cuda {
                 out_stride: out.stride() as u32,
                 cols: out.cols() as u32,
             };
-            tiles += out.cols().div_ceil(COLUMNS);
+            parameters.tiles += out.cols().div_ceil(columns) as u32;
             kept.push((weight, bias));
+        }
+        if hopper {
+            let mut weights = [[0; 16]; LAYERS];
+            for (panels, (weight, _)) in weights.iter_mut().zip(&kept).filter(|(_, (weight, _))| weight.cols() > 0) {
+                *panels = self.panels(weight, HOPPER_DEPTH)?;
+            }
+            let x = self.panels(left.x, HOPPER_ROWS)?;
+            let parameters = HopperParameters { x, weights, of: parameters, unused: [0; 5] };
+            let (program, shared) = hopper_program(columns, activation_number(activation));
+            let tiles = rows.div_ceil(HOPPER_ROWS) * parameters.of.tiles as usize;
+            let blocks = tiles.min(RESIDENT * self.driver.multiprocessors());
+            let grid = Grid { blocks: [blocks as u32, 1, 1], threads: HOPPER_THREADS, shared: shared as u32 };
+            // SAFETY: as below; what was prepared is freed after the kernel.
+            return unsafe { self.launch(program.source, program.kernel, &program.variant, grid, &parameters) };
         }
         let row_tiles = if self.precision == Precision::Bf16 && rows >= self.many_rows { 2 } else { 1 };
         let (block_rows, threads, shared) = block(self.precision, row_tiles);
-        let blocks = [rows.div_ceil(block_rows) as u32, tiles as u32, 1];
+        let blocks = [rows.div_ceil(block_rows) as u32, parameters.tiles, 1];
         let variant = [
             ("PROLOGUE", left.prologue()),
             ("ACTIVATION", activation_number(activation)),

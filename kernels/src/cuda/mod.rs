@@ -45,7 +45,7 @@ pub use matrix::Matrix;
 pub use report::{Resources, cuda_resources};
 
 use deferred::Deferred;
-use driver::{Buffer, Driver, Grid};
+use driver::{Bf16Matrix, Buffer, Driver, Grid, Panels};
 use gpu::Gpu;
 use program::{Program, Source};
 use resident::{Batch, Weights};
@@ -89,7 +89,7 @@ pub struct Cuda {
     /// Where buckets of time begin.
     begins: Mutex<Option<Arc<Buffer>>>,
     launches: AtomicU64,
-    /// Rows of a batch from which on linear layers compute more of them a block.
+    /// Rows of a batch from which on linear layers compute more of them at a time.
     many_rows: usize,
     /// Whether kernels that only one architecture can run are used where it is that one.
     specific: bool,
@@ -158,6 +158,12 @@ impl Cuda {
         locked(&self.weights).sweep();
     }
 
+    /// Waits for all kernels that were started, and gives the first error of them.
+    pub fn wait(&self) -> Result<(), CudaError> {
+        self.check()?;
+        self.driver.wait()
+    }
+
     /// How many kernels were started.
     pub fn launches(&self) -> u64 {
         self.launches.load(Ordering::Relaxed)
@@ -198,6 +204,17 @@ impl Cuda {
 
     fn vector(&self, tensor: &Tensor) -> Result<Arc<Buffer>, CudaError> {
         locked(&self.weights).vector(&self.driver, tensor)
+    }
+
+    /// Whether kernels with Hopper's own instructions are used.
+    fn is_hopper(&self) -> bool {
+        self.specific && self.driver.is_hopper()
+    }
+
+    /// A matrix of something as Hopper's copy engine takes it: panels of so many rows.
+    fn panels(&self, x: &Matrix, rows: usize) -> Result<Panels, CudaError> {
+        let of = Bf16Matrix { address: x.address(), rows: x.rows(), cols: x.cols(), stride: x.stride() };
+        self.driver.panels(of, rows as u32)
     }
 
     /// The batch on the device, copied where it is another than the last.

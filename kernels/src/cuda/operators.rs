@@ -15,7 +15,7 @@ impl Operators for Cuda {
     }
 
     fn layer_norm(&self, x: &Matrix, norm: &LayerNorm) -> Matrix {
-        self.norm_rows(x, norm)
+        self.norm_rows(x, norm, None)
     }
 
     fn linear(&self, x: &Matrix, layer: &Linear, activation: Activation) -> Matrix {

@@ -29,6 +29,7 @@ struct Embed {
 #[repr(C)]
 struct Norm {
     x: View,
+    gate: View,
     out: View,
     weight: u64,
     bias: u64,
@@ -95,7 +96,7 @@ impl Cuda {
     }
 
     /// `kernel` is one of rows.cu that takes a [`Norm`].
-    fn norm(&self, kernel: &'static str, x: &Matrix, norm: &LayerNorm) -> Matrix {
+    fn norm(&self, kernel: &'static str, x: &Matrix, norm: &LayerNorm, gate: Option<&Matrix>) -> Matrix {
         let (rows, cols) = (x.rows(), x.cols());
         self.computed(rows, cols, |out| {
             let [weight, bias] = [&norm.weight, &norm.bias].map(|vector| {
@@ -107,6 +108,7 @@ impl Cuda {
             let (weight, bias) = (weight.transpose()?, bias.transpose()?);
             let parameters = Norm {
                 x: x.into(),
+                gate: gate.map_or(View::NOTHING, View::from),
                 out: out.into(),
                 weight: weight.as_ref().map_or(0, |weight| weight.address()),
                 bias: bias.as_ref().map_or(0, |bias| bias.address()),
@@ -120,12 +122,13 @@ impl Cuda {
         })
     }
 
-    pub(super) fn norm_rows(&self, x: &Matrix, norm: &LayerNorm) -> Matrix {
-        self.norm("layer_norm", x, norm)
+    /// Normalised rows, times the gate where there is one.
+    pub(super) fn norm_rows(&self, x: &Matrix, norm: &LayerNorm, gate: Option<&Matrix>) -> Matrix {
+        self.norm("layer_norm", x, norm, gate)
     }
 
     pub(super) fn unit_rows(&self, x: &Matrix) -> Matrix {
-        self.norm("l2_normalize", x, &LayerNorm { weight: None, bias: None, eps: 1e-6 })
+        self.norm("l2_normalize", x, &LayerNorm { weight: None, bias: None, eps: 1e-6 }, None)
     }
 
     fn pairs(&self, kernel: &'static str, x: &Matrix, y: &Matrix, out: &Matrix) -> Result<(), CudaError> {

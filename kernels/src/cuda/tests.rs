@@ -4,9 +4,11 @@ use super::*;
 use crate::cpu::reference::{Random, layer_norm, relative_error};
 use crate::{LayerNorm, Sequences};
 
-/// Both precisions, with the error that is allowed of them.
+/// Both precisions, Hopper's kernels beside those that run everywhere, and the error that is allowed of each.
 pub(super) fn devices() -> Vec<(Cuda, f64)> {
-    [(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)].map(|(p, tolerance)| (Cuda::for_tests(p), tolerance)).into()
+    let [f32, bf16] = [(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)];
+    let of = |(precision, tolerance)| (Cuda::for_tests(precision), tolerance);
+    vec![of(f32), of(bf16), (Cuda::for_tests(bf16.0).portable(), bf16.1)]
 }
 
 impl Cuda {
@@ -68,7 +70,7 @@ fn norms_match_double_precision() {
                 let (weight, bias) = if affine { (Some(weight), Some(bias)) } else { (None, None) };
                 let wanted = layer_norm(&x, dim, weight.as_deref(), bias.as_deref(), 1e-3);
                 let [weight, bias] = [weight, bias].map(|v| v.map(|v| tensor(v, &[dim])));
-                let out = cuda.norm_rows(&on_device, &LayerNorm { weight, bias, eps: 1e-3 });
+                let out = cuda.norm_rows(&on_device, &LayerNorm { weight, bias, eps: 1e-3 }, None);
                 let error = relative_error(&cuda.numbers(&out), &wanted);
                 assert!(error < tolerance, "{:?} dim {dim}: {error}", cuda.precision);
                 let length = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
