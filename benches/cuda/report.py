@@ -59,7 +59,7 @@ def main():
              f"{bandwidth / 1e12:.2f} TB/s, all measured"]
     shapes = {}
     for row in measured:
-        if row["name"].endswith("attention"):
+        if row["name"] in ("hstu attention", "softmax attention"):
             lines.append(attention_line(row, rates[row["precision"]], capability))
         if row["name"] == "hstu layer" and row["precision"] == "Bf16":
             shapes.setdefault((row["histories"], row["len"], row["dim"], row["heads"]), []).append(row)
@@ -67,6 +67,8 @@ def main():
         peer = peers.layers(shape)
         report["peers"].append({"shape": shape} | peer)
         lines += layer_lines(shape, rows, peer)
+    lines += [f"{row['name']:<21} {row['precision']:<4} {row['histories']} histories of {row['len']} events: "
+              f"{row['seconds'] * 1e3:.3f} ms" for row in measured if row["name"].startswith("part ")]
     lines.append("the roofline: products at the measured rate of their precision, or what operators read and write, each "
                  "once, at the measured bandwidth, whichever takes longer")
     lines += [users_line(row, rates[row["precision"]], bandwidth) for row in measured if "users" in row]

@@ -21,11 +21,13 @@ const SECONDS: f64 = 0.5;
 const REPEATS: usize = 7;
 /// The authors' padding: N of the divisor and of the biases is the longest history and this.
 const PADDING: usize = 11;
+/// Users of the largest batch.
+const MOST_USERS: usize = 4096;
 /// Layers of a model for short histories.
 const LAYERS: usize = 2;
-/// Rows whose biases by time one instruction of a kernel computes.
-const ROWS_TOGETHER: usize = 8;
-/// Of each row and tile a thread looks at both ends, and four share the tile.
+/// Rows of a warp, whose biases by time are computed together.
+const ROWS_TOGETHER: usize = 16;
+/// Of each row and tile four threads look at both ends.
 const ENDS: f64 = 8.0;
 
 /// Numbers that look normally distributed.
@@ -44,26 +46,23 @@ fn tensor(shape: &[usize], scale: f32) -> Result<Tensor> {
 
 /// Seconds of one call of `work`, which is started many times before the device is waited for.
 fn seconds(cuda: &Cuda, work: impl Fn() -> Matrix) -> Result<f64> {
-    let wait = |last: &Matrix| cuda.download(&cuda.last_rows(last, &whole(&[0, last.rows()]))).map(drop);
-    wait(&work())?;
+    drop(work());
+    cuda.wait()?;
     let start = Instant::now();
-    wait(&work())?;
+    drop(work());
+    cuda.wait()?;
     let calls = (SECONDS / REPEATS as f64 / start.elapsed().as_secs_f64()).clamp(1.0, 10_000.0) as usize;
     let mut times = Vec::with_capacity(REPEATS);
     for _ in 0..REPEATS {
         let start = Instant::now();
-        for _ in 1..calls {
+        for _ in 0..calls {
             drop(work());
         }
-        wait(&work())?;
+        cuda.wait()?;
         times.push(start.elapsed().as_secs_f64() / calls as f64);
     }
     times.sort_by(f64::total_cmp);
     Ok(times[REPEATS / 2])
-}
-
-fn whole(offsets: &[usize]) -> Sequences<'_> {
-    Sequences { offsets, ..Sequences::default() }
 }
 
 /// Histories of one length, laid end to end.
@@ -99,7 +98,8 @@ impl Histories {
     }
 
     /// Logarithms that attention with biases by time computes for each pair of an event and one before it, where it goes
-    /// through `tile` keys at a time: for those of a tile only where a bucket begins within it for one of eight rows.
+    /// through `tile` keys at a time: for those of a tile only where more than one bucket begins within it, or a row
+    /// ends.
     fn logarithms(&self, tile: usize) -> f64 {
         let (mut count, mut pairs) = (0.0, 0.0);
         for bounds in self.offsets.windows(2) {
@@ -107,11 +107,14 @@ impl Histories {
             for first in (0..times.len()).step_by(ROWS_TOGETHER) {
                 let rows = first..times.len().min(first + ROWS_TOGETHER);
                 pairs += rows.clone().map(|row| (row + 1) as f64).sum::<f64>();
-                for keys in times[..rows.end].chunks(tile) {
+                for start in (0..rows.end).step_by(tile) {
+                    let keys = &times[start..times.len().min(start + tile)];
                     let bucket = |row: usize, time: &f64| time_bucket(until[row] - time);
                     let [oldest, latest] = [keys.first(), keys.last()].map(|time| time.unwrap_or(&0.0));
-                    let varied = rows.clone().any(|row| bucket(row, oldest) != bucket(row, latest));
-                    count += rows.len() as f64 * (ENDS + if varied { keys.len() as f64 } else { 0.0 });
+                    let seen = start + keys.len() <= rows.start + 1;
+                    let many = |row: usize| bucket(row, oldest) > bucket(row, latest) + 1;
+                    let each = if !seen || rows.clone().any(many) { keys.len() as f64 } else { 0.0 };
+                    count += rows.len() as f64 * (ENDS + each);
                 }
             }
         }
@@ -183,6 +186,9 @@ fn long(cuda: &Cuda, len: usize, tile: usize) -> Result<()> {
             let attend = || cuda.silu_attention(&q, &k, &v, &layer.attention, &batch, Rows::All);
             report("hstu attention", cuda.precision(), &shape, seconds(cuda, attend)?);
             report("hstu layer", cuda.precision(), &shape, seconds(cuda, || layer.forward(cuda, &x, &batch))?);
+            if timed && heads == 4 {
+                parts(cuda, &layer, [&item_table, &positions], &data)?;
+            }
             if !timed {
                 let shape = of("none", 0.0);
                 let divisor = layer.attention.divisor;
@@ -196,13 +202,35 @@ fn long(cuda: &Cuda, len: usize, tile: usize) -> Result<()> {
     Ok(())
 }
 
+/// What the operators of one layer take each.
+fn parts(cuda: &Cuda, layer: &Layer, [item_table, positions]: [&Tensor; 2], data: &Histories) -> Result<()> {
+    let batch = data.batch();
+    let shape = format!("\"histories\": {}, \"len\": {}", batch.len(), data.offsets[1]);
+    let part = |name: &str, work: &dyn Fn() -> Matrix| -> Result<()> {
+        report(&format!("part {name}"), cuda.precision(), &shape, seconds(cuda, work)?);
+        Ok(())
+    };
+    let x = cuda.embed(item_table, positions, 8.0, &batch);
+    let project = || cuda.norm_linear(&x, &layer.norm, layer.projections.each_ref(), Activation::Silu);
+    let [u, v, q, k] = project();
+    let attend = || cuda.silu_attention(&q, &k, &v, &layer.attention, &batch, Rows::All);
+    let a = attend();
+    part("embed", &|| cuda.embed(item_table, positions, 8.0, &batch))?;
+    part("norm_linear", &|| {
+        let [.., last] = project();
+        last
+    })?;
+    part("attention", &attend)?;
+    part("gated_linear", &|| cuda.gated_linear(&u, &a, &layer.norm, &layer.output, &x, &batch))
+}
+
 /// Whole answers for batches of users with short histories: two layers, then the best ten of 10,000 items.
 fn short(cuda: &Cuda, [encoded, answered]: [&str; 2]) -> Result<()> {
     let (dim, heads, items) = (64, 2, 10_000);
     for len in [50, 200] {
         let (item_table, positions) = (tensor(&[items, dim], 1.0)?, tensor(&[len, dim], 0.1)?);
         let layers: Vec<Layer> = (0..LAYERS).map(|_| Layer::new(dim, heads, len, true)).collect::<Result<_>>()?;
-        for users in [1, 16, 256, 4096] {
+        for users in [1, 16, 256, MOST_USERS] {
             let data = Histories::new(users, len, items);
             let batch = data.batch();
             let encode = || {
@@ -216,6 +244,9 @@ fn short(cuda: &Cuda, [encoded, answered]: [&str; 2]) -> Result<()> {
                      \"launches\": {launches}"
                 )
             };
+            if users == MOST_USERS && cuda.precision() == Precision::Bf16 && encoded == "encode" {
+                parts(cuda, &layers[0], [&item_table, &positions], &data)?;
+            }
             let before = cuda.launches();
             drop(encode());
             let launches = cuda.launches() - before;
