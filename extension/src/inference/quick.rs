@@ -1,7 +1,7 @@
 //! The quick lane: questions of single users, which threads take from the board by themselves.
 //!
-//! Whoever is free takes what is there, the oldest place first, with other questions to the same model: while one batch
-//! is computed the next one comes together, so nobody waits in order that a batch becomes larger. A batch is as large as
+//! Whoever is free takes what is there, the oldest first, with other questions to the same model: while one batch is
+//! computed the next one comes together, so nobody waits in order that a batch becomes larger. A batch is as large as
 //! takes some 2 ms, and never takes what another thread could begin with at once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,8 +39,6 @@ pub struct Quick {
     /// How many threads have entered and not begun, and what they are woken by.
     entered: Mutex<usize>,
     arrived: Condvar,
-    /// Where the next look begins.
-    next: AtomicUsize,
     /// How often in a row the main thread has found one question and no thread at work.
     alone: AtomicUsize,
     /// When it has answered one, and how soon the next one followed on the mean, in nanoseconds.
@@ -66,10 +64,10 @@ impl Drop for Entered {
 impl Quick {
     /// Starts so many threads, which wait for questions.
     pub fn start(shared: Arc<Shared>, long: Arc<ThreadPool>, threads: usize) -> Result<Arc<Self>> {
-        let [next, alone] = [const { AtomicUsize::new(0) }; 2];
+        let alone = AtomicUsize::new(0);
         let [answered, pause] = [const { AtomicU64::new(0) }; 2];
         let (entered, arrived) = (Mutex::new(0), Condvar::new());
-        let lane = Arc::new(Self { shared, long, entered, arrived, next, alone, answered, pause });
+        let lane = Arc::new(Self { shared, long, entered, arrived, alone, answered, pause });
         let _signals = SignalsBlocked::all();
         for number in 0..threads {
             let lane = Arc::clone(&lane);
@@ -98,7 +96,7 @@ impl Quick {
     /// single session do, is computed at once: to wake another thread for it takes about as long as computing it.
     pub fn attend(&self) {
         let board = self.shared.board;
-        let mut ready = board.ready(0, Lane::Quick).count();
+        let mut ready = board.ready(Lane::Quick).count();
         if ready == 0 {
             return;
         }
@@ -113,7 +111,7 @@ impl Quick {
                     self.answered.store(now(), Ordering::Relaxed);
                 }
                 drop(entered);
-                ready = board.ready(0, Lane::Quick).count();
+                ready = board.ready(Lane::Quick).count();
                 if ready > 0 {
                     self.alone.store(0, Ordering::Relaxed);
                 }
@@ -154,17 +152,17 @@ impl Quick {
             }
             drop(entered);
             // A question that came after the last look and before leaving woke nobody.
-            if board.ready(0, Lane::Quick).next().is_none() || !board.enter() {
+            if board.ready(Lane::Quick).next().is_none() || !board.enter() {
                 return;
             }
         }
     }
 
-    /// Takes the next question, and of those to the same model as many as make a batch.
+    /// Takes the question that waits longest, and of those to the same model as many as make a batch.
     fn batch(&self, most: usize) -> Option<Batch> {
         let board = self.shared.board;
-        let start = self.next.load(Ordering::Relaxed);
-        let ready: Vec<usize> = board.ready(start, Lane::Quick).collect();
+        let mut ready: Vec<usize> = board.ready(Lane::Quick).collect();
+        ready.sort_by_cached_key(|&number| board.asked(number));
         let (_, threads) = board.threads();
         // What there is is everybody's.
         let mut most = most.min(ready.len().div_ceil(threads.max(1))).min(self.shared.limits.batch());
@@ -179,8 +177,6 @@ impl Quick {
             }
             let Some(taken) = board.take(number) else { continue };
             let Some(task) = self.shared.read(taken) else { continue };
-            // Every place has its turn before one has another.
-            self.next.store(number + 1, Ordering::Relaxed);
             if batch.is_empty() {
                 key = board.key(number);
                 let known = self.shared.models.known(task.asked.identity());

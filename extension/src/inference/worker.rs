@@ -65,7 +65,7 @@ impl Worker {
             launch::reload_if_asked();
             self.shared.limits.read();
             self.quick.attend();
-            let others: Vec<usize> = self.board.ready(0, Lane::Other).collect();
+            let others: Vec<usize> = self.board.ready(Lane::Other).collect();
             for number in others {
                 // Whoever asked is told that it has failed.
                 if let Err(error) = self.take(number) {

@@ -74,7 +74,7 @@ impl Board {
     pub fn linger(&self) -> bool {
         self.lingering.store(1, Ordering::SeqCst);
         let until = Instant::now() + LINGER;
-        let any = || self.ready(0, Lane::Quick).next().is_some();
+        let any = || self.ready(Lane::Quick).next().is_some();
         let mut found = any();
         while !found && Instant::now() < until {
             // Whoever has something to do goes first.
@@ -91,11 +91,14 @@ impl Board {
         (self.busy.load(Ordering::Relaxed) as usize, self.threads.load(Ordering::Relaxed) as usize)
     }
 
-    /// Places with a question on this lane, from `first` on and round.
-    pub fn ready(&self, first: usize, lane: Lane) -> impl Iterator<Item = usize> {
-        let places = self.places();
-        let fits = move |number: &usize| self.place(*number).state.is_ready(lane);
-        (0..places).map(move |step| (first + step) % places).filter(fits)
+    /// Places with a question on this lane.
+    pub fn ready(&self, lane: Lane) -> impl Iterator<Item = usize> {
+        (0..self.places()).filter(move |&number| self.place(number).state.is_ready(lane))
+    }
+
+    /// When the question was asked, by [`now`](super::now).
+    pub fn asked(&self, number: usize) -> u64 {
+        self.place(number).asked.load(Ordering::Relaxed)
     }
 
     /// What tells the model of a question from others.
