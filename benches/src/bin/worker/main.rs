@@ -38,8 +38,8 @@ struct Arguments {
     /// Clients; may be given several times
     #[arg(long, default_values_t = [1, 4, 16, 64])]
     clients: Vec<usize>,
-    /// Seconds of a turn
-    #[arg(long, default_value_t = 5)]
+    /// Seconds of a turn, in the first of which connections open and sessions warm up
+    #[arg(long, default_value_t = 10)]
     seconds: u32,
     /// Turns of each side
     #[arg(long, default_value_t = 5)]
