@@ -52,9 +52,11 @@ struct Parameters {
 struct HopperParameters {
     panels: [Panels; 3],
     of: Parameters,
-    /// Up to a multiple of 128 bytes.
+    /// Up to a multiple of 128 bytes, as the kernel's structure is aligned.
     unused: [u64; 11],
 }
+
+const _: () = assert!(size_of::<HopperParameters>().is_multiple_of(128));
 
 /// What scores become.
 #[derive(Clone, Copy)]

@@ -55,9 +55,11 @@ struct HopperParameters {
     x: Panels,
     weights: [Panels; LAYERS],
     of: Parameters,
-    /// Up to a multiple of 128 bytes.
-    unused: [u64; 5],
+    /// Up to a multiple of 128 bytes, as the kernel's structure is aligned.
+    unused: [u64; 1],
 }
+
+const _: () = assert!(size_of::<HopperParameters>().is_multiple_of(128));
 
 /// Hopper's kernel for tiles of so many columns, and the shared memory of a block.
 fn hopper_program(columns: usize, activation: u32) -> (Program, usize) {
@@ -210,7 +212,7 @@ impl Cuda {
                 *panels = self.panels(weight, HOPPER_DEPTH)?;
             }
             let x = self.panels(left.x, HOPPER_ROWS)?;
-            let parameters = HopperParameters { x, weights, of: parameters, unused: [0; 5] };
+            let parameters = HopperParameters { x, weights, of: parameters, unused: [0; 1] };
             let (program, shared) = hopper_program(columns, activation_number(activation));
             let tiles = rows.div_ceil(HOPPER_ROWS) * parameters.of.tiles as usize;
             let blocks = tiles.min(RESIDENT * self.driver.multiprocessors());
