@@ -61,8 +61,10 @@ sanitizer() {
     fi
     for tool in memcheck racecheck initcheck; do
         if [ "$tool" = initcheck ]; then unpoisoned=PGREC_CUDA_UNPOISONED=1; else unpoisoned=; fi
-        env PGREC_CUDA_SHORT=1 $unpoisoned timeout 120 "$sanitizer" --tool "$tool" --num-cuda-barriers 64 --error-exitcode 9 "$here/kernels_tests" \
-            cuda::attention cuda::linear cuda::top_k cuda::tests --test-threads=1 >"$out/$tool.log" 2>&1
+        env PGREC_CUDA_SHORT=1 $unpoisoned timeout 120 \
+            "$sanitizer" --tool "$tool" --num-cuda-barriers 64 --error-exitcode 9 \
+            "$here/kernels_tests" cuda::attention cuda::linear cuda::top_k cuda::tests --test-threads=1 \
+            >"$out/$tool.log" 2>&1
         code=$?
         if [ "$code" -ne 0 ]; then failed=1; fi
         if [ "$code" -eq 124 ]; then ended="stopped after 120 s"; else ended="exit $code"; fi

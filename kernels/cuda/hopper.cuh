@@ -90,75 +90,42 @@ template <int REGISTERS> DEVICE void take_registers() {
 }
 
 #define FOUR(c, i) "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])
-#define EIGHT(c, i) FOUR(c, i), FOUR(c, (i) + 1)
+#define SIXTEEN(c, i) FOUR(c, i), FOUR(c, (i) + 1), FOUR(c, (i) + 2), FOUR(c, (i) + 3)
+#define SUMS_OF_64 SIXTEEN(c, 0), SIXTEEN(c, 4)
+#define SUMS_OF_128 SUMS_OF_64, SIXTEEN(c, 8), SIXTEEN(c, 12)
+#define PLACES_OF_64 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define PLACES_OF_128 PLACES_OF_64 ", " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+// One product with N columns. The operands are behind the sums, and then whether there is more in these; the last numbers
+// say of operands in shared memory whether their rows are what is summed over.
+#define PRODUCT(N, operands, more, turned) \
+    "{\n.reg .pred more;\n" \
+    "setp.ne.b32 more, " more ", 0;\n" \
+    "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 " \
+    "{" PLACES_OF_##N "}, " operands ", more, 1, 1, " turned ";\n}\n"
 
 // Products of 16 columns of a, whose 64 rows are those of the four warps, with N columns of b, added to c where there is
 // more in it. The sums lie as those of mma.sync, and so does a where it is in registers. Of the first, rows of b are the
 // columns of the product; of the others, rows of b are what is summed over.
 DEVICE void multiply(float (&c)[16][4], u64 a, u64 b, u32 more) {
-    asm volatile(
-        "{\n.reg .pred more;\n"
-        "setp.ne.b32 more, %66, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "%64, %65, more, 1, 1, 0, 0;\n}\n"
-        : EIGHT(c, 0), EIGHT(c, 2), EIGHT(c, 4), EIGHT(c, 6), EIGHT(c, 8), EIGHT(c, 10), EIGHT(c, 12), EIGHT(c, 14)
-        : "l"(a), "l"(b), "r"(more)
-        : "memory");
+    asm volatile(PRODUCT(128, "%64, %65", "%66", "0, 0") : SUMS_OF_128 : "l"(a), "l"(b), "r"(more) : "memory");
 }
 DEVICE void multiply_by_rows(float (&c)[8][4], u64 a, u64 b, u32 more) {
-    asm volatile(
-        "{\n.reg .pred more;\n"
-        "setp.ne.b32 more, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "%32, %33, more, 1, 1, 0, 1;\n}\n"
-        : EIGHT(c, 0), EIGHT(c, 2), EIGHT(c, 4), EIGHT(c, 6)
-        : "l"(a), "l"(b), "r"(more)
-        : "memory");
+    asm volatile(PRODUCT(64, "%32, %33", "%34", "0, 1") : SUMS_OF_64 : "l"(a), "l"(b), "r"(more) : "memory");
 }
 DEVICE void multiply_by_rows(float (&c)[16][4], u64 a, u64 b, u32 more) {
-    asm volatile(
-        "{\n.reg .pred more;\n"
-        "setp.ne.b32 more, %66, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "%64, %65, more, 1, 1, 0, 1;\n}\n"
-        : EIGHT(c, 0), EIGHT(c, 2), EIGHT(c, 4), EIGHT(c, 6), EIGHT(c, 8), EIGHT(c, 10), EIGHT(c, 12), EIGHT(c, 14)
-        : "l"(a), "l"(b), "r"(more)
-        : "memory");
+    asm volatile(PRODUCT(128, "%64, %65", "%66", "0, 1") : SUMS_OF_128 : "l"(a), "l"(b), "r"(more) : "memory");
 }
+#define HELD(a) "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3])
 DEVICE void multiply_by_rows(float (&c)[8][4], const u32 (&a)[4], u64 b, u32 more) {
-    asm volatile(
-        "{\n.reg .pred more;\n"
-        "setp.ne.b32 more, %37, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "{%32, %33, %34, %35}, %36, more, 1, 1, 1;\n}\n"
-        : EIGHT(c, 0), EIGHT(c, 2), EIGHT(c, 4), EIGHT(c, 6)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(more)
-        : "memory");
+    asm volatile(PRODUCT(64, "{%32, %33, %34, %35}, %36", "%37", "1")
+                 : SUMS_OF_64 : HELD(a), "l"(b), "r"(more) : "memory");
 }
 DEVICE void multiply_by_rows(float (&c)[16][4], const u32 (&a)[4], u64 b, u32 more) {
-    asm volatile(
-        "{\n.reg .pred more;\n"
-        "setp.ne.b32 more, %69, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "{%64, %65, %66, %67}, %68, more, 1, 1, 1;\n}\n"
-        : EIGHT(c, 0), EIGHT(c, 2), EIGHT(c, 4), EIGHT(c, 6), EIGHT(c, 8), EIGHT(c, 10), EIGHT(c, 12), EIGHT(c, 14)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(more)
-        : "memory");
+    asm volatile(PRODUCT(128, "{%64, %65, %66, %67}, %68", "%69", "1")
+                 : SUMS_OF_128 : HELD(a), "l"(b), "r"(more) : "memory");
 }
 #endif

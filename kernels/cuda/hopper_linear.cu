@@ -2,8 +2,7 @@
 // layer at a time. Two blocks share a multiprocessor: while one writes, the other multiplies.
 //
 // One thread has the copy engine bring tiles of A and of W into a ring of stages, those of the next columns while these are
-// written. Eight warps compute, four by four, each
-// four a half of the rows.
+// written. Eight warps compute, four by four, each four a half of the rows.
 
 #if !BF16 || (COLUMNS != 64 && COLUMNS != 128)
 #error "not a variant of this kernel"
