@@ -12,6 +12,7 @@ pub struct Control {
     done: AtomicU64,
     total: AtomicU64,
     training: Mutex<Option<TrainingProgress>>,
+    phase: Mutex<Option<&'static str>>,
 }
 
 /// How far a training by gradients is.
@@ -54,6 +55,18 @@ impl Control {
     pub fn begin(&self, total: u64) {
         self.done.store(0, Ordering::Relaxed);
         self.total.store(total, Ordering::Relaxed);
+    }
+
+    /// Begins a phase with a name of its own, which takes the place of what was reported of a training.
+    pub fn enter(&self, phase: &'static str, total: u64) {
+        *self.training.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = Some(phase);
+        self.begin(total);
+    }
+
+    /// The phase entered last, where there was one.
+    pub fn phase(&self) -> Option<&'static str> {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts work done, and stops when asked to.

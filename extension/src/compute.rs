@@ -56,7 +56,10 @@ pub fn run<T: Send>(what: &str, work: impl FnOnce(&Control) -> pgrec_engine::Res
         if reported.elapsed() >= REPORT {
             reported = Instant::now();
             let (done, total) = control.progress();
-            notice(what, done, total);
+            match control.phase() {
+                Some(phase) => notice(&format!("{what}, {phase}"), done, total),
+                None => notice(what, done, total),
+            }
         }
         Ok(())
     })

@@ -256,7 +256,7 @@ impl<'a> Job<'a> {
                 if lock::database_is_wanted() {
                     return Err(training::cancelled("cancelled: the database was to be dropped or renamed"));
                 }
-                self.publish(phase, &progress_of(control))
+                self.publish(control.phase().unwrap_or(phase), &progress_of(control))
             })
         })
     }

@@ -25,6 +25,9 @@ use crate::{KernelError, Scored};
 /// Inner products up to here, and the sums on the way to them, are far from overflowing.
 const LARGEST_PRODUCT: f64 = f32::MAX as f64 / 16.0;
 
+/// So many vectors are added between two questions whether to go on.
+const SLICE: usize = 32;
+
 impl Default for SegmentOptions {
     /// Recall at 10 of .9995 on 100,000 clustered vectors of 64, for queries near the clusters
     /// (`examples/segment.rs`).
@@ -39,7 +42,8 @@ fn length(vector: &[f32]) -> f64 {
 
 impl Segment {
     /// Builds a segment of row-major vectors of `dim` numbers, on all threads of the current rayon pool. Vector
-    /// `i` is item `i`. `should_stop` is asked every few dozen vectors, from any thread.
+    /// `i` is item `i`. `go_on` is told of every few dozen vectors, from any thread, before they are added; false
+    /// stops.
     ///
     /// Threads race for places in the graph, so two builds of the same vectors differ in bytes and, rarely, in
     /// what they find.
@@ -49,7 +53,7 @@ impl Segment {
         vectors: &[f32],
         dim: usize,
         options: &SegmentOptions,
-        should_stop: &(dyn Fn() -> bool + Sync),
+        go_on: &(dyn Fn(usize) -> bool + Sync),
     ) -> Result<Vec<u8>, KernelError> {
         if dim == 0 || !vectors.len().is_multiple_of(dim) || vectors.len() / dim > u32::MAX as usize {
             return Err(KernelError::Shape { shape: vec![vectors.len(), dim], bytes: size_of_val(vectors) });
@@ -64,7 +68,7 @@ impl Segment {
         let format = Format::new(Metric::InnerProduct, Scalar::F32, dim)?;
         let builder = SegmentBuilder::new(format, options, lengths.len(), rayon::current_num_threads())?;
         vectors.par_chunks(dim).enumerate().try_for_each(|(row, vector)| {
-            if row.is_multiple_of(32) && should_stop() {
+            if row.is_multiple_of(SLICE) && !go_on(SLICE.min(lengths.len() - row)) {
                 return Err(KernelError::Cancelled);
             }
             builder.add(row as u64, bytemuck::cast_slice(vector), 0.0)

@@ -25,7 +25,7 @@ fn clustered(random: &mut Random, count: usize, dim: usize) -> Vec<f32> {
 }
 
 fn open(vectors: &[f32], dim: usize) -> Segment {
-    let bytes = Segment::build(vectors, dim, &SegmentOptions::default(), &|| false).unwrap();
+    let bytes = Segment::build(vectors, dim, &SegmentOptions::default(), &|_| true).unwrap();
     Segment::view(Arc::new(bytes)).unwrap()
 }
 
@@ -103,7 +103,7 @@ fn bytes_at_any_alignment_can_be_viewed_and_outlive_the_caller() {
     let mut random = Random::new();
     let vectors = clustered(&mut random, 500, 17);
     let query = random.normals(17);
-    let bytes = Segment::build(&vectors, 17, &SegmentOptions::default(), &|| false).unwrap();
+    let bytes = Segment::build(&vectors, 17, &SegmentOptions::default(), &|_| true).unwrap();
     let answer = Segment::view(Arc::new(bytes.clone())).unwrap().search(&query, 10);
     for shift in [1, 2, 3, 5] {
         let mut shifted = vec![0xff; shift];
@@ -136,7 +136,7 @@ fn small_and_empty_catalogues_and_large_k_are_answered() {
 #[test]
 fn numbers_that_are_not_finite_and_broken_shapes_are_refused() {
     let options = SegmentOptions::default();
-    let build = |vectors: &[f32], dim| Segment::build(vectors, dim, &options, &|| false);
+    let build = |vectors: &[f32], dim| Segment::build(vectors, dim, &options, &|_| true);
     assert!(matches!(build(&[1.0, 2.0, 3.0, f32::NAN], 2), Err(KernelError::NotFinite { row: 1 })));
     assert!(matches!(build(&[f32::INFINITY, 2.0], 2), Err(KernelError::NotFinite { row: 0 })));
     assert!(matches!(build(&[1.0, 2.0, 3.0], 2), Err(KernelError::Shape { .. })));
@@ -149,7 +149,7 @@ fn a_build_stops_when_asked() {
     let mut random = Random::new();
     let vectors = clustered(&mut random, 2000, 8);
     let asked = AtomicUsize::new(0);
-    let stop = || asked.fetch_add(1, Ordering::Relaxed) > 5;
+    let stop = |_| asked.fetch_add(1, Ordering::Relaxed) <= 5;
     let stopped = Segment::build(&vectors, 8, &SegmentOptions::default(), &stop);
     assert!(matches!(stopped, Err(KernelError::Cancelled)));
 }
@@ -158,7 +158,7 @@ fn a_build_stops_when_asked() {
 fn truncated_and_foreign_bytes_are_refused() {
     let mut random = Random::new();
     let vectors = clustered(&mut random, 200, 8);
-    let bytes = Segment::build(&vectors, 8, &SegmentOptions::default(), &|| false).unwrap();
+    let bytes = Segment::build(&vectors, 8, &SegmentOptions::default(), &|_| true).unwrap();
     for len in (0..HEADER + 200).chain([bytes.len() / 2, bytes.len() - 1]) {
         assert!(Segment::view(Arc::new(bytes[..len].to_vec())).is_err(), "{len} of {} bytes", bytes.len());
     }

@@ -164,7 +164,9 @@ pub(crate) fn add_segment(
     control: &Control,
 ) -> Result<()> {
     if rows.len() / dim > above {
-        let segment = Segment::build(rows, dim, &SegmentOptions::default(), &|| control.check().is_err())?;
+        control.enter("weaving the item index", (rows.len() / dim) as u64);
+        let go_on = |vectors: usize| control.advance(vectors as u64).is_ok();
+        let segment = Segment::build(rows, dim, &SegmentOptions::default(), &go_on)?;
         builder.bytes(SEGMENT, &segment);
     }
     Ok(())
