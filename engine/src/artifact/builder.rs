@@ -114,6 +114,11 @@ impl ArtifactBuilder {
         }
     }
 
+    /// The name of the family that opens it.
+    pub fn family(&self) -> &str {
+        &self.family
+    }
+
     /// The items, ascending.
     pub fn ids(&self) -> &ItemIds {
         &self.ids

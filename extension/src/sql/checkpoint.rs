@@ -15,9 +15,6 @@ use crate::pg::role;
 use crate::pg::spi::{self, Mode};
 use crate::storage::open;
 
-/// The family of imported weights.
-const IMPORTED: &str = "sasrec";
-
 /// Largest value that fits a bytea.
 const BYTEA_LIMIT: usize = (1 << 30) - 64;
 
@@ -109,7 +106,7 @@ fn import(request: &Request, weights: &[u8]) -> Result<String> {
     let items = builder.ids().len();
     let bytes = builder.counts(counts).finish()?;
     let name = Some(request.name.as_deref().unwrap_or(""));
-    let new = model::New { family: IMPORTED, params: &request.params, state: "training", seed: None };
+    let new = model::New { family: builder.family(), params: &request.params, state: "training", seed: None };
     let (id, name) = model::create(&recommender, name, &new)?;
     let checksum = artifact::store(id, &bytes)?;
     let facts = model::Facts {
