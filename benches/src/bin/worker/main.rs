@@ -1,5 +1,6 @@
 //! The inference worker against sessions that compute by themselves: throughput, latency and memory.
 
+mod large;
 mod load;
 mod memory;
 
@@ -53,7 +54,7 @@ struct Arguments {
     /// Connections whose memory is measured
     #[arg(long, default_value_t = 200)]
     connections: usize,
-    /// Items of the large catalogue; 0 leaves it out
+    /// Items of the large catalogue, for the same network; 0 leaves it out
     #[arg(long, default_value_t = 1_000_000)]
     items: usize,
     /// Also with the worker on a CUDA device
@@ -96,7 +97,7 @@ fn main() -> Result<()> {
             }))
         })?;
         server.load(&progress, LARGE, &data)?;
-        server.train(&progress, LARGE, &training)?;
+        large::import(&server, &progress, DATABASE, LARGE, training.model, arguments.items)?;
         server.ask(LARGE, "SELECT rec_deploy('model')")?;
         memory::compare(&server, LARGE, &sides, arguments.connections)?;
         load::compare(&server, LARGE, &sides, &arguments.clients, arguments.seconds, arguments.rounds.min(2))?;
