@@ -9,6 +9,7 @@ pub mod artifact;
 pub mod audit;
 pub mod catalogue;
 pub mod checkpoint;
+pub mod codes;
 pub mod control;
 pub mod corpus;
 mod error;

@@ -32,6 +32,7 @@ pub(crate) struct Payload {
 #[derive(Debug)]
 enum Data {
     F32(Vec<f32>),
+    U16(Vec<u16>),
     U32(Vec<u32>),
     U64(Vec<u64>),
     I64(Vec<i64>),
@@ -41,6 +42,10 @@ enum Data {
 impl Payload {
     pub(crate) fn f32(shape: &[usize], values: Vec<f32>) -> Self {
         Self { shape: shape.to_vec(), data: Data::F32(values) }
+    }
+
+    pub(crate) fn u16(values: Vec<u16>) -> Self {
+        Self { shape: vec![values.len()], data: Data::U16(values) }
     }
 
     pub(crate) fn u32(values: Vec<u32>) -> Self {
@@ -62,6 +67,7 @@ impl Payload {
     fn bytes(&self) -> &[u8] {
         match &self.data {
             Data::F32(v) => bytemuck::cast_slice(v),
+            Data::U16(v) => bytemuck::cast_slice(v),
             Data::U32(v) => bytemuck::cast_slice(v),
             Data::U64(v) => bytemuck::cast_slice(v),
             Data::I64(v) => bytemuck::cast_slice(v),
@@ -79,6 +85,7 @@ impl View for &Payload {
     fn dtype(&self) -> Dtype {
         match self.data {
             Data::F32(_) => Dtype::F32,
+            Data::U16(_) => Dtype::U16,
             Data::U32(_) => Dtype::U32,
             Data::U64(_) => Dtype::U64,
             Data::I64(_) => Dtype::I64,
@@ -133,6 +140,11 @@ impl ArtifactBuilder {
     /// Adds numbers of the given row-major shape.
     pub fn f32(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> &mut Self {
         self.put(name, Payload::f32(shape, values))
+    }
+
+    /// Adds a list of small numbers.
+    pub fn u16(&mut self, name: &str, values: Vec<u16>) -> &mut Self {
+        self.put(name, Payload::u16(values))
     }
 
     /// Adds a list of indices.

@@ -135,6 +135,11 @@ impl Artifact {
         Ok(tensor)
     }
 
+    /// A list of small numbers.
+    pub fn u16s(&self, name: &str) -> Result<Shared<u16>> {
+        self.file().numbers(name, Dtype::U16)
+    }
+
     /// A list of indices.
     pub fn u32s(&self, name: &str) -> Result<Shared<u32>> {
         self.file().numbers(name, Dtype::U32)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pgrec_kernels::Scored;
 use pgrec_kernels::cuda::Cuda;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, Query, Result, Task};
 
@@ -14,7 +14,10 @@ pub mod hstu_rank;
 pub(crate) mod params;
 pub mod popularity;
 pub mod sasrec;
+pub mod semantic_ids;
 pub(crate) mod sequential;
+
+use semantic_ids::SemanticIds;
 
 /// One trained instance of a family, open for serving. Cheap to share between threads.
 pub trait Model: Send + Sync {
@@ -59,6 +62,16 @@ pub trait Model: Send + Sync {
     /// The user's vector, for families that have one: `score = vector · item vector`.
     fn encode(&self, query: &Query<'_>) -> Result<Vec<f32>>;
 
+    /// The vector that the model has of an item, where it has one.
+    fn item_vector(&self, _item: u32) -> Option<&[f32]> {
+        None
+    }
+
+    /// The semantic IDs that it has given its items, where it has.
+    fn semantic_ids(&self) -> Option<&SemanticIds> {
+        None
+    }
+
     /// Why `item` gets its score: what the family can honestly say, as JSON. Items appear as dense indices
     /// under keys named `item` or `items`; the caller translates them.
     fn explain(&self, query: &Query<'_>, item: u32) -> Result<Value>;
@@ -72,6 +85,10 @@ pub struct Family {
     pub summary: &'static str,
     /// What it is fitted on besides who touched what.
     pub needs: Needs,
+    /// Whether it builds on another model.
+    pub base: Base,
+    /// Whether its models rank items, so that one can be deployed.
+    pub ranks: bool,
     /// What it is to predict of events by these parameters, which its training then has to know of every event.
     pub tasks: Option<Tasks>,
     /// Fits in the calling process; `None` for families whose weights are imported.
@@ -98,6 +115,15 @@ impl Needs {
     pub const ALL: Self = Self { times: true, attributes: true, vectors: true };
 }
 
+/// Whether a family builds on another model, which a training names as `base`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// It does not.
+    Nothing,
+    /// Where one is named.
+    Optional,
+}
+
 /// What a family is fitted on.
 pub struct Training<'a> {
     /// All histories.
@@ -111,6 +137,8 @@ pub struct Training<'a> {
     pub seed: u64,
     /// The model to continue from, of the same family.
     pub start: Option<Arc<Artifact>>,
+    /// The model to build on, where the family does: [`Family::base`].
+    pub base: Option<Arc<dyn Model>>,
     /// Bytes that weights, gradients and optimiser may take, beside the corpus.
     pub memory: usize,
     /// Cancellation and progress.
@@ -120,7 +148,7 @@ pub struct Training<'a> {
 impl<'a> Training<'a> {
     /// On all of a corpus, from scratch, with seed 0 and without a bound on memory.
     pub fn new(corpus: &'a Corpus, params: &'a Value, control: &'a Control) -> Self {
-        Self { corpus, leave_last: 0, params, seed: 0, start: None, memory: usize::MAX, control }
+        Self { corpus, leave_last: 0, params, seed: 0, start: None, base: None, memory: usize::MAX, control }
     }
 }
 
@@ -131,11 +159,13 @@ pub struct Fitted {
     /// One object an epoch: `epoch`, `loss`, `seconds`, and the validation metric under its name. Empty for
     /// families without epochs.
     pub curve: Vec<Value>,
+    /// What was measured of the model, by name.
+    pub metrics: Map<String, Value>,
 }
 
 impl From<ArtifactBuilder> for Fitted {
     fn from(artifact: ArtifactBuilder) -> Self {
-        Self { artifact, curve: Vec::new() }
+        Self { artifact, curve: Vec::new(), metrics: Map::new() }
     }
 }
 
@@ -146,7 +176,8 @@ pub type Tasks = fn(&Value) -> Result<Vec<Task>>;
 pub type Fit = fn(&Training<'_>) -> Result<Fitted>;
 
 /// All families, in the order in which they are shown.
-pub static FAMILIES: &[Family] = &[popularity::FAMILY, graph::FAMILY, sasrec::FAMILY, hstu::FAMILY, hstu_rank::FAMILY];
+pub static FAMILIES: &[Family] =
+    &[popularity::FAMILY, graph::FAMILY, sasrec::FAMILY, hstu::FAMILY, hstu_rank::FAMILY, semantic_ids::FAMILY];
 
 /// Looks a family up by name.
 pub fn find(name: &str) -> Option<&'static Family> {

@@ -9,7 +9,7 @@ use pgrec_kernels::{Filter, Scored};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Family, Fitted, Model, Needs, Training, params};
+use super::{Base, Family, Fitted, Model, Needs, Training, params};
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, Query, Result};
 
 const NAME: &str = "popularity";
@@ -20,6 +20,8 @@ pub const FAMILY: Family = Family {
     name: NAME,
     summary: "what everybody touches, recent events weighing more where they have a time; the same list for all",
     needs: Needs { times: true, ..Needs::NOTHING },
+    base: Base::Nothing,
+    ranks: true,
     tasks: None,
     fit: Some(fit),
     open,

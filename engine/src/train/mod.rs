@@ -14,6 +14,7 @@ mod objective;
 mod optimizer;
 mod options;
 mod parameters;
+mod rows;
 mod schedule;
 mod tape;
 mod trainer;
@@ -30,7 +31,11 @@ pub(crate) use checks::Check;
 pub(crate) use double::Double;
 pub(crate) use options::is_sparse;
 pub use options::{LossKind, NegativeSource, OptimizerKind, Options, Schedule, Windows};
-pub(crate) use parameters::{Init, Parameter, Parameters};
+pub(crate) use parameters::{Gradients, Init, Parameter, Parameters};
+pub(crate) use rows::{RowTrainer, Slice};
+#[cfg(test)]
+pub(crate) use tape::Dropout;
+pub(crate) use tape::{Tape, Var};
 pub(crate) use trainer::fit;
 
 use crate::{ArtifactBuilder, Result};

@@ -81,7 +81,8 @@ impl Parameters {
         &mut self.tensors[parameter.0]
     }
 
-    pub(super) fn all(&self) -> &[Tensor] {
+    /// All numbers, in the order in which weights were added.
+    pub(crate) fn all(&self) -> &[Tensor] {
         &self.tensors
     }
 
@@ -144,7 +145,7 @@ impl<M> Gradients<M> {
     }
 
     /// The accumulator of a weight that is no table.
-    pub(super) fn whole(&mut self, parameter: Parameter) -> &mut M {
+    pub(crate) fn whole(&mut self, parameter: Parameter) -> &mut M {
         match &mut self.slots[parameter.0] {
             Slot::Whole(matrix) => matrix,
             Slot::Table(_) => panic!("a table takes part in an operator that touches all of it"),

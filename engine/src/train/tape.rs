@@ -116,7 +116,23 @@ impl<'a, D: Backward> Tape<'a, D> {
         Var { node: steps.len() - 1, value }
     }
 
-    fn tensor(&self, parameter: Parameter) -> Tensor {
+    /// An operator of the caller's own: `back` turns the derivative by its result into those by `operands`.
+    pub(crate) fn apply(
+        &self,
+        operands: &[&Var<D::Matrix>],
+        value: D::Matrix,
+        back: impl FnOnce(&D, D::Matrix) -> Vec<D::Matrix> + 'a,
+    ) -> Var<D::Matrix> {
+        let nodes: Vec<usize> = operands.iter().map(|operand| operand.node).collect();
+        self.push(value, move |device, dy, flow| {
+            for (node, gradient) in nodes.into_iter().zip(back(device, dy)) {
+                flow.add(device, node, gradient);
+            }
+        })
+    }
+
+    /// A weight's numbers.
+    pub(crate) fn tensor(&self, parameter: Parameter) -> Tensor {
         self.weights[parameter.0].clone()
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pgrec_kernels::cpu::Cpu;
 use pgrec_kernels::{Losses, Tensor};
 use rayon::prelude::*;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::batches::{self, Cut, Histories};
 use super::objective::Objective;
@@ -256,7 +256,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             Some((_, best)) => best,
             None => self.average.unwrap_or(self.parameters),
         };
-        Ok(Fitted { artifact: self.model.artifact(&best, true)?, curve: self.curve })
+        Ok(Fitted { artifact: self.model.artifact(&best, true)?, curve: self.curve, metrics: Map::new() })
     }
 }
 

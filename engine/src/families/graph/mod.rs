@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Family, Fitted, Model, Needs, Training, params};
+use super::{Base, Family, Fitted, Model, Needs, Training, params};
 use crate::evaluate::{Spec, evaluate};
 use crate::{Artifact, ArtifactBuilder, Control, Corpus, Error, Result};
 
@@ -30,6 +30,8 @@ pub const FAMILY: Family = Family {
     name: NAME,
     summary: "what followed the last items, and what followed that, ordered by likeness: no training, hard to beat",
     needs: Needs { attributes: true, vectors: true, ..Needs::NOTHING },
+    base: Base::Nothing,
+    ranks: true,
     tasks: None,
     fit: Some(fit),
     open,

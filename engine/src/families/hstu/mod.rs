@@ -20,7 +20,7 @@ pub(super) use train::Params;
 pub use config::Config;
 
 use super::sequential::{self, Sequential};
-use super::{Family, Model, Needs};
+use super::{Base, Family, Model, Needs};
 use crate::{Artifact, Result};
 
 const NAME: &str = "hstu";
@@ -33,6 +33,8 @@ pub const FAMILY: Family = Family {
     name: NAME,
     summary: "pointwise attention over the user's latest events and their times (HSTU), trained by gradients or imported",
     needs: Needs { times: true, ..Needs::NOTHING },
+    base: Base::Nothing,
+    ranks: true,
     tasks: None,
     fit: Some(sequential::fit::<train::Params>),
     open,

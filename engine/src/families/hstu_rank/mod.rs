@@ -18,7 +18,7 @@ pub(crate) use config::Config;
 pub(super) use train::Params;
 
 use super::sequential;
-use super::{Family, Model, Needs};
+use super::{Base, Family, Model, Needs};
 use crate::{Artifact, Result, Task};
 
 const NAME: &str = "hstu_rank";
@@ -28,6 +28,8 @@ pub const FAMILY: Family = Family {
     name: NAME,
     summary: "what a user would do with an item (click, like, rate high), from the latest events and what came of them",
     needs: Needs { times: true, ..Needs::NOTHING },
+    base: Base::Nothing,
+    ranks: true,
     tasks: Some(tasks),
     fit: Some(sequential::fit::<train::Params>),
     open,

@@ -17,7 +17,7 @@ pub(super) use train::Params;
 pub use config::{Block, Config, Nonlinearity, Positions};
 
 use super::sequential::{self, Sequential};
-use super::{Family, Model, Needs};
+use super::{Base, Family, Model, Needs};
 use crate::{Artifact, Result};
 
 const NAME: &str = "sasrec";
@@ -27,6 +27,8 @@ pub const FAMILY: Family = Family {
     name: NAME,
     summary: "self-attention over the user's latest events (SASRec), trained by gradients or imported",
     needs: Needs::NOTHING,
+    base: Base::Nothing,
+    ranks: true,
     tasks: None,
     fit: Some(sequential::fit::<train::Params>),
     open,

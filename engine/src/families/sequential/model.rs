@@ -200,6 +200,10 @@ impl<A: Architecture> Model for Sequential<A> {
         self.architecture.timed()
     }
 
+    fn item_vector(&self, item: u32) -> Option<&[f32]> {
+        ((item as usize) < self.items()).then(|| self.scored.row(item as usize))
+    }
+
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
         let answer = |queries: &[Query<'_>]| {
             control.check()?;
