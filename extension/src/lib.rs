@@ -4,6 +4,7 @@
 //! `storage` the cache files, `worker` the trainings, `inference` the process that answers for all sessions, `pg/usearch` the index access method, `pg` everything that calls Postgres' C functions.
 
 mod catalog;
+mod codes;
 mod compute;
 mod corpus;
 mod device;

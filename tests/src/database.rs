@@ -15,6 +15,19 @@ const SHOP: Shop = Shop { seed: 7, users: 300, items: 200, events: 6_000, cluste
 /// Calls of every serving function on every model, and the registry as it looks from outside.
 const ANSWERS: &str = include_str!("answers.sql");
 
+/// Every function on semantic IDs, and codes in a table of the user's.
+const CODES: &str = "SELECT * FROM rec_semantic_ids('codes', 'shop') ORDER BY code;
+    SELECT i, rec_semantic_id(i, 'codes', 'shop') FROM generate_series(1, 201) i;
+    SELECT p.code, n.* FROM shop.coded p, rec_semantic_items(rec_semantic_prefix(p.code, 1), 5, 'codes', 'shop') n
+    WHERE p.item_id < 20 ORDER BY 1, 3;
+    SELECT i, n.* FROM generate_series(190, 201) i, rec_semantic_neighbours(i, 5, 'codes', 'shop') n ORDER BY 1, 2;
+    SELECT * FROM rec_semantic_stats('codes', 'shop') ORDER BY level NULLS FIRST, metric;
+    SELECT * FROM rec_semantic_vocabulary('codes', 'shop') ORDER BY level, code;
+    SELECT item_id FROM shop.rec_semantic_items('<a_1>', model => 'codes');
+    SELECT * FROM rec_similar(3, 5, model => 'codes', recommender => 'shop');
+    SET enable_seqscan = off; SELECT * FROM shop.coded WHERE code >= '<a_2>' AND code < '<a_3>' ORDER BY code;
+    RESET enable_seqscan;";
+
 /// One row of a list.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ranked {
@@ -135,6 +148,35 @@ impl<'a> Database<'a> {
     #[must_use]
     pub fn items(&self, query: &str) -> Vec<i64> {
         self.list(query).iter().map(|row| row.item).collect()
+    }
+
+    /// Trains the model `codes` of semantic IDs in the shop, such that some items were coded by the training, the last
+    /// thirty since, and item 201 not at all; and keeps a copy of the codes in a table of the user's.
+    ///
+    /// # Panics
+    /// When a statement fails.
+    pub fn with_codes(&self) {
+        self.run(
+            "CREATE TABLE later AS SELECT item_id, embedding FROM shop.item WHERE item_id > 170;
+             UPDATE shop.item SET embedding = NULL WHERE item_id > 170;
+             CALL rec_train('semantic_ids', '{\"levels\": 3, \"codes\": 8, \"leave_last\": 2}', 'shop', 'codes');
+             UPDATE shop.item i SET embedding = l.embedding FROM later l WHERE i.item_id = l.item_id;
+             SELECT rec_semantic_assign('codes', 'shop');
+             INSERT INTO shop.item (item_id, embedding) SELECT 201, embedding FROM later WHERE item_id = 180;
+             DROP TABLE later;
+             CREATE TABLE shop.coded (item_id bigint, code semantic_id);
+             INSERT INTO shop.coded SELECT * FROM rec_semantic_ids('codes', 'shop');
+             CREATE UNIQUE INDEX ON shop.coded (code)",
+        );
+    }
+
+    /// What every function on semantic IDs answers after [`Database::with_codes`]: text to compare.
+    ///
+    /// # Panics
+    /// When a call fails.
+    #[must_use]
+    pub fn codes(&self) -> String {
+        self.ask(CODES)
     }
 
     /// What every serving function answers with every model, and what the registry shows: text to compare.

@@ -74,13 +74,15 @@ fn restored(from: &Server, format: &str) -> Server {
 fn models_and_the_users_own_additions_survive_dump_and_restore() {
     each_server("dump", &Options::new(), |server| {
         let shop = server.shop();
+        shop.with_codes();
         shop.run(ADDITIONS);
-        let (answers, additions) = (shop.answers(), shop.ask(ADDITIONS_SEEN));
+        let (answers, codes, additions) = (shop.answers(), shop.codes(), shop.ask(ADDITIONS_SEEN));
         for format in ["plain", "custom"] {
             let copy = restored(server, format);
             let again = Database::of(&copy.cluster, "shop");
             assert_eq!(again.ask(ADDITIONS_SEEN), additions, "{format}");
             assert_eq!(again.answers(), answers, "{format}");
+            assert_eq!(again.codes(), codes, "{format}");
             goes_on(&again);
         }
     });

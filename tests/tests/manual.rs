@@ -64,6 +64,7 @@ fn the_extension_lists_nothing_of_the_users() {
             "SELECT pg_describe_object(d.classid, d.objid, d.objsubid) {MEMBERS}
              WHERE pg_describe_object(d.classid, d.objid,
              d.objsubid) !~ '(^(function|procedure) (rec_|rec\\.)|^schema rec$| rec\\.|access method usearch$)'
+               AND pg_describe_object(d.classid, d.objid, d.objsubid) !~ 'semantic_id'
                AND NOT (d.classid = 'pg_proc'::regclass AND (SELECT proname FROM pg_proc
                WHERE oid = d.objid) LIKE 'rec\\_%')
                AND d.classid <> 'pg_type'::regclass"

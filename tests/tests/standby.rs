@@ -65,7 +65,8 @@ fn a_standby_answers_like_its_primary_and_follows_its_deployments() {
 fn what_writes_is_refused_on_a_standby_and_works_after_promotion() {
     each_server("promoted", &Options::new(), |server| {
         let shop = server.shop();
-        let answers = shop.answers();
+        shop.with_codes();
+        let (answers, codes) = (shop.answers(), shop.codes());
         let standby = standby(server);
         let there = Database::of(&standby, "shop");
         for statement in [
@@ -73,6 +74,7 @@ fn what_writes_is_refused_on_a_standby_and_works_after_promotion() {
             "SELECT rec_deploy('encoder', 'shop')",
             "SELECT rec_rollback('shop')",
             "SELECT rec_drop_model('encoder', 'shop')",
+            "SELECT rec_semantic_assign('codes', 'shop')",
             "SELECT rec_create('another')",
             "SELECT rec_drop('shop')",
             "SELECT rec_import('again', rec_export('encoder', 'shop'), NULL::bigint[], recommender => 'shop')",
@@ -85,11 +87,14 @@ fn what_writes_is_refused_on_a_standby_and_works_after_promotion() {
         there.run("SELECT * FROM rec_audit('shop')");
         there.run("SELECT count(*) FROM rec_evaluate('graph', recommender => 'shop')");
         assert_eq!(there.answers(), answers);
+        assert_eq!(there.codes(), codes);
 
         server.cluster.crash().unwrap();
         assert_eq!(there.answers(), answers, "with the primary gone");
         standby.promote().unwrap();
         assert_eq!(there.answers(), answers, "after promotion");
+        assert_eq!(there.codes(), codes, "after promotion");
+        assert_eq!(there.ask("SELECT rec_semantic_assign('codes', 'shop')"), "1");
         there.run("CALL rec_train('graph', recommender => 'shop', deploy => true)");
         assert_eq!(there.ask("SELECT name, state FROM rec.models WHERE deployed"), "graph_1|ready");
         assert_eq!(there.ask("SELECT rec_rollback('shop')"), "tgh");

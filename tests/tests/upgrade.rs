@@ -28,7 +28,8 @@ fn models_and_indexes_answer_the_same_after_pg_upgrade() {
         INSERT INTO shop.item (item_id, embedding) SELECT item_id + 1000, embedding FROM shop.item WHERE item_id < 50;
         DELETE FROM shop.item WHERE item_id % 7 = 0; VACUUM shop.item",
     );
-    let answers = shop.answers();
+    shop.with_codes();
+    let (answers, codes) = (shop.answers(), shop.codes());
     let nearest = shop.ask(NEAREST);
     server.cluster.stop(Shutdown::Fast).unwrap();
 
@@ -43,11 +44,12 @@ fn models_and_indexes_answer_the_same_after_pg_upgrade() {
     upgraded.start_server().unwrap();
     let again = Database::of(&upgraded, "shop");
     assert_eq!(again.answers(), answers);
+    assert_eq!(again.codes(), codes);
     assert_eq!(again.ask(NEAREST), nearest);
     again.run("INSERT INTO shop.item (item_id, embedding) SELECT 5000, embedding FROM shop.item WHERE item_id = 5");
     assert_eq!(
         again.ask("SELECT count(*) FILTER (WHERE in_stock), to_regclass('shop.mine') IS NOT NULL FROM shop.item"),
-        "215|t"
+        "216|t"
     );
     again.run("CALL rec_train('graph', recommender => 'shop', deploy => true)");
     assert_eq!(again.ask("SELECT rec_rollback('shop')"), "tgh");

@@ -1,6 +1,7 @@
 //! The only place that reads or writes rows of schema `rec`.
 
 pub mod artifact;
+pub mod code;
 pub mod deployment;
 pub mod model;
 pub mod progress;

@@ -135,6 +135,29 @@ pub fn find(mode: Mode, recommender: &Recommender, name: &str) -> Result<Option<
     )
 }
 
+/// The newest model of a family that is ready.
+pub fn newest(mode: Mode, recommender: &Recommender, family: &str) -> Result<Option<ModelRow>> {
+    let columns = ModelRow::COLUMNS;
+    spi::first(
+        mode,
+        &format!(
+            "SELECT {columns} FROM rec.model m WHERE m.recommender_id = $1 AND m.family = $2 AND m.state = 'ready' \
+             ORDER BY m.model_id DESC LIMIT 1"
+        ),
+        &[Arg::Int8(recommender.id), Arg::Text(family)],
+        ModelRow::from_row,
+    )
+}
+
+/// What was measured of a model when it was trained, `rec.model.metrics`.
+pub fn metrics(mode: Mode, id: i64) -> Result<Value> {
+    let text = spi::first(mode, "SELECT metrics::text FROM rec.model WHERE model_id = $1", &[Arg::Int8(id)], |row| {
+        row.need::<String>(0)
+    })?;
+    let parsed = text.map(|text| serde_json::from_str(&text)).transpose();
+    Ok(parsed.map_err(|e| SqlError::corrupted(format!("rec.model.metrics: {e}")))?.unwrap_or_default())
+}
+
 /// One sentence on the models there are, for a DETAIL.
 pub fn overview(recommender: &Recommender) -> String {
     let models = spi::query(
@@ -158,6 +181,12 @@ fn nothing_deployed(recommender: &Recommender) -> SqlError {
         .hint(format!(
             "CALL rec_train('graph', recommender => '{name}'); then SELECT rec_deploy('…', recommender => '{name}');"
         ))
+}
+
+/// A model of such a family cannot serve.
+pub fn ranks_nothing(family: &str) -> SqlError {
+    SqlError::parameter(format!("models of family \"{family}\" rank nothing and cannot be deployed"))
+        .hint("They are asked by name, or build other models: SELECT * FROM rec_families();")
 }
 
 /// How often a generated name is tried again when another session was faster.

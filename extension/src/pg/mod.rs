@@ -8,6 +8,7 @@ pub mod latch;
 pub mod launch;
 pub mod lock;
 pub mod lookup;
+pub mod message;
 pub mod pages;
 pub mod procedure;
 pub mod process;

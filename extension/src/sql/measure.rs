@@ -163,8 +163,11 @@ fn evaluate(request: &Request, recommender: Option<&str>) -> Result<(Option<Stri
 fn evaluate_family(request: &Request, recommender: &Recommender) -> Result<(Option<String>, String, Vec<EvalRow>)> {
     let family = request::trainable(request.model.as_deref())?;
     let mut params = Params::parse(request.params.clone())?;
-    if params.leave_last != 0 || params.init.is_some() {
-        return Err(SqlError::parameter("leave_last and init cannot be given here")
+    if !family.ranks {
+        return Err(model::ranks_nothing(family.name));
+    }
+    if params.leave_last != 0 || params.init.is_some() || params.base.is_some() {
+        return Err(SqlError::parameter("leave_last, init and base cannot be given here")
             .hint("A family is fitted from scratch, without the last two events of every user."));
     }
     let tasks = outcomes::of_training(recommender, &family, &mut params)?;

@@ -9,56 +9,10 @@ use pgrx::prelude::*;
 use pgrx::{JsonB, pg_extern};
 use serde_json::{Map, Value, json};
 
-use crate::error::{Result, SqlError, or_raise};
+use super::door::Door;
+use crate::error::{Result, or_raise};
 use crate::ids::{self, Id};
 use crate::serve::{self, Item, Scope, Session};
-
-/// An id type at the SQL border.
-trait Door: Sized + 'static {
-    /// The function's argument as an id.
-    fn id(self) -> Id;
-    /// An item id as the function prints it.
-    fn item(item: &Item) -> Result<Self>;
-    /// A user id as the function prints it.
-    fn user(user: Id) -> Result<Self>;
-    /// Whether only recommenders with integer ids can be served through this door.
-    const INTEGER: bool;
-}
-
-impl Door for i64 {
-    fn id(self) -> Id {
-        Id::Int(self)
-    }
-
-    fn item(item: &Item) -> Result<Self> {
-        ids::as_int(&item.id)
-    }
-
-    fn user(user: Id) -> Result<Self> {
-        match user {
-            Id::Int(id) => Ok(id),
-            Id::Text(id) => Err(SqlError::corrupted(format!("user id {id} is not an integer"))),
-        }
-    }
-
-    const INTEGER: bool = true;
-}
-
-impl Door for String {
-    fn id(self) -> Id {
-        Id::Text(self)
-    }
-
-    fn item(item: &Item) -> Result<Self> {
-        Ok(ids::as_text(&item.id))
-    }
-
-    fn user(user: Id) -> Result<Self> {
-        Ok(user.to_string())
-    }
-
-    const INTEGER: bool = false;
-}
 
 /// An array argument; NULL elements mean nothing and are dropped.
 type Ids<T> = Option<Vec<Option<T>>>;
@@ -89,7 +43,7 @@ fn seconds(at: Option<TimestampWithTimeZone>) -> f64 {
 }
 
 fn ranked<T: Door>(items: Vec<Item>) -> Result<Vec<(i32, T, Option<f32>)>> {
-    items.iter().enumerate().map(|(index, item)| Ok((index as i32 + 1, T::item(item)?, Some(item.score)))).collect()
+    items.iter().enumerate().map(|(index, item)| Ok((index as i32 + 1, T::item(&item.id)?, Some(item.score)))).collect()
 }
 
 fn open<T: Door>(scope: &Scope, function: &str) -> Result<Session> {
@@ -118,7 +72,7 @@ fn next_many<T: Door>(users: Ids<T>, scope: Scope) -> Result<impl Iterator<Item 
     let mut seen = HashSet::new();
     let users = ids(users).into_iter().filter(|user| seen.insert(user.clone())).collect();
     let rows = serve::next_many(open::<T>(&scope, "rec_next_many")?, users);
-    Ok(rows.map(|(user, rank, item)| (or_raise(T::user(user)), rank, or_raise(T::item(&item)), Some(item.score))))
+    Ok(rows.map(|(user, rank, item)| (or_raise(T::user(user)), rank, or_raise(T::item(&item.id)), Some(item.score))))
 }
 
 fn score<T: Door + Clone>(

@@ -14,6 +14,8 @@ enum Kind {
     Users,
     Item,
     Items,
+    /// `semantic_id`
+    Code,
     Plain(&'static str),
 }
 
@@ -32,6 +34,12 @@ enum Returns {
     Vector,
     /// `jsonb`
     Json,
+    /// `semantic_id`
+    Code,
+    /// `(item_id, code)`
+    Coded,
+    /// `(rank, item_id, shared, distance, code)`
+    Neighbours,
 }
 
 struct Function {
@@ -102,6 +110,30 @@ static FUNCTIONS: &[Function] = &[
         returns: Returns::Json,
         comment: "Why this user gets (or does not get) this item",
     },
+    Function {
+        name: "semantic_id",
+        arguments: &[argument("item_id", Kind::Item), MODEL],
+        returns: Returns::Code,
+        comment: "The code of an item",
+    },
+    Function {
+        name: "semantic_ids",
+        arguments: &[MODEL],
+        returns: Returns::Coded,
+        comment: "All items that have a code, in the order of their codes",
+    },
+    Function {
+        name: "semantic_items",
+        arguments: &[argument("prefix", Kind::Code), option("k", Kind::Plain("integer"), "1000"), MODEL],
+        returns: Returns::Coded,
+        comment: "The first k items whose codes begin with a prefix, in the order of their codes",
+    },
+    Function {
+        name: "semantic_neighbours",
+        arguments: &[argument("item_id", Kind::Item), K, MODEL],
+        returns: Returns::Neighbours,
+        comment: "The k items whose codes are nearest to the item's",
+    },
 ];
 
 /// Creates the typed functions of a recommender in its schema, owned by the caller.
@@ -167,7 +199,7 @@ impl Kind {
         match self {
             Kind::User | Kind::Users => Some(users),
             Kind::Item | Kind::Items => Some(items),
-            Kind::Plain(_) => None,
+            Kind::Code | Kind::Plain(_) => None,
         }
     }
 
@@ -175,7 +207,10 @@ impl Kind {
         matches!(self, Kind::Users | Kind::Items)
     }
 
-    fn declared(self, users: IdType, items: IdType, as_text: bool) -> String {
+    fn declared(self, schemas: &Schemas, users: IdType, items: IdType, as_text: bool) -> String {
+        if matches!(self, Kind::Code) {
+            return format!("{}.semantic_id", schemas.own);
+        }
         let Kind::Plain(name) = self else {
             let name = match self.id_type(users, items) {
                 Some(IdType::Uuid) if self.is_array() || !as_text => "uuid",
@@ -201,16 +236,17 @@ impl Function {
             .iter()
             .map(|a| {
                 let default = a.default.map(|d| format!(" DEFAULT {d}")).unwrap_or_default();
-                format!("{} {}{default}", a.name, a.kind.declared(users, items, as_text))
+                format!("{} {}{default}", a.name, a.kind.declared(schemas, users, items, as_text))
             })
             .collect();
-        let types: Vec<String> = self.arguments.iter().map(|a| a.kind.declared(users, items, as_text)).collect();
+        let types: Vec<String> =
+            self.arguments.iter().map(|a| a.kind.declared(schemas, users, items, as_text)).collect();
         let mut passed: Vec<String> = self
             .arguments
             .iter()
             .enumerate()
             .map(|(index, a)| match a.kind {
-                Kind::Plain(_) => format!("${}", index + 1),
+                Kind::Code | Kind::Plain(_) => format!("${}", index + 1),
                 kind if integer_door => format!("${}::bigint{}", index + 1, if kind.is_array() { "[]" } else { "" }),
                 kind => format!("${}::text{}", index + 1, if kind.is_array() { "[]" } else { "" }),
             })
@@ -225,6 +261,7 @@ impl Function {
         let call = format!("{door}({})", passed.join(", "));
         let (user, item) = (users.sql(), items.sql());
         let vector = &schemas.vector;
+        let code = format!("{}.semantic_id", schemas.own);
         let (returns, body) = match self.returns {
             Returns::Ranked => (
                 format!("TABLE (rank integer, item_id {item}, score real)"),
@@ -236,11 +273,21 @@ impl Function {
             ),
             Returns::Vector => (format!("{vector}.vector"), format!("SELECT {call}::{vector}.vector")),
             Returns::Json => ("jsonb".to_owned(), format!("SELECT {call}")),
+            Returns::Code => (code.clone(), format!("SELECT {call}")),
+            Returns::Coded => (
+                format!("TABLE (item_id {item}, code {code})"),
+                format!("SELECT r.item_id::{item}, r.code FROM {call} r"),
+            ),
+            Returns::Neighbours => (
+                format!("TABLE (rank integer, item_id {item}, shared integer, distance real, code {code})"),
+                format!("SELECT r.rank, r.item_id::{item}, r.shared, r.distance, r.code FROM {call} r"),
+            ),
         };
         let rows = match self.returns {
-            Returns::Ranked => " ROWS 10",
+            Returns::Ranked | Returns::Neighbours => " ROWS 10",
+            Returns::Coded => " ROWS 1000",
             Returns::RankedPerUser => " ROWS 10000",
-            Returns::Vector | Returns::Json => "",
+            Returns::Vector | Returns::Json | Returns::Code => "",
         };
         let name = format!("{}.rec_{}", quoted(recommender), self.name);
         let comment = pgrx::spi::quote_literal(format!("{} of recommender {recommender}.", self.comment));

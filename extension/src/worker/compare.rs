@@ -15,6 +15,9 @@ use crate::storage::open;
 /// What two models are compared by, on the same validation events: lists by the first, ranking models by the second.
 const METRICS: [&str; 2] = ["ndcg@10", "auc"];
 
+/// The rule that deploys nothing.
+pub const NEVER: &str = "never";
+
 /// The rule that compares.
 pub const IF_BETTER: &str = "if_better";
 

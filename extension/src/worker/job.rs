@@ -76,6 +76,7 @@ struct Job<'a> {
 struct Input {
     read: Read,
     init: Option<Arc<Artifact>>,
+    base: Option<Arc<Artifact>>,
 }
 
 /// What fitting makes.
@@ -121,7 +122,7 @@ impl<'a> Job<'a> {
         };
         let (needs, memory) = (self.family.needs, self.memory());
         let read = role::as_owner(owner, || corpus::read(&recommender, needs, &tasks, memory, &mut show))?;
-        if read.corpus.interactions() == 0 {
+        if self.family.ranks && read.corpus.interactions() == 0 {
             return Err(nothing_to_train_on());
         }
         let init = match &self.params.init {
@@ -131,7 +132,11 @@ impl<'a> Job<'a> {
             }
             None => None,
         };
-        Ok(Input { read, init })
+        let base = match request::base(&recommender, &self.family, &self.params)? {
+            Some(row) => Some(Arc::clone(&open::open_row(row)?.artifact)),
+            None => None,
+        };
+        Ok(Input { read, init, base })
     }
 
     /// Bytes that the training may take.
@@ -146,16 +151,18 @@ impl<'a> Job<'a> {
             params: &self.params.own,
             seed: self.params.seed as u64,
             start: input.init.clone(),
+            base: input.base.clone().map(|artifact| families::open(artifact).map(Arc::from)).transpose()?,
             memory: self.memory().saturating_sub(input.read.corpus.resident()),
             control,
         })?;
         let bytes = fitted.artifact.finish()?;
-        Ok(Output { bytes, curve: Value::Array(fitted.curve), metrics: Map::new() })
+        Ok(Output { bytes, curve: Value::Array(fitted.curve), metrics: fitted.metrics })
     }
 
     /// Measures the model on the validation events that it has not seen, and says whether it is to be deployed.
     fn judge(&self, output: &mut Output, corpus: &Corpus) -> Result<Verdict> {
         let figures = match self.params.leave_last {
+            _ if !self.family.ranks => Map::new(),
             0..VALIDATED => Map::new(),
             _ => {
                 let artifact = Artifact::from_vec(output.bytes.clone())?;

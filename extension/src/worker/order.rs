@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::compare::{self, IF_BETTER};
+use super::compare::{self, IF_BETTER, NEVER};
 use super::queue;
 use super::request::{self, Params};
 use crate::catalog::training::{self, Order};
@@ -42,6 +42,10 @@ impl Request<'_> {
         recommender.owner_oid()?;
         if let Some(init) = &params.init {
             model::to_continue(recommender, init, family.name)?;
+        }
+        request::base(recommender, &family, &params)?;
+        if !family.ranks && self.deploy != NEVER {
+            return Err(model::ranks_nothing(family.name));
         }
         if self.deploy == IF_BETTER {
             compare::require_comparable(recommender, params.leave_last)?;

@@ -1,9 +1,11 @@
 //! What a caller asks to be trained: a family that can be, and parameters that make sense.
 
-use pgrec_engine::families::{self, Family, Fit, Needs, Tasks};
+use pgrec_engine::families::{self, Base, Family, Fit, Needs, Tasks};
 use serde_json::{Map, Value, json};
 
+use crate::catalog::{ModelRow, Recommender, model};
 use crate::error::{Result, SqlError};
+use crate::pg::spi::Mode;
 
 /// Seed where none is given: a training that is repeated gives the same model.
 const SEED: i64 = 42;
@@ -14,6 +16,10 @@ pub struct Trainable {
     pub name: &'static str,
     /// What it is fitted on.
     pub needs: Needs,
+    /// Whether it builds on another model.
+    pub base: Base,
+    /// Whether its models rank items.
+    pub ranks: bool,
     /// What it predicts of events, where it does.
     pub tasks: Option<Tasks>,
     /// How it is fitted.
@@ -26,7 +32,7 @@ pub fn trainable(family: Option<&str>) -> Result<Trainable> {
     let Some(name) = family else {
         return Err(SqlError::parameter("which family?").hint(format!("One of {}.", known())));
     };
-    let &Family { name, needs, tasks, fit, .. } = families::find(name).ok_or_else(|| {
+    let &Family { name, needs, base, ranks, tasks, fit, .. } = families::find(name).ok_or_else(|| {
         SqlError::undefined(format!("family \"{name}\" does not exist")).hint(format!("One of {}.", known()))
     })?;
     let fit = fit.ok_or_else(|| {
@@ -36,7 +42,7 @@ pub fn trainable(family: Option<&str>) -> Result<Trainable> {
         )
         .hint("Import its weights with rec_import.")
     })?;
-    Ok(Trainable { name, needs, tasks, fit })
+    Ok(Trainable { name, needs, base, ranks, tasks, fit })
 }
 
 /// Parameters of a training: those of all families, and the family's own.
@@ -48,6 +54,8 @@ pub struct Params {
     pub seed: i64,
     /// The model it continues from.
     pub init: Option<String>,
+    /// The model it builds on, which may be of another family.
+    pub base: Option<String>,
     /// What only the family understands.
     pub own: Value,
 }
@@ -66,8 +74,10 @@ impl Params {
             .map_err(|e| e.hint("It is where the random numbers start: a whole number, 0 or more."))?;
         let init = take(&mut fields, "init", |v| v.as_str().map(str::to_owned))
             .map_err(|e| e.hint("It is the name of a model of the same family to continue from."))?;
+        let base = take(&mut fields, "base", |v| v.as_str().map(str::to_owned))
+            .map_err(|e| e.hint("It is the name of a model to build on."))?;
         let own = Value::Object(fields);
-        Ok(Self { leave_last: leave_last.unwrap_or(0), seed: seed.unwrap_or(SEED), init, own })
+        Ok(Self { leave_last: leave_last.unwrap_or(0), seed: seed.unwrap_or(SEED), init, base, own })
     }
 
     /// As `rec.model.params` shows them; the seed has a column of its own.
@@ -80,9 +90,22 @@ impl Params {
             if let Some(init) = &self.init {
                 fields.insert("init".into(), json!(init));
             }
+            if let Some(base) = &self.base {
+                fields.insert("base".into(), json!(base));
+            }
         }
         all
     }
+}
+
+/// The row of the model to build on, where one is named.
+pub fn base(recommender: &Recommender, family: &Trainable, params: &Params) -> Result<Option<ModelRow>> {
+    let Some(base) = &params.base else { return Ok(None) };
+    if family.base == Base::Nothing {
+        return Err(SqlError::parameter(format!("family \"{}\" builds on no other model", family.name))
+            .hint("To continue the training of a model of this family, name it as \"init\"."));
+    }
+    model::ready(Mode::Write, recommender, Some(base)).map(Some)
 }
 
 fn take<T>(fields: &mut Map<String, Value>, name: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {

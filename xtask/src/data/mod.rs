@@ -51,6 +51,8 @@ pub struct Dataset {
     /// Which item each row of a pretrained encoder's table stands for (`row`, `item_id`), where the source has its own
     /// numbering; otherwise the row number is the item id.
     pub checkpoint_rows: Vec<(i64, i64)>,
+    /// Semantic IDs of the items that were published with the data (`item_id`, codes).
+    pub codes: Vec<(i64, Vec<u16>)>,
 }
 
 impl Dataset {

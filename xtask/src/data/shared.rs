@@ -1,5 +1,6 @@
-//! Folders of `interactions.tsv.gz` and, where there are, `items.tsv.gz`, `text_vectors_384.npy`, `sasrec_ids.tsv.gz`:
-//! tab-separated, gzip, one header line that names the columns.
+//! Folders of `interactions.tsv.gz` and, where there are, `items.tsv.gz`, `text_vectors_384.npy` (a row an item there),
+//! `cf_vectors_32d.npy` (row number = item id), `sasrec_ids.tsv.gz`, `letter_semantic_ids.tsv.gz`: tab-separated, gzip, one
+//! header line that names the columns.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -33,6 +34,18 @@ pub(super) fn load(folder: &Path) -> Result<Dataset> {
             }
             data.items.iter_mut().zip(vectors).for_each(|(item, vector)| item.embedding = Some(vector));
         }
+    }
+    let vectors = folder.join("cf_vectors_32d.npy");
+    if vectors.is_file() && data.items.is_empty() {
+        let item = |(item_id, vector)| Item { item_id, embedding: Some(vector), ..Item::default() };
+        data.items = (0..).zip(npy::read(&vectors)?).map(item).collect();
+    }
+    let codes = folder.join("letter_semantic_ids.tsv.gz");
+    if codes.is_file() {
+        rows(&codes, |row| {
+            data.codes.push((row.number("item_id")?, row.codes()?));
+            Ok(())
+        })?;
     }
     let numbering = folder.join("sasrec_ids.tsv.gz");
     if numbering.is_file() {
@@ -87,6 +100,15 @@ impl Row<'_> {
         self.text(column)
             .map(|text| text.parse().map_err(|_| anyhow!("column {column}: \"{text}\" is no number")))
             .transpose()
+    }
+
+    /// The codes in `code1`, `code2`, …, which look like `<a_12>`.
+    fn codes(&self) -> Result<Vec<u16>> {
+        let code = |text: &str| {
+            let digits = text.trim_matches(['<', '>']).split_once('_').map_or(text, |(_, digits)| digits);
+            digits.parse().map_err(|_| anyhow!("\"{text}\" is no code"))
+        };
+        (1..).map_while(|level| self.text(&format!("code{level}"))).map(code).collect()
     }
 
     fn number(&self, column: &str) -> Result<i64> {
@@ -151,6 +173,7 @@ mod tests {
                 ("interactions.tsv.gz", "item_id\tuser_id\tposition\n5\t1\t0\n6\t1\t1\n"),
                 ("items.tsv.gz", "item_id\ttitle\tyear\tgenres\n5\tHeat\t1995\tAction|Crime\n6\tUp\t\t\n"),
                 ("sasrec_ids.tsv.gz", "row\titem_id\n1\t6\n2\t5\n"),
+                ("letter_semantic_ids.tsv.gz", "item_id\tcode1\tcode2\n5\t<a_128>\t<b_0>\n"),
             ],
         )
         .unwrap();
@@ -161,6 +184,7 @@ mod tests {
         assert_eq!(data.items[0].attributes, ["Action", "Crime"]);
         assert!(data.items[1].attributes.is_empty());
         assert_eq!(data.checkpoint_rows, [(1, 6), (2, 5)]);
+        assert_eq!(data.codes, [(5, vec![128, 0])]);
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(crate) fn generate(shop: &Shop) -> Dataset {
     let catalogue = Catalogue::new(shop, &mut random);
     let mut interactions = visits::all(shop, &catalogue, &mut random);
     interactions.sort_by_key(|event| (event.at, event.user_id));
-    Dataset { interactions, items: catalogue.items, checkpoint_rows: Vec::new() }
+    Dataset { interactions, items: catalogue.items, ..Dataset::default() }
 }
 
 #[cfg(test)]
