@@ -1,6 +1,8 @@
 //! A trained network with a catalogue many times as large as the one it was trained on.
 
 use std::collections::HashMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -56,7 +58,10 @@ fn enlarge(from: &Path, to: &Path, items: usize) -> Result<()> {
     tensors.push(("items".into(), TensorView::new(Dtype::F32, vec![items, dim], &vectors)?));
     tensors.push(("ids".into(), TensorView::new(Dtype::I64, vec![items], &ids)?));
     tensors.push(("counts".into(), TensorView::new(Dtype::F32, vec![items], &counts)?));
-    safetensors::serialize_to_file(tensors, about, to).with_context(|| format!("writing {}", to.display()))
+    let written = || format!("writing {}", to.display());
+    safetensors::serialize_to_file(tensors, about, to).with_context(written)?;
+    // The server may be another user.
+    std::fs::set_permissions(to, Permissions::from_mode(0o644)).with_context(written)
 }
 
 fn blurred(table: &[f32], dim: usize, rows: usize) -> Vec<f32> {
