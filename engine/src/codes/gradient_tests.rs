@@ -22,6 +22,16 @@ pub(super) fn vectors() -> Vec<f32> {
     (0..ROWS * DIM).map(|_| random.truncated_normal()).collect()
 }
 
+/// Numbers for all weights, none of which is 0.
+pub(super) fn draw(parameters: &mut Parameters) {
+    let mut random = SplitMix::new(5);
+    let names: Vec<String> = parameters.iter().map(|(name, _)| name.to_owned()).collect();
+    for name in names {
+        let parameter = parameters.find(&name).unwrap();
+        parameters.tensor_mut(parameter).to_mut().fill_with(|| 0.5 * random.truncated_normal());
+    }
+}
+
 /// Numbers in double precision, rows of equal length.
 pub(super) type Rows = Vec<Vec<f64>>;
 

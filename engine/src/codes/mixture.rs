@@ -209,8 +209,11 @@ impl Autoencoder for Mixture<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::gradient_tests::{DIM, ROWS, Rows, apart, check, chosen, forward, plus, rows, vectors, words};
+    use super::super::gradient_tests::{
+        DIM, ROWS, Rows, apart, check, chosen, draw, forward, plus, rows, vectors, words,
+    };
     use super::*;
 
     fn softmax(row: &[f64]) -> Vec<f64> {
@@ -234,10 +237,7 @@ mod tests {
         let gate = network::layers(&mut parameters, "gate", &[DIM, levels], 1).unwrap().remove(0);
         let decoder = network::layers(&mut parameters, "decoder", &[levels * width, 4, DIM], 1).unwrap();
         let books = network::books(&mut parameters, levels, 3, width, 1).unwrap();
-        let mut random = crate::random::SplitMix::new(7);
-        for &book in &books {
-            parameters.tensor_mut(book).to_mut().fill_with(|| 0.3 * random.truncated_normal());
-        }
+        draw(&mut parameters);
         let model = Mixture { vectors: &vectors, dim: DIM, experts, gate, decoder, books, rows: ROWS };
         let input = rows(&vectors, DIM);
         check(&model, &parameters, |moved, start| {

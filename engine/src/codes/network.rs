@@ -26,7 +26,7 @@ pub struct Training {
     pub epochs: u32,
     /// Vectors a step.
     pub batch: usize,
-    /// Learning rate of AdamW, after [`WARMUP`] steps.
+    /// Learning rate of AdamW, to which it rises over some steps.
     pub learning_rate: f64,
     /// AdamW's decoupled weight decay.
     pub weight_decay: f64,

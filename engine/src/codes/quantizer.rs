@@ -133,21 +133,18 @@ impl Quantizer {
     ///
     /// # Errors
     /// Those of `taken`.
-    pub fn nearest_free<E>(
-        &self,
-        vector: &[f32],
-        taken: &mut dyn FnMut(&[u16]) -> std::result::Result<HashSet<u16>, E>,
-    ) -> std::result::Result<Option<Vec<u16>>, E> {
+    pub fn nearest_free<E, F>(&self, vector: &[f32], taken: &mut F) -> std::result::Result<Option<Vec<u16>>, E>
+    where
+        F: FnMut(&[u16]) -> std::result::Result<HashSet<u16>, E>,
+    {
         let mut code = Vec::with_capacity(self.levels());
         Ok(self.descend(vector, &mut code, taken)?.then_some(code))
     }
 
-    fn descend<E>(
-        &self,
-        vector: &[f32],
-        code: &mut Vec<u16>,
-        taken: &mut dyn FnMut(&[u16]) -> std::result::Result<HashSet<u16>, E>,
-    ) -> std::result::Result<bool, E> {
+    fn descend<E, F>(&self, vector: &[f32], code: &mut Vec<u16>, taken: &mut F) -> std::result::Result<bool, E>
+    where
+        F: FnMut(&[u16]) -> std::result::Result<HashSet<u16>, E>,
+    {
         let is_last = code.len() + 1 == self.levels();
         let gone = if is_last { taken(code)? } else { HashSet::new() };
         if gone.len() >= self.codebooks[code.len()].size {

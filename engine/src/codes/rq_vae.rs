@@ -127,8 +127,9 @@ impl Autoencoder for RqVae<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::gradient_tests::{DIM, ROWS, apart, check, chosen, forward, plus, rows, vectors, words};
+    use super::super::gradient_tests::{DIM, ROWS, apart, check, chosen, draw, forward, plus, rows, vectors, words};
     use super::*;
 
     #[test]
@@ -138,10 +139,7 @@ mod tests {
         let encoder = network::layers(&mut parameters, "encoder", &[DIM, 4, width], 1).unwrap();
         let decoder = network::layers(&mut parameters, "decoder", &[width, 4, DIM], 1).unwrap();
         let books = network::books(&mut parameters, levels, 3, width, 1).unwrap();
-        let mut random = crate::random::SplitMix::new(5);
-        for &book in &books {
-            parameters.tensor_mut(book).to_mut().fill_with(|| 0.3 * random.truncated_normal());
-        }
+        draw(&mut parameters);
         let model = RqVae { vectors: &vectors, dim: DIM, encoder, decoder, books, rows: ROWS };
         let input = rows(&vectors, DIM);
         check(&model, &parameters, |moved, start| {
