@@ -164,6 +164,31 @@ impl Corpus {
         Self { cut: self.cut.saturating_add(n), ..self.clone() }.counted()
     }
 
+    /// The same histories over another catalogue: events on items that it does not have are left out. Its items have
+    /// neither attributes nor vectors here.
+    pub fn over(&self, items: ItemIds) -> Self {
+        let own = self.items();
+        let places: Vec<Option<u32>> = (0..own.len()).map(|item| items.index_of(&own.get(item))).collect();
+        let (mut offsets, mut events, mut times, mut outcomes) = (vec![0u64], Vec::new(), Vec::new(), Vec::new());
+        for user in 0..self.users() {
+            let (history, at, came) = (self.history(user), self.history_times(user), self.history_outcomes(user));
+            for (event, item) in history.iter().enumerate() {
+                let Some(place) = places[*item as usize] else { continue };
+                events.push(place);
+                times.extend(at.get(event));
+                outcomes.extend(came.get(event));
+            }
+            offsets.push(events.len() as u64);
+        }
+        let histories = Histories {
+            offsets: Stored::Own(offsets),
+            events: Stored::Own(events),
+            times: Stored::Own(times),
+            outcomes: Stored::Own(outcomes),
+        };
+        Self::new(Contents { items, ..Contents::default() }, histories)
+    }
+
     fn counted(self) -> Self {
         Self { interactions: (0..self.users()).map(|user| self.range(user).len()).sum(), ..self }
     }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, Query, Result, Task};
 
+pub mod generative;
 pub mod graph;
 pub mod hstu;
 pub mod hstu_rank;
@@ -67,6 +68,12 @@ pub trait Model: Send + Sync {
         None
     }
 
+    /// The `k` best items for a query by a beam search of this width, or of the model's own where none is given; None of
+    /// a model that does not generate.
+    fn generate(&self, _query: &Query<'_>, _beam: Option<usize>, _control: &Control) -> Result<Option<Vec<Scored>>> {
+        Ok(None)
+    }
+
     /// The semantic IDs that it has given its items, where it has.
     fn semantic_ids(&self) -> Option<&SemanticIds> {
         None
@@ -122,6 +129,8 @@ pub enum Base {
     Nothing,
     /// Where one is named.
     Optional,
+    /// Always.
+    Needed,
 }
 
 /// What a family is fitted on.
@@ -176,8 +185,15 @@ pub type Tasks = fn(&Value) -> Result<Vec<Task>>;
 pub type Fit = fn(&Training<'_>) -> Result<Fitted>;
 
 /// All families, in the order in which they are shown.
-pub static FAMILIES: &[Family] =
-    &[popularity::FAMILY, graph::FAMILY, sasrec::FAMILY, hstu::FAMILY, hstu_rank::FAMILY, semantic_ids::FAMILY];
+pub static FAMILIES: &[Family] = &[
+    popularity::FAMILY,
+    graph::FAMILY,
+    sasrec::FAMILY,
+    hstu::FAMILY,
+    hstu_rank::FAMILY,
+    semantic_ids::FAMILY,
+    generative::FAMILY,
+];
 
 /// Looks a family up by name.
 pub fn find(name: &str) -> Option<&'static Family> {

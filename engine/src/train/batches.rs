@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use pgrec_kernels::{Sequences, UNASKED};
 
-use super::SequenceModel;
 use super::options::Windows;
+use super::{CodeRows, SequenceModel};
 use crate::Corpus;
 use crate::query::ascending;
 use crate::random::SplitMix;
@@ -151,12 +151,37 @@ pub(super) struct Slice {
     pub(super) answers: Vec<u32>,
     /// One a history, for dropout.
     pub(super) keys: Vec<u64>,
+    /// Of items that are known by codes: the rows of the inputs' codes on every level, then those of the answers' codes on
+    /// all but the last.
+    coded: Vec<Looked>,
+    /// Codes of the answers on every level.
+    pub(super) codes: Vec<Vec<u32>>,
+}
+
+/// Rows of a table, and of the one that is added.
+#[derive(Debug, Default)]
+struct Looked {
+    rows: Vec<u32>,
+    positions: Vec<u32>,
 }
 
 impl Slice {
     pub(super) fn sequences(&self) -> Sequences<'_> {
         let Self { items, positions, offsets, times, until, .. } = self;
         Sequences { items, positions, offsets, times, until, ..Sequences::default() }
+    }
+
+    /// What is looked up of codes.
+    pub(super) fn coded(&self) -> Vec<Sequences<'_>> {
+        self.coded
+            .iter()
+            .map(|Looked { rows, positions }| Sequences {
+                items: rows,
+                positions,
+                offsets: &self.offsets,
+                ..Sequences::default()
+            })
+            .collect()
     }
 
     /// Packs samples for a model; `key` is that of the epoch.
@@ -186,6 +211,24 @@ impl Slice {
             self.offsets.push(self.items.len());
             self.keys.push(key);
         }
+        if let Some(codes) = model.codes() {
+            self.pack_codes(codes);
+        }
+    }
+
+    fn pack_codes(&mut self, codes: &CodeRows) {
+        let levels = codes.levels();
+        let looked = |events: &[u32], positions: Option<&[u32]>, level: usize| Looked {
+            rows: events.iter().map(|&item| codes.row(item, level)).collect(),
+            positions: positions.map_or_else(|| vec![level as u32; events.len()], <[u32]>::to_vec),
+        };
+        let inputs = (0..levels).map(|level| looked(&self.items, (level == 0).then_some(&self.positions), level));
+        let answers = (0..levels - 1).map(|level| looked(&self.answers, None, level));
+        let coded = inputs.chain(answers).collect();
+        self.codes = (0..levels)
+            .map(|level| self.answers.iter().map(|&item| u32::from(codes.code(item, level))).collect())
+            .collect();
+        self.coded = coded;
     }
 }
 
@@ -283,7 +326,12 @@ mod tests {
             unimplemented!()
         }
 
-        fn encode<O: Operators<Weight = Parameter>>(&self, _: &O, _: &Sequences<'_>) -> O::Matrix {
+        fn encode<O: Operators<Weight = Parameter>>(
+            &self,
+            _: &O,
+            _: &Sequences<'_>,
+            _: &[Sequences<'_>],
+        ) -> Vec<O::Matrix> {
             unimplemented!()
         }
 

@@ -1,4 +1,5 @@
 //! What tests of a family's gradients need: those of one step, and the same loss in double precision.
+#![allow(clippy::unwrap_used)]
 
 use std::ops::Range;
 
@@ -92,13 +93,17 @@ impl<'a, M: SequenceModel> Check<'a, M> {
         let mut sum = 0.0;
         for (number, range) in self.slices.iter().enumerate() {
             slice.pack(&self.samples[range.clone()], &self.histories, self.model, 0);
-            let hidden = self.model.encode(weights, &slice.sequences());
+            let told = self.model.encode(weights, &slice.sequences(), &slice.coded());
             sum += match &self.objective {
                 Objective::Next(next) => {
                     let drawn = next.draw(&slice.answers, SplitMix::new(self.step_key ^ number as u64).next());
-                    self.sum_of_losses(&hidden, weights.weight(self.model.items()), &slice.answers, &drawn)
+                    self.sum_of_losses(&told[0], weights.weight(self.model.items()), &slice.answers, &drawn)
                 }
-                Objective::Outcome => sum_of_doubts(&hidden, &slice.answers),
+                Objective::Outcome => sum_of_doubts(&told[0], &slice.answers),
+                Objective::Codes(heads) => {
+                    let levels = told.iter().zip(heads).zip(&slice.codes);
+                    levels.map(|((told, &head), codes)| sum_of_surprises(told, weights.weight(head), codes)).sum()
+                }
             };
         }
         sum / batches::events(&self.samples) as f64
@@ -131,6 +136,15 @@ impl<'a, M: SequenceModel> Check<'a, M> {
     }
 }
 
+/// Cross-entropies of the softmax over all words.
+fn sum_of_surprises(told: &Matrix64, words: &Matrix64, codes: &[u32]) -> f64 {
+    let words: Vec<&[f64]> = words.rows().collect();
+    let surprise = |(told, &code): (&[f64], &u32)| {
+        log_sum_exp(words.iter().map(|word| dot(told, word))) - dot(told, words[code as usize])
+    };
+    told.rows().zip(codes).map(surprise).sum()
+}
+
 /// Binary cross-entropies of logits, in rows that are asked.
 fn sum_of_doubts(logits: &Matrix64, answers: &[u32]) -> f64 {
     let asked = logits.rows().zip(answers).filter(|&(_, &answers)| answers != UNASKED);
@@ -147,4 +161,68 @@ fn log_sum_exp(scores: impl Iterator<Item = f64>) -> f64 {
 
 fn softplus(x: f64) -> f64 {
     x.exp().ln_1p()
+}
+
+/// Weights of which none is 0, gains of norms around one.
+fn draw(parameters: &mut Parameters, random: &mut SplitMix) {
+    let names: Vec<String> = parameters.iter().map(|(name, _)| name.to_owned()).collect();
+    for name in names {
+        let gain = name.contains("norm") && name.ends_with("weight");
+        let weight = parameters.find(&name).unwrap();
+        for x in parameters.tensor_mut(weight).to_mut() {
+            *x = if gain { 1.0 } else { 0.0 } + 0.4 * random.truncated_normal();
+        }
+    }
+}
+
+fn largest(values: &[f32]) -> f64 {
+    values.iter().fold(0.0, |most, x| f64::from(x.abs()).max(most))
+}
+
+/// How far a derivative may be off: a weight's own derivatives set the scale, where they are not nearly 0, as those
+/// of a key's bias are, on which attention does not depend.
+pub(crate) fn tolerance(own: &[f32], all: &[Vec<f32>]) -> f64 {
+    let most = all.iter().map(|gradient| largest(gradient)).fold(0.0, f64::max);
+    1e-4 * largest(own).max(1e-2 * most)
+}
+
+/// Compares the gradient of a step over all histories with finite differences of the loss in double precision, at weights
+/// that are drawn at random.
+pub(crate) fn compare<M: SequenceModel>(
+    case: &str,
+    network: &M,
+    options: &Options,
+    parameters: &mut Parameters,
+    corpus: &Corpus,
+    random: &mut SplitMix,
+) {
+    const STEP: f64 = 1e-5;
+    // Three slices or so, on two workers.
+    let check = Check::new(network, options, corpus, 9, random.next()).unwrap();
+    let mut exact = loop {
+        draw(parameters, random);
+        let exact = Double::new(parameters);
+        check.loss(&exact);
+        // Farther than one step from where a ReLU bends.
+        if exact.nearest_kink.get() > 20.0 * STEP {
+            break exact;
+        }
+    };
+    let (loss, gradients) = check.gradient(parameters, 2).unwrap();
+    assert!((loss - check.loss(&exact)).abs() < 1e-5 * loss, "{case}: {loss}");
+    for (weight, (name, _)) in parameters.iter().enumerate() {
+        let own = &gradients[weight];
+        for _ in 0..4 {
+            let at = random.below(own.len());
+            let there = exact.weights[weight].values[at];
+            let mut moved = |by: f64| {
+                exact.weights[weight].values[at] = there + by;
+                check.loss(&exact)
+            };
+            let difference = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
+            exact.weights[weight].values[at] = there;
+            let off = (f64::from(own[at]) - difference).abs();
+            assert!(off <= tolerance(own, &gradients), "{case}, {name}[{at}]: {} is not {difference}", own[at]);
+        }
+    }
 }

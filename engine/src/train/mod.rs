@@ -26,9 +26,7 @@ use std::ops::Range;
 use pgrec_kernels::{Operators, Sequences};
 
 #[cfg(test)]
-pub(crate) use checks::Check;
-#[cfg(test)]
-pub(crate) use double::Double;
+pub(crate) use checks::{Check, compare, tolerance};
 pub(crate) use options::is_sparse;
 pub use options::{LossKind, NegativeSource, OptimizerKind, Options, Schedule, Windows};
 pub(crate) use parameters::{Gradients, Init, Parameter, Parameters};
@@ -42,6 +40,40 @@ use crate::{ArtifactBuilder, Result};
 
 /// Numbers of a weight that one task works on: small enough to share out, large enough to be worth a task.
 const RANGE: usize = 1 << 15;
+
+/// Codes of items as rows of one table, level after level.
+#[derive(Debug, Clone)]
+pub(crate) struct CodeRows {
+    /// The first row of every level.
+    starts: Vec<u32>,
+    /// `[items, levels]`
+    codes: Vec<u16>,
+    /// For every level the table of its code words, by which codes are scored.
+    pub(crate) heads: Vec<Parameter>,
+}
+
+impl CodeRows {
+    /// Of items with these codes (`[items, levels]`), of so many code words a level.
+    pub(crate) fn new(sizes: &[usize], codes: Vec<u16>, heads: Vec<Parameter>) -> Self {
+        let starts = sizes.iter().scan(0, |start, &size| Some(std::mem::replace(start, *start + size as u32)));
+        Self { starts: starts.collect(), codes, heads }
+    }
+
+    /// Codes of an item.
+    pub(crate) fn levels(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// The code of an item on a level.
+    pub(crate) fn code(&self, item: u32, level: usize) -> u16 {
+        self.codes[item as usize * self.levels() + level]
+    }
+
+    /// Its row.
+    pub(crate) fn row(&self, item: u32, level: usize) -> u32 {
+        self.starts[level] + u32::from(self.code(item, level))
+    }
+}
 
 /// A network that turns a history into the vector by which the next item is found.
 pub(crate) trait SequenceModel: Sync {
@@ -66,11 +98,23 @@ pub(crate) trait SequenceModel: Sync {
         None
     }
 
+    /// The codes of the items, where those are learnt one after the other, and not the items.
+    fn codes(&self) -> Option<&CodeRows> {
+        None
+    }
+
     /// Floating-point operations of an event in training, roughly.
     fn cost(&self) -> usize;
 
-    /// One vector an event, `[events, dim]`: that of the history up to it.
-    fn encode<O: Operators<Weight = Parameter>>(&self, operators: &O, batch: &Sequences<'_>) -> O::Matrix;
+    /// One vector an event, `[events, dim]`: that of the history up to it. Of a model of codes as many as there are
+    /// levels: the vector by which the next item's code is told, given its codes on the levels before. `coded` are then
+    /// [`CodeRows::row`]s of the events on every level, and of the next items on all but the last.
+    fn encode<O: Operators<Weight = Parameter>>(
+        &self,
+        operators: &O,
+        batch: &Sequences<'_>,
+        coded: &[Sequences<'_>],
+    ) -> Vec<O::Matrix>;
 
     /// The model with these weights, as it is stored. `search` adds what a large catalogue is searched by, which
     /// takes long and a validation can do without.

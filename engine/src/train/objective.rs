@@ -2,8 +2,8 @@
 
 use pgrec_kernels::{Losses, Negatives, TableGradient, Tensor};
 
-use super::SequenceModel;
 use super::options::{FULL_SOFTMAX, LossKind, NegativeSource, Options, is_sparse};
+use super::{Parameter, SequenceModel};
 use crate::random::SplitMix;
 use crate::{Corpus, Error, Result};
 
@@ -13,11 +13,21 @@ pub(super) enum Objective {
     Next(NextItem),
     /// Not telling what came of an event.
     Outcome,
+    /// Not finding the codes of the item that came next, each given those before; for every level its table.
+    Codes(Vec<Parameter>),
 }
 
 impl Objective {
     /// For a model that learns from `corpus`.
     pub(super) fn new(options: &Options, corpus: &Corpus, model: &impl SequenceModel) -> Result<Self> {
+        if let Some(codes) = model.codes() {
+            return match options.loss {
+                LossKind::Auto | LossKind::Softmax => Ok(Self::Codes(codes.heads.clone())),
+                _ => {
+                    Err(Error::Parameter("codes are learnt by the softmax over all of a level: leave loss out".into()))
+                }
+            };
+        }
         if model.first_outcome().is_none() {
             return NextItem::new(options, corpus, model.normalized()).map(Self::Next);
         }
@@ -29,14 +39,18 @@ impl Objective {
 
     /// Whether a step touches every row of the item table.
     pub(super) fn is_dense(&self) -> bool {
-        matches!(self, Self::Next(next) if next.kind == LossKind::Softmax)
+        match self {
+            Self::Next(next) => next.kind == LossKind::Softmax,
+            Self::Outcome => false,
+            Self::Codes(_) => true,
+        }
     }
 
     /// Floating-point operations of one event.
     pub(super) fn cost(&self, dim: usize) -> usize {
         match self {
             Self::Next(next) => next.cost(dim),
-            Self::Outcome => 0,
+            Self::Outcome | Self::Codes(_) => 0,
         }
     }
 }

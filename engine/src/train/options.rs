@@ -166,6 +166,23 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Of a training that continues a model. Its vectors are good already, and learnt without dropout in the end: two
+    /// careful passes over what is latest, with little of it.
+    pub(crate) fn continuing(self) -> Self {
+        Self {
+            epochs: 2,
+            // Ranking the validation items in between would be some 5 % of it all.
+            validate_every: 2,
+            learning_rate: 3e-4,
+            patience: 0,
+            windows: Windows::Latest,
+            dropout: Some(0.1),
+            ..self
+        }
+    }
+}
+
 /// Events of a step where no number of histories is given.
 const STEP_EVENTS: f64 = 4096.0;
 

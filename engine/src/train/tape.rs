@@ -68,6 +68,8 @@ pub(crate) struct Tape<'a, D: Backward> {
     device: &'a D,
     weights: &'a [Tensor],
     batch: Sequences<'a>,
+    /// Others with a row for each of the batch's, that are looked up only.
+    others: &'a [Sequences<'a>],
     /// One key a history, see [`Noise`].
     keys: &'a [u64],
     dropout: Dropout,
@@ -85,17 +87,34 @@ impl<'a, D: Backward> Tape<'a, D> {
         dropout: Dropout,
     ) -> Self {
         let (sites, steps) = (Cell::new(0), RefCell::new(Vec::new()));
-        Self { device, weights, batch, keys, dropout, sites, steps }
+        Self { device, weights, batch, others: &[], keys, dropout, sites, steps }
+    }
+
+    /// The same, on which other batches may be looked up too.
+    pub(crate) fn with(self, others: &'a [Sequences<'a>]) -> Self {
+        Self { others, ..self }
     }
 
     /// Goes back from the derivative of the loss by `output`, and adds the derivatives by weights to `gradients`.
     pub(crate) fn backward(self, output: &Var<D::Matrix>, gradient: D::Matrix, gradients: &mut Gradients<D::Matrix>) {
+        self.backward_of([(output, gradient)], gradients);
+    }
+
+    /// The same from several outputs.
+    pub(crate) fn backward_of<'o>(
+        self,
+        outputs: impl IntoIterator<Item = (&'o Var<D::Matrix>, D::Matrix)>,
+        gradients: &mut Gradients<D::Matrix>,
+    ) where
+        D::Matrix: 'o,
+    {
+        let device = self.device;
         let mut steps = self.steps.into_inner();
         let mut flow = Flow { nodes: steps.iter().map(|_| None).collect(), weights: gradients };
-        flow.nodes[output.node] = Some(gradient);
+        outputs.into_iter().for_each(|(output, gradient)| flow.add(device, output.node, gradient));
         while let Some(step) = steps.pop() {
             if let Some(gradient) = flow.nodes.pop().flatten() {
-                step(self.device, gradient, &mut flow);
+                step(device, gradient, &mut flow);
             }
         }
     }
@@ -151,6 +170,12 @@ impl<'a, D: Backward> Tape<'a, D> {
         Rc::try_unwrap(x).unwrap_or_else(|shared| self.device.copy(&shared))
     }
 
+    /// A batch that lives as long as the tape does.
+    fn kept(&self, batch: &Sequences<'_>) -> Sequences<'a> {
+        let same = |own: &&Sequences<'_>| own.items.as_ptr() == batch.items.as_ptr();
+        *[&self.batch].into_iter().chain(self.others).find(same).unwrap_or(&self.batch)
+    }
+
     fn is_own_batch(&self, batch: &Sequences<'_>) -> bool {
         batch.offsets.as_ptr() == self.batch.offsets.as_ptr()
     }
@@ -161,8 +186,7 @@ impl<D: Backward> Operators for Tape<'_, D> {
     type Weight = Parameter;
 
     fn embed(&self, items: &Parameter, positions: &Parameter, scale: f32, batch: &Sequences<'_>) -> Self::Matrix {
-        debug_assert!(self.is_own_batch(batch));
-        let (items, positions, batch) = (*items, *positions, self.batch);
+        let (items, positions, batch) = (*items, *positions, self.kept(batch));
         let value = self.device.embed(&self.weights[items.0], &self.weights[positions.0], scale, &batch);
         self.push(value, move |device, dy, flow| {
             let (ditems, dpositions) = flow.weights.table_and(items, positions);

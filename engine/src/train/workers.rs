@@ -164,26 +164,36 @@ const KEPT: usize = 64 << 20;
 
 impl Worker {
     fn compute<M: SequenceModel>(&mut self, device: &Cpu, step: &Step<'_, M>, number: usize, range: Range<usize>) {
-        let samples = &step.samples[range];
         let model = step.model;
-        self.slice.pack(samples, step.histories, model, step.epoch_key);
-        let batch = self.slice.sequences();
-        let tape = Tape::new(device, step.parameters.all(), batch, &self.slice.keys, step.dropout);
-        let hidden = model.encode(&tape, &batch);
-        let items = model.items();
-        let (loss, gradient) = match step.objective {
-            Objective::Next(next) => next.of(
-                device,
-                hidden.value(),
-                step.scored.unwrap_or(step.parameters.tensor(items)),
-                &self.slice.answers,
-                SplitMix::new(step.step_key ^ number as u64).next(),
-                step.weight,
-                self.scored.as_mut().unwrap_or(self.gradients.table(items)),
-            ),
-            Objective::Outcome => device.yes_or_no(hidden.value(), &self.slice.answers, step.weight),
-        };
-        self.loss += loss;
-        tape.backward(&hidden, gradient, &mut self.gradients);
+        let Self { gradients, scored, slice, loss } = self;
+        slice.pack(&step.samples[range], step.histories, model, step.epoch_key);
+        let (batch, coded) = (slice.sequences(), slice.coded());
+        let tape = Tape::new(device, step.parameters.all(), batch, &slice.keys, step.dropout).with(&coded);
+        let told = model.encode(&tape, &batch, &coded);
+        let mut derivatives = Vec::with_capacity(told.len());
+        for (place, told) in told.iter().enumerate() {
+            let (part, derivative) = match step.objective {
+                Objective::Next(next) => {
+                    let items = model.items();
+                    next.of(
+                        device,
+                        told.value(),
+                        step.scored.unwrap_or(step.parameters.tensor(items)),
+                        &slice.answers,
+                        SplitMix::new(step.step_key ^ number as u64).next(),
+                        step.weight,
+                        scored.as_mut().unwrap_or(gradients.table(items)),
+                    )
+                }
+                Objective::Outcome => device.yes_or_no(told.value(), &slice.answers, step.weight),
+                Objective::Codes(heads) => {
+                    let (words, into) = (step.parameters.tensor(heads[place]), gradients.table(heads[place]));
+                    device.softmax(told.value(), words, &slice.codes[place], 1.0, step.weight, into)
+                }
+            };
+            *loss += part;
+            derivatives.push((told, derivative));
+        }
+        tape.backward_of(derivatives, gradients);
     }
 }

@@ -10,6 +10,11 @@ use crate::families::sequential::{ITEMS, needed};
 pub(crate) struct Encoder<W> {
     items: W,
     positions: W,
+    body: Body<W>,
+}
+
+/// What comes after events are looked up: blocks, and the norms around them.
+pub(crate) struct Body<W> {
     input_norm: Option<LayerNorm<W>>,
     blocks: Vec<BlockWeights<W>>,
     final_norm: Option<LayerNorm<W>>,
@@ -29,6 +34,28 @@ struct BlockWeights<W> {
 impl<W: Send + Sync> Encoder<W> {
     /// From weights by name; those that are not optional have to be there.
     pub(super) fn new(config: &Config, weight: impl Fn(&str) -> Result<Option<W>>) -> Result<Self> {
+        let needed = |name: &str| needed(name, weight(name)?);
+        Ok(Self { items: needed(ITEMS)?, positions: needed("positions")?, body: Body::new(config, &weight)? })
+    }
+
+    /// One vector a history (or, of [`Rows::All`], one an event, of the history up to it), `[rows, dim]`. The score
+    /// of an item is its dot product with the item's row.
+    pub(super) fn encode<O: Operators<Weight = W>>(
+        &self,
+        config: &Config,
+        dev: &O,
+        batch: &Sequences<'_>,
+        rows: Rows,
+    ) -> O::Matrix {
+        let x = dev.embed(&self.items, &self.positions, config.item_scale as f32, batch);
+        let x = self.body.forward(config, dev, x, batch, rows);
+        if config.normalized { dev.l2_normalize(&x) } else { x }
+    }
+}
+
+impl<W: Send + Sync> Body<W> {
+    /// From weights by name; those that are not optional have to be there.
+    pub(crate) fn new(config: &Config, weight: &impl Fn(&str) -> Result<Option<W>>) -> Result<Self> {
         let needed = |name: &str| needed(name, weight(name)?);
         let norm = |name: &str| -> Result<LayerNorm<W>> {
             Ok(LayerNorm {
@@ -56,24 +83,21 @@ impl<W: Send + Sync> Encoder<W> {
             })
         });
         Ok(Self {
-            items: needed(ITEMS)?,
-            positions: needed("positions")?,
             input_norm: norm_or_none("input_norm")?,
             blocks: blocks.collect::<Result<_>>()?,
             final_norm: norm_or_none("final_norm")?,
         })
     }
 
-    /// One vector a history (or, of [`Rows::All`], one an event, of the history up to it), `[rows, dim]`. The score
-    /// of an item is its dot product with the item's row.
-    pub(super) fn encode<O: Operators<Weight = W>>(
+    /// From events that were looked up to one vector a history, or an event.
+    pub(crate) fn forward<O: Operators<Weight = W>>(
         &self,
         config: &Config,
         dev: &O,
+        mut x: O::Matrix,
         batch: &Sequences<'_>,
         rows: Rows,
     ) -> O::Matrix {
-        let mut x = dev.embed(&self.items, &self.positions, config.item_scale as f32, batch);
         if let Some(norm) = &self.input_norm {
             x = dev.layer_norm(&x, norm);
         }
@@ -82,10 +106,10 @@ impl<W: Send + Sync> Encoder<W> {
             let rows = if depth + 1 == self.blocks.len() { rows } else { Rows::All };
             x = block.forward(config, dev, x, batch, rows);
         }
-        if let Some(norm) = &self.final_norm {
-            x = dev.layer_norm(&x, norm);
+        match &self.final_norm {
+            Some(norm) => dev.layer_norm(&x, norm),
+            None => x,
         }
-        if config.normalized { dev.l2_normalize(&x) } else { x }
     }
 }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 pub(super) use train::Params;
 
 pub use config::{Block, Config, Nonlinearity, Positions};
+pub(crate) use encoder::Body;
 
 use super::sequential::{self, Sequential};
 use super::{Base, Family, Model, Needs};

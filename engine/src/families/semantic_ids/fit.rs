@@ -96,10 +96,10 @@ pub(super) fn fit(training: &Training<'_>) -> Result<Fitted> {
     let counts = training.corpus.without_last(training.leave_last).counts();
     let counts: Vec<f32> = rows.iter().map(|&row| counts[row] as f32).collect();
     let source = if training.base.is_some() { Source::Model } else { Source::Embedding };
-    let config = Config::new(&learnt, dim, source);
+    let config = Config::new(&learnt.encoder, &learnt.quantizer, dim, source);
     let config = serde_json::to_value(&config).map_err(|e| Error::Malformed(e.to_string()))?;
     let mut artifact = ArtifactBuilder::new(NAME, &config, &ids, &counts);
-    super::model::store(&mut artifact, &learnt, &codes);
+    super::model::store(&mut artifact, &learnt.encoder, &learnt.quantizer, &codes);
     Ok(Fitted { artifact, curve, metrics: Map::from_iter([("codes".to_owned(), metrics)]) })
 }
 

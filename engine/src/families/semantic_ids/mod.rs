@@ -6,7 +6,7 @@
 mod fit;
 mod model;
 
-pub use model::SemanticIds;
+pub use model::{Config, SemanticIds};
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::NAME;
 use crate::artifact::Shared;
-use crate::codes::{Codebook, Codes, Encoder, Form, Layer, Learnt, Network, Quantizer};
+use crate::codes::{Codebook, Codes, Encoder, Form, Layer, Network, Quantizer};
 use crate::families::Model;
 use crate::families::sequential::{allowed, best};
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, Query, Result};
@@ -19,7 +19,7 @@ use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, Query, Result}
 const CODES: &str = "codes";
 /// The items in the order of their codes.
 const ORDER: &str = "order";
-fn encoder(network: usize, layer: usize, part: &str) -> String {
+fn layer_name(network: usize, layer: usize, part: &str) -> String {
     format!("encoder.{network}.{layer}.{part}")
 }
 
@@ -28,9 +28,9 @@ fn words(level: usize) -> String {
 }
 
 /// What an artifact says of its tensors.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Config {
+pub struct Config {
     /// How code words make a vector.
     pub form: Form,
     /// Code words of every level.
@@ -46,8 +46,7 @@ pub(super) struct Config {
 }
 
 impl Config {
-    pub(super) fn new(learnt: &Learnt, input: usize, source: Source) -> Self {
-        let Learnt { encoder, quantizer, .. } = learnt;
+    pub(super) fn new(encoder: &Encoder, quantizer: &Quantizer, input: usize, source: Source) -> Self {
         let widths = |network: &Network| [input].into_iter().chain(network.layers.iter().map(Layer::outputs)).collect();
         Self {
             form: quantizer.form,
@@ -63,7 +62,7 @@ impl Config {
 /// Where item vectors come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Source {
+pub enum Source {
     /// The items relation's embedding column.
     Embedding,
     /// Another model.
@@ -71,16 +70,16 @@ pub(super) enum Source {
 }
 
 /// Adds the tensors to an artifact over as many items.
-pub(super) fn store(artifact: &mut ArtifactBuilder, learnt: &Learnt, codes: &Codes<'_>) {
-    for (level, codebook) in learnt.quantizer.codebooks.iter().enumerate().filter(|(_, codebook)| codebook.dim > 0) {
+pub(super) fn store(artifact: &mut ArtifactBuilder, encoder: &Encoder, quantizer: &Quantizer, codes: &Codes<'_>) {
+    for (level, codebook) in quantizer.codebooks.iter().enumerate().filter(|(_, codebook)| codebook.dim > 0) {
         artifact.f32(&words(level), &[codebook.size, codebook.dim], codebook.words.clone());
     }
-    for (number, network) in learnt.encoder.networks.iter().enumerate() {
+    for (number, network) in encoder.networks.iter().enumerate() {
         for (place, layer) in network.layers.iter().enumerate() {
             let weight = layer.weight.clone();
-            artifact.f32(&encoder(number, place, "weight"), &[layer.inputs, layer.outputs()], weight);
+            artifact.f32(&layer_name(number, place, "weight"), &[layer.inputs, layer.outputs()], weight);
             if let Some(bias) = &layer.bias {
-                artifact.f32(&encoder(number, place, "bias"), &[bias.len()], bias.clone());
+                artifact.f32(&layer_name(number, place, "bias"), &[bias.len()], bias.clone());
             }
         }
     }
@@ -89,8 +88,8 @@ pub(super) fn store(artifact: &mut ArtifactBuilder, learnt: &Learnt, codes: &Cod
 
 fn open_network(artifact: &Artifact, number: usize, widths: &[usize]) -> Result<Network> {
     let layer = |(place, pair): (usize, &[usize])| {
-        let weight = artifact.tensor_of(&encoder(number, place, "weight"), pair)?.as_slice().to_vec();
-        let bias = encoder(number, place, "bias");
+        let weight = artifact.tensor_of(&layer_name(number, place, "weight"), pair)?.as_slice().to_vec();
+        let bias = layer_name(number, place, "bias");
         let bias = artifact.has(&bias).then(|| artifact.tensor_of(&bias, &pair[1..])).transpose()?;
         Ok(Layer { inputs: pair[0], weight, bias: bias.map(|bias| bias.as_slice().to_vec()) })
     };
@@ -114,8 +113,13 @@ impl SemanticIds {
     /// # Errors
     /// [`Error::Malformed`] where its tensors do not fit together.
     pub fn open(artifact: &Artifact) -> Result<Self> {
+        Self::open_as(artifact, artifact.config()?)
+    }
+
+    /// Opens the codes in an artifact of another family, whose configuration has theirs.
+    pub(crate) fn open_as(artifact: &Artifact, config: Config) -> Result<Self> {
         let malformed = |why: &str| Error::Malformed(format!("semantic ids: {why}"));
-        let Config { form, sizes, dims, input, encoder: widths, source } = artifact.config()?;
+        let Config { form, sizes, dims, input, encoder: widths, source } = config;
         if sizes.is_empty() || sizes.len() != dims.len() {
             return Err(malformed("sizes and dims do not name the same levels"));
         }
@@ -150,6 +154,16 @@ impl SemanticIds {
             return Err(malformed("the order names an item that there is not"));
         }
         Ok(Self { catalogue, source, input, quantizer, encoder: Encoder { networks }, codes, order })
+    }
+
+    /// Adds its tensors to the artifact of a family that builds on it, over the same items.
+    pub(crate) fn store(&self, artifact: &mut ArtifactBuilder) {
+        store(artifact, &self.encoder, &self.quantizer, &self.codes());
+    }
+
+    /// What an artifact has to say of them.
+    pub(crate) fn config(&self) -> Config {
+        Config::new(&self.encoder, &self.quantizer, self.input, self.source)
     }
 
     /// Numbers of the item vectors that are coded.

@@ -14,7 +14,7 @@ use crate::corpus::{CorpusBuilder, ItemKey};
 use crate::families::{Training, hstu, hstu_rank, params, sasrec};
 use crate::random::SplitMix;
 use crate::testing::fresh_seed;
-use crate::train::{Check, Double, Options, Parameters};
+use crate::train::{Check, Options, Parameters, compare, tolerance};
 
 /// What a training that is given `params` would train.
 struct Subject<A> {
@@ -36,18 +36,6 @@ impl<A: Architecture> Subject<A> {
     }
 }
 
-/// Weights of which none is 0, gains of norms around one.
-fn draw(parameters: &mut Parameters, random: &mut SplitMix) {
-    let names: Vec<String> = parameters.iter().map(|(name, _)| name.to_owned()).collect();
-    for name in names {
-        let gain = name.contains("norm") && name.ends_with("weight");
-        let weight = parameters.find(&name).unwrap();
-        for x in parameters.tensor_mut(weight).to_mut() {
-            *x = if gain { 1.0 } else { 0.0 } + 0.4 * random.truncated_normal();
-        }
-    }
-}
-
 /// A catalogue of items 0 to `items` and histories of them; events happen at their places to the power of five.
 fn corpus(items: usize, histories: &[Vec<usize>]) -> Corpus {
     let mut builder = CorpusBuilder::new(IdKind::Int);
@@ -60,17 +48,6 @@ fn corpus(items: usize, histories: &[Vec<usize>]) -> Corpus {
         }
     }
     builder.finish().unwrap()
-}
-
-fn largest(values: &[f32]) -> f64 {
-    values.iter().fold(0.0, |most, x| f64::from(x.abs()).max(most))
-}
-
-/// How far a derivative may be off: a weight's own derivatives set the scale, where they are not nearly 0, as those
-/// of a key's bias are, on which attention does not depend.
-fn tolerance(own: &[f32], all: &[Vec<f32>]) -> f64 {
-    let most = all.iter().map(|gradient| largest(gradient)).fold(0.0, f64::max);
-    1e-4 * largest(own).max(1e-2 * most)
 }
 
 /// Every form of SASRec with every loss.
@@ -141,7 +118,6 @@ fn gradients_of_every_form_and_loss_are_finite_differences_of_the_loss() {
 
 fn compare_with_differences<P: Own>(cases: &[Value]) {
     const ITEMS: usize = 13;
-    const STEP: f64 = 1e-5;
     let mut random = SplitMix::new(fresh_seed());
     let control = Control::default();
     for params in cases {
@@ -150,34 +126,7 @@ fn compare_with_differences<P: Own>(cases: &[Value]) {
         let corpus = corpus(ITEMS, &histories);
         let mut subject = Subject::new::<P>(params, &corpus);
         let network = subject.network(&corpus, &control);
-        // Three slices or so, on two workers.
-        let check = Check::new(&network, &subject.options, &corpus, 9, random.next()).unwrap();
-        let mut exact = loop {
-            draw(&mut subject.parameters, &mut random);
-            let exact = Double::new(&subject.parameters);
-            check.loss(&exact);
-            // Farther than one step from where a ReLU bends.
-            if exact.nearest_kink.get() > 20.0 * STEP {
-                break exact;
-            }
-        };
-        let (loss, gradients) = check.gradient(&subject.parameters, 2).unwrap();
-        assert!((loss - check.loss(&exact)).abs() < 1e-5 * loss, "{params}: {loss}");
-        for (weight, (name, _)) in subject.parameters.iter().enumerate() {
-            let own = &gradients[weight];
-            for _ in 0..4 {
-                let at = random.below(own.len());
-                let there = exact.weights[weight].values[at];
-                let mut moved = |by: f64| {
-                    exact.weights[weight].values[at] = there + by;
-                    check.loss(&exact)
-                };
-                let difference = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
-                exact.weights[weight].values[at] = there;
-                let off = (f64::from(own[at]) - difference).abs();
-                assert!(off <= tolerance(own, &gradients), "{params}, {name}[{at}]: {} is not {difference}", own[at]);
-            }
-        }
+        compare(&params.to_string(), &network, &subject.options, &mut subject.parameters, &corpus, &mut random);
     }
 }
 

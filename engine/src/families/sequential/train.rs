@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Architecture, ITEMS, SCORED, SEGMENT_ABOVE, Weight, add_segment, config_json, needed, unit_rows};
 use crate::families::{Fitted, Training, params};
-use crate::train::{self, Options, Parameter, Parameters, SequenceModel, Windows};
+use crate::train::{self, Options, Parameter, Parameters, SequenceModel};
 use crate::{Artifact, ArtifactBuilder, Control, Corpus, Error, ItemIds, Result};
 
 /// A family's own parameters of training.
@@ -68,21 +68,7 @@ fn check_outcomes<A: Architecture>(architecture: &A, corpus: &Corpus) -> Result<
 /// What a training is without parameters.
 fn defaults<P: Own>(training: &Training<'_>) -> Options {
     let options = P::defaults(Options::default());
-    match training.start {
-        None => options,
-        // The vectors are good already, and learnt without dropout in the end: two careful passes over what is latest,
-        // with little of it.
-        Some(_) => Options {
-            epochs: 2,
-            // Ranking the validation items in between would be some 5 % of it all.
-            validate_every: 2,
-            learning_rate: 3e-4,
-            patience: 0,
-            windows: Windows::Latest,
-            dropout: Some(0.1),
-            ..options
-        },
-    }
+    if training.start.is_some() { options.continuing() } else { options }
 }
 
 /// Weights that begin at random.
@@ -205,8 +191,13 @@ impl<A: Architecture> SequenceModel for Network<'_, A> {
         3 * self.architecture.cost(self.window()) / self.window()
     }
 
-    fn encode<O: Operators<Weight = Parameter>>(&self, operators: &O, batch: &Sequences<'_>) -> O::Matrix {
-        self.architecture.encode(&self.encoder, operators, batch, Rows::All)
+    fn encode<O: Operators<Weight = Parameter>>(
+        &self,
+        operators: &O,
+        batch: &Sequences<'_>,
+        _coded: &[Sequences<'_>],
+    ) -> Vec<O::Matrix> {
+        vec![self.architecture.encode(&self.encoder, operators, batch, Rows::All)]
     }
 
     fn artifact(&self, parameters: &Parameters, search: bool) -> Result<ArtifactBuilder> {

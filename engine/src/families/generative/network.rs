@@ -1,0 +1,108 @@
+//! The forward pass: events to one vector, and from there to a vector a level.
+
+use pgrec_kernels::{Activation, LayerNorm, Linear, Operators, Rows, Sequences};
+
+use super::config::{CHOSEN, CODES, Config};
+use crate::Result;
+use crate::families::sasrec::Body;
+use crate::families::sequential::needed;
+
+/// A model's weights: tensors of its artifact, or the parameters of a training.
+pub(super) struct Network<W> {
+    codes: W,
+    positions: W,
+    code_levels: W,
+    body: Body<W>,
+    chosen: W,
+    chosen_levels: W,
+    depth: Vec<Block<W>>,
+    norm: LayerNorm<W>,
+}
+
+/// x + F(LN(x))
+struct Block<W> {
+    norm: LayerNorm<W>,
+    ffn_in: Linear<W>,
+    ffn_out: Linear<W>,
+}
+
+impl<W: Send + Sync> Network<W> {
+    pub(super) fn new(config: &Config, weight: &impl Fn(&str) -> Result<Option<W>>) -> Result<Self> {
+        let needed = |name: &str| needed(name, weight(name)?);
+        let norm = |block: usize| -> Result<LayerNorm<W>> {
+            let part = |part: &str| needed(&format!("depth.{block}.norm.{part}"));
+            Ok(LayerNorm { weight: Some(part("weight")?), bias: Some(part("bias")?), eps: config.body.norm_eps as f32 })
+        };
+        let linear = |name: String| -> Result<Linear<W>> {
+            Ok(Linear { weight: needed(&format!("{name}.weight"))?, bias: Some(needed(&format!("{name}.bias"))?) })
+        };
+        let block = |block: usize| -> Result<Block<W>> {
+            Ok(Block {
+                norm: norm(block)?,
+                ffn_in: linear(format!("depth.{block}.ffn_in"))?,
+                ffn_out: linear(format!("depth.{block}.ffn_out"))?,
+            })
+        };
+        Ok(Self {
+            codes: needed(CODES)?,
+            positions: needed("positions")?,
+            code_levels: needed("code_levels")?,
+            body: Body::new(&config.body, weight)?,
+            chosen: needed(CHOSEN)?,
+            chosen_levels: needed("chosen_levels")?,
+            depth: (0..config.depth).map(block).collect::<Result<_>>()?,
+            norm: norm(config.depth)?,
+        })
+    }
+
+    /// One vector a history, or an event. `coded` are the rows of the events' codes on every level.
+    pub(super) fn encode<O: Operators<Weight = W>>(
+        &self,
+        config: &Config,
+        dev: &O,
+        batch: &Sequences<'_>,
+        coded: &[Sequences<'_>],
+        rows: Rows,
+    ) -> O::Matrix {
+        let scale = config.body.item_scale as f32;
+        let mut x = dev.embed(&self.codes, &self.positions, scale, &coded[0]);
+        for level in &coded[1..] {
+            dev.add(&mut x, &dev.embed(&self.codes, &self.code_levels, scale, level));
+        }
+        self.body.forward(&config.body, dev, x, batch, rows)
+    }
+
+    /// s_{l+1} of s_l and the codes chosen on level l.
+    pub(super) fn chosen<O: Operators<Weight = W>>(
+        &self,
+        config: &Config,
+        dev: &O,
+        state: &O::Matrix,
+        rows: &Sequences<'_>,
+    ) -> O::Matrix {
+        let mut next = dev.embed(&self.chosen, &self.chosen_levels, config.body.item_scale as f32, rows);
+        dev.add(&mut next, state);
+        next
+    }
+
+    /// f(s), whose products with a level's table are the logits of its codes.
+    pub(super) fn told<O: Operators<Weight = W>>(
+        &self,
+        config: &Config,
+        dev: &O,
+        state: &O::Matrix,
+        batch: &Sequences<'_>,
+    ) -> O::Matrix {
+        let mut x: Option<O::Matrix> = None;
+        for block in &self.depth {
+            let input = x.as_ref().unwrap_or(state);
+            let n = dev.layer_norm(input, &block.norm);
+            let hidden = dev.linear(&n, &block.ffn_in, Activation::from(config.body.activation));
+            let hidden = dev.dropout(hidden, batch);
+            let mut y = dev.dropout(dev.linear(&hidden, &block.ffn_out, Activation::Identity), batch);
+            dev.add(&mut y, input);
+            x = Some(y);
+        }
+        dev.layer_norm(x.as_ref().unwrap_or(state), &self.norm)
+    }
+}

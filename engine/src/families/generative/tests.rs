@@ -1,0 +1,189 @@
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use pgrec_kernels::Filter;
+use serde_json::{Value, json};
+
+use super::train::Subject;
+use super::{FAMILY, Generative};
+use crate::catalogue::IdKind;
+use crate::corpus::{CorpusBuilder, ItemKey};
+use crate::families::{Model, Training, semantic_ids};
+use crate::random::SplitMix;
+use crate::testing::fresh_seed;
+use crate::train::compare;
+use crate::{Artifact, Control, Corpus, Error, Query};
+
+const ITEMS: usize = 60;
+
+/// Items of clusters, of which the last has no vector, and users who go from an item to the one after the next.
+fn corpus(users: usize, seed: u64) -> Corpus {
+    let mut random = SplitMix::new(seed);
+    let mut builder = CorpusBuilder::new(IdKind::Int);
+    for item in 0..ITEMS {
+        let key = ItemKey::Int(item as i64);
+        builder.item(key).unwrap();
+        let vector: Vec<f32> =
+            (0..6).map(|place| if place == item % 6 { 3.0 } else { 0.5 * random.truncated_normal() }).collect();
+        if item + 1 < ITEMS {
+            builder.vector(key, &vector).unwrap();
+        }
+    }
+    for _ in 0..users {
+        builder.user().unwrap();
+        let mut item = random.below(ITEMS);
+        for _ in 0..3 + random.below(6) {
+            builder.event(ItemKey::Int(item as i64), None).unwrap();
+            item = (item + 2) % ITEMS;
+        }
+    }
+    builder.finish().unwrap()
+}
+
+fn base(corpus: &Corpus) -> Arc<dyn Model> {
+    base_of(corpus, 1)
+}
+
+fn other_base(corpus: &Corpus) -> Arc<dyn Model> {
+    base_of(corpus, 2)
+}
+
+fn base_of(corpus: &Corpus, seed: u64) -> Arc<dyn Model> {
+    let control = Control::default();
+    let params = json!({ "levels": 3, "codes": 8 });
+    let training = Training { seed, ..Training::new(corpus, &params, &control) };
+    let fitted = (semantic_ids::FAMILY.fit.unwrap())(&training).unwrap();
+    let artifact = Artifact::from_vec(fitted.artifact.finish().unwrap()).unwrap();
+    Arc::from((semantic_ids::FAMILY.open)(Arc::new(artifact)).unwrap())
+}
+
+fn fitted(corpus: &Corpus, params: &Value) -> Generative {
+    let control = Control::default();
+    let training = Training { leave_last: 2, base: Some(base(corpus)), ..Training::new(corpus, params, &control) };
+    let fitted = (FAMILY.fit.unwrap())(&training).unwrap();
+    Generative::open(&Artifact::from_vec(fitted.artifact.finish().unwrap()).unwrap()).unwrap()
+}
+
+fn small() -> Value {
+    json!({ "dim": 32, "blocks": 1, "heads": 2, "window": 8, "depth": 1, "beam": 8, "epochs": 30, "dropout": 0.0, "patience": 0,
+        "learning_rate": 3e-3 })
+}
+
+#[test]
+fn gradients_are_finite_differences_of_the_loss() {
+    let mut random = SplitMix::new(fresh_seed());
+    let corpus = corpus(6, random.next());
+    let (base, control) = (base(&corpus), Control::default());
+    for depth in [0, 2] {
+        let params = json!({ "dim": 8, "blocks": 1, "heads": 2, "window": 5, "depth": depth });
+        let training = Training::new(&corpus, &params, &control);
+        let mut subject = Subject::new(&params, base.semantic_ids().unwrap(), &training).unwrap();
+        let learner = subject.learner(base.semantic_ids().unwrap()).unwrap();
+        compare(&params.to_string(), &learner, &subject.options, &mut subject.parameters, &subject.corpus, &mut random);
+    }
+}
+
+#[test]
+fn what_follows_is_learnt_and_an_item_without_a_code_is_never_generated() {
+    let corpus = corpus(600, 3);
+    let model = fitted(&corpus, &small());
+    assert_eq!(model.catalogue().len(), ITEMS - 1);
+    let mut right = 0;
+    for item in 0..40u32 {
+        let history = [item, item + 2, item + 4];
+        let query = Query { history: &history, k: 3, ..Query::default() };
+        let found = model.recommend(&[query], &Control::default()).unwrap().remove(0);
+        assert_eq!(found.len(), 3);
+        right += usize::from(found.iter().any(|found| found.item == item + 6));
+    }
+    assert!(right >= 36, "{right} of 40");
+}
+
+#[test]
+fn a_beam_as_wide_as_the_catalogue_ranks_as_scores_do() {
+    let mut random = SplitMix::new(fresh_seed());
+    let corpus = corpus(60, random.next());
+    let model = fitted(&corpus, &json!({ "dim": 16, "blocks": 1, "heads": 2, "window": 8, "epochs": 2, "beam": 100 }));
+    let items = model.catalogue().len();
+    let control = Control::default();
+    for len in [1, 3, 8, 20] {
+        let history: Vec<u32> = (0..len).map(|_| random.below(items) as u32).collect();
+        let query = Query { history: &history, k: items, ..Query::default() };
+        let all: Vec<u32> = (0..items as u32).collect();
+        let scores = model.score(&query, &all).unwrap();
+        let mut expected = all.clone();
+        expected.sort_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]).then(a.cmp(&b)));
+        let found = model.recommend(&[query], &control).unwrap().remove(0);
+        assert_eq!(found.iter().map(|found| found.item).collect::<Vec<_>>(), expected);
+        assert!(found.iter().all(|found| (found.score - scores[found.item as usize]).abs() < 1e-5));
+        // Probabilities of all codes that there might be sum up to 1, those of the items to no more.
+        let sum: f32 = scores.iter().map(|score| score.exp()).sum();
+        assert!(sum > 0.0 && sum < 1.0 + 1e-4, "{sum}");
+        // Together as alone.
+        let narrow = Query { k: 5, ..query };
+        let alone = model.recommend(&[narrow], &control).unwrap();
+        let together = model.recommend(&[narrow, query, narrow], &control).unwrap();
+        assert_eq!((&together[0], &together[2]), (&alone[0], &alone[0]));
+        // Only what the filter lets pass.
+        let (exclude, candidates) = ([0, 5, 7], [3, 5, 11, 20]);
+        let filter = Filter { exclude: &exclude, candidates: Some(&candidates) };
+        let found = model.recommend(&[Query { filter, ..query }], &control).unwrap().remove(0);
+        let found: HashSet<u32> = found.iter().map(|found| found.item).collect();
+        assert_eq!(found, HashSet::from([3, 11, 20]));
+        let filter = Filter { exclude: &exclude, candidates: None };
+        let found = model.recommend(&[Query { filter, ..query }], &control).unwrap().remove(0);
+        assert_eq!(found.len(), items - 3);
+        let explained = model.explain(&query, 4).unwrap();
+        let product: f64 =
+            explained["levels"].as_array().unwrap().iter().map(|l| l["probability"].as_f64().unwrap()).product();
+        assert!((product.ln() - f64::from(scores[4])).abs() < 1e-4);
+    }
+    let nothing = Query { k: 3, ..Query::default() };
+    assert_eq!(model.recommend(&[nothing], &control).unwrap(), [Vec::new()]);
+    assert!(matches!(
+        model.recommend(&[Query { history: &[9999], k: 1, ..Query::default() }], &control),
+        Err(Error::Parameter(_))
+    ));
+}
+
+#[test]
+fn a_training_goes_on_where_a_model_of_the_same_codes_is() {
+    let (corpus, control) = (corpus(60, 7), Control::default());
+    let base = base(&corpus);
+    let fit = |params: &Value, start: Option<Arc<Artifact>>, base: &Arc<dyn Model>| {
+        let training =
+            Training { leave_last: 2, base: Some(Arc::clone(base)), start, ..Training::new(&corpus, params, &control) };
+        let fitted = (FAMILY.fit.unwrap())(&training)?;
+        Artifact::from_vec(fitted.artifact.finish()?).map(Arc::new)
+    };
+    let sizes = json!({ "dim": 16, "blocks": 1, "heads": 2, "window": 8, "epochs": 3 });
+    let start = fit(&sizes, None, &base).unwrap();
+    let mut still = sizes.clone();
+    still["learning_rate"] = json!(1e-9);
+    let same = fit(&still, Some(Arc::clone(&start)), &base).unwrap();
+    for name in ["code_vectors", "heads.1", "blocks.0.query.weight"] {
+        let (same, start) = (same.tensor(name).unwrap(), start.tensor(name).unwrap());
+        let apart = same.as_slice().iter().zip(start.as_slice()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 1e-6, "{name}: {apart}");
+    }
+    let mut wider = sizes.clone();
+    wider["dim"] = json!(32);
+    for refused in [fit(&wider, Some(Arc::clone(&start)), &base), fit(&sizes, Some(start), &other_base(&corpus))] {
+        assert!(refused.err().unwrap().to_string().contains("that model's sizes and codes"));
+    }
+}
+
+#[test]
+fn a_training_needs_codes() {
+    let (corpus, control, none) = (corpus(10, 5), Control::default(), json!({}));
+    let refused = |training: &Training<'_>| (FAMILY.fit.unwrap())(training).err().unwrap().to_string();
+    assert!(refused(&Training::new(&corpus, &none, &control)).contains("name a model that has semantic IDs"));
+    let params = json!({ "heads": 3 });
+    let training = Training { base: Some(base(&corpus)), ..Training::new(&corpus, &params, &control) };
+    assert!(refused(&training).contains("3 heads do not divide dim"));
+    let params = json!({ "loss": "bce" });
+    let training = Training { base: Some(base(&corpus)), ..Training::new(&corpus, &params, &control) };
+    assert!(refused(&training).contains("leave loss out"));
+}

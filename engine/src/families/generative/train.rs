@@ -1,0 +1,213 @@
+//! Training: parameters, and what the loop sees of the family.
+
+use std::ops::Range;
+
+use pgrec_kernels::{Operators, Rows, Sequences};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::NAME;
+use super::config::{CHOSEN, CODES, Config, head};
+use super::model;
+use super::network::Network;
+use crate::families::semantic_ids::SemanticIds;
+use crate::families::sequential::{Architecture, needed};
+use crate::families::{Fitted, Model, Training, params, sasrec};
+use crate::train::{self, CodeRows, Options, Parameter, Parameters, SequenceModel};
+use crate::{Artifact, ArtifactBuilder, Corpus, Error, Result};
+
+/// The family's own parameters.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Params {
+    /// Width of the vectors.
+    dim: usize,
+    /// Transformer blocks over events.
+    blocks: usize,
+    /// Their attention heads.
+    heads: usize,
+    /// Latest events that are looked at.
+    window: usize,
+    /// Feed-forward blocks of the decoder.
+    depth: usize,
+    /// Beams that are kept on each level, at least.
+    beam: usize,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self { dim: 128, blocks: 2, heads: 4, window: 50, depth: 2, beam: 50 }
+    }
+}
+
+impl Params {
+    fn config(&self, ids: &SemanticIds) -> Config {
+        let &Self { dim, blocks, heads, window, depth, beam } = self;
+        Config {
+            body: sasrec::Config {
+                dim,
+                blocks,
+                heads,
+                ffn: 4 * dim,
+                window,
+                block: sasrec::Block::PreLn,
+                activation: sasrec::Nonlinearity::Gelu,
+                item_scale: 1.0,
+                norm_eps: 1e-8,
+                positions: sasrec::Positions::FromEnd,
+                normalized: false,
+            },
+            depth,
+            hidden: 4 * dim,
+            beam,
+            codes: ids.config(),
+        }
+    }
+}
+
+pub(super) fn fit(training: &Training<'_>) -> Result<Fitted> {
+    let Some(ids) = training.base.as_ref().and_then(|base| base.semantic_ids()) else {
+        let why = "family \"generative\" needs codes: name a model that has semantic IDs as \"base\"";
+        return Err(Error::Parameter(why.into()));
+    };
+    let mut subject = Subject::new(training.params, ids, training)?;
+    if let Some(start) = &training.start {
+        subject.continue_from(start, ids)?;
+    }
+    let learnt = subject.corpus.without_last(training.leave_last);
+    if learnt.interactions() == 0 {
+        return Err(Error::Data("there are no interactions with items that have a code".into()));
+    }
+    let counts = learnt.counts().into_iter().map(|count| count as f32).collect();
+    let learner = Learner { counts, ..subject.learner(ids)? };
+    let Subject { corpus, options, parameters, .. } = subject;
+    train::fit(&Training { corpus: &corpus, base: None, start: None, ..*training }, &options, &learner, parameters)
+}
+
+/// What is trained, by what a training is given.
+pub(super) struct Subject {
+    config: Config,
+    /// The events on items that have a code, over the codes' catalogue.
+    pub(super) corpus: Corpus,
+    pub(super) options: Options,
+    pub(super) parameters: Parameters,
+}
+
+impl Subject {
+    pub(super) fn new(params: &Value, ids: &SemanticIds, training: &Training<'_>) -> Result<Self> {
+        let defaults = if training.start.is_some() { defaults().continuing() } else { defaults() };
+        let (own, options): (Params, Options) = params::read_trained(NAME, params, &defaults)?;
+        let config = own.config(ids);
+        config.check().map_err(|error| match error {
+            Error::Malformed(why) => Error::Parameter(why),
+            other => other,
+        })?;
+        let mut parameters = Parameters::default();
+        for weight in config.weights() {
+            parameters.add(&weight.name, &weight.shape, weight.init, training.seed)?;
+        }
+        for name in [CODES.to_owned(), CHOSEN.to_owned()].into_iter().chain((0..config.levels()).map(head)) {
+            parameters.mark_table(needed(&name, parameters.find(&name))?);
+        }
+        Ok(Self { config, corpus: training.corpus.over(ids.catalogue().to_ids()), options, parameters })
+    }
+
+    /// Takes the weights of a model of the same sizes, over the same codes.
+    fn continue_from(&mut self, start: &Artifact, ids: &SemanticIds) -> Result<()> {
+        let known: Config = start.config()?;
+        let codes = SemanticIds::open_as(start, known.codes.clone())?;
+        if (Config { beam: self.config.beam, ..known }) != self.config || codes.codes() != ids.codes() {
+            let why =
+                "a training that continues a model has that model's sizes and codes: name its base, or leave init out";
+            return Err(Error::Parameter(why.into()));
+        }
+        for weight in self.config.weights() {
+            let own = needed(&weight.name, self.parameters.find(&weight.name))?;
+            let known = start.tensor_of(&weight.name, &weight.shape)?;
+            self.parameters.tensor_mut(own).to_mut().copy_from_slice(known.as_slice());
+        }
+        Ok(())
+    }
+
+    /// What learns it, which knows of no counts.
+    pub(super) fn learner<'a>(&self, ids: &'a SemanticIds) -> Result<Learner<'a>> {
+        let find = |name: &str| needed(name, self.parameters.find(name));
+        let heads = (0..self.config.levels()).map(|level| find(&head(level))).collect::<Result<_>>()?;
+        Ok(Learner {
+            network: Network::new(&self.config, &|name| Ok(self.parameters.find(name)))?,
+            config: self.config.clone(),
+            table: find(CODES)?,
+            rows: CodeRows::new(&self.config.codes.sizes, ids.codes().of.to_vec(), heads),
+            ids,
+            counts: vec![0.0; ids.catalogue().len()],
+        })
+    }
+}
+
+fn defaults() -> Options {
+    Options { epochs: 60, patience: 8, learning_rate: 1e-3, ..Options::default() }
+}
+
+/// What the training loop sees of the family.
+pub(super) struct Learner<'a> {
+    config: Config,
+    network: Network<Parameter>,
+    table: Parameter,
+    rows: CodeRows,
+    ids: &'a SemanticIds,
+    /// How often each item was touched.
+    counts: Vec<f32>,
+}
+
+impl SequenceModel for Learner<'_> {
+    fn window(&self) -> usize {
+        self.config.body.window
+    }
+
+    fn positions(&self, len: usize) -> Range<u32> {
+        self.config.body.position_rows(len)
+    }
+
+    fn items(&self) -> Parameter {
+        self.table
+    }
+
+    fn normalized(&self) -> bool {
+        false
+    }
+
+    fn timed(&self) -> bool {
+        false
+    }
+
+    fn codes(&self) -> Option<&CodeRows> {
+        Some(&self.rows)
+    }
+
+    fn cost(&self) -> usize {
+        let Config { body, depth, hidden, .. } = &self.config;
+        let told: usize = self.config.codes.sizes.iter().map(|size| 2 * body.dim * (2 * depth * hidden + size)).sum();
+        3 * (body.cost(body.window) / body.window + told)
+    }
+
+    fn encode<O: Operators<Weight = Parameter>>(
+        &self,
+        operators: &O,
+        batch: &Sequences<'_>,
+        coded: &[Sequences<'_>],
+    ) -> Vec<O::Matrix> {
+        let (config, network) = (&self.config, &self.network);
+        let (events, answers) = coded.split_at(config.levels());
+        let mut state = network.encode(config, operators, batch, events, Rows::All);
+        let mut told = vec![network.told(config, operators, &state, batch)];
+        for chosen in answers {
+            state = network.chosen(config, operators, &state, chosen);
+            told.push(network.told(config, operators, &state, batch));
+        }
+        told
+    }
+
+    fn artifact(&self, parameters: &Parameters, _search: bool) -> Result<ArtifactBuilder> {
+        model::artifact(&self.config, parameters, self.ids, &self.counts)
+    }
+}
