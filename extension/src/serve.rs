@@ -297,6 +297,27 @@ impl Session {
         Ok(indices.into_iter().map(|index| scores.get(&index?).copied()).collect())
     }
 
+    /// Items that a beam search of this width finds for one history, only such as exist.
+    pub fn generate(&self, history: &History, beam: Option<usize>) -> Result<Vec<Item>> {
+        let model = &*self.open.model;
+        let answers = self.existing(std::slice::from_ref(history), |queries| {
+            let generated = |query: &Query<'_>| {
+                let items = compute::run("rec_generate", |control| model.generate(query, beam, control))?;
+                let items = items.ok_or_else(|| self.generates_nothing())?;
+                Ok(Answer { from_model: items.len(), items, source: serve::Source::Model })
+            };
+            queries.iter().map(generated).collect()
+        })?;
+        Ok(answers.iter().flat_map(|answer| self.named(&answer.items)).collect())
+    }
+
+    fn generates_nothing(&self) -> SqlError {
+        let row = &self.open.row;
+        SqlError::parameter(format!("model \"{}\" generates nothing", row.name))
+            .detail(format!("It is of family \"{}\".", row.family))
+            .hint("CALL rec_train('generative'); makes one that does.")
+    }
+
     /// Items most like one item, only such as exist.
     pub fn similar(&self, item: u32) -> Result<Vec<Item>> {
         let answers = self.existing(&[History::default()], |queries| {

@@ -26,7 +26,10 @@ const CODES: &str = "SELECT * FROM rec_semantic_ids('codes', 'shop') ORDER BY co
     SELECT item_id FROM shop.rec_semantic_items('<a_1>', model => 'codes');
     SELECT * FROM rec_similar(3, 5, model => 'codes', recommender => 'shop');
     SET enable_seqscan = off; SELECT * FROM shop.coded WHERE code >= '<a_2>' AND code < '<a_3>' ORDER BY code;
-    RESET enable_seqscan;";
+    RESET enable_seqscan;
+    SELECT u, g.* FROM generate_series(1, 5) u, rec_generate(u, 5, 20, model => 'writer', recommender => 'shop') g
+    ORDER BY 1, 2;
+    SELECT u, g.* FROM generate_series(1, 5) u, rec_next(u, 5, model => 'writer', recommender => 'shop') g ORDER BY 1, 2;";
 
 /// One row of a list.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -151,7 +154,8 @@ impl<'a> Database<'a> {
     }
 
     /// Trains the model `codes` of semantic IDs in the shop, such that some items were coded by the training, the last
-    /// thirty since, and item 201 not at all; and keeps a copy of the codes in a table of the user's.
+    /// thirty since, and item 201 not at all; keeps a copy of the codes in a table of the user's; and trains the model
+    /// `writer` that generates them.
     ///
     /// # Panics
     /// When a statement fails.
@@ -166,6 +170,8 @@ impl<'a> Database<'a> {
              DROP TABLE later;
              CREATE TABLE shop.coded (item_id bigint, code semantic_id);
              INSERT INTO shop.coded SELECT * FROM rec_semantic_ids('codes', 'shop');
+             CALL rec_train('generative', '{\"leave_last\": 2, \"dim\": 16, \"heads\": 2, \"blocks\": 1, \"depth\": 1, \"epochs\": 1}',
+                 'shop', 'writer');
              CREATE UNIQUE INDEX ON shop.coded (code)",
         );
     }

@@ -6,6 +6,7 @@ mod checkpoint;
 mod create;
 mod door;
 mod drop;
+mod generate;
 mod index;
 mod inference;
 mod measure;

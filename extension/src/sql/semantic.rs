@@ -214,6 +214,7 @@ fn rec_semantic_stats(
 }
 
 #[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "the columns stand in the signature")]
 fn rec_semantic_words(
     model: Option<String>,
     recommender: Option<String>,

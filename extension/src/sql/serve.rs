@@ -15,14 +15,14 @@ use crate::ids::{self, Id};
 use crate::serve::{self, Item, Scope, Session};
 
 /// An array argument; NULL elements mean nothing and are dropped.
-type Ids<T> = Option<Vec<Option<T>>>;
+pub(super) type Ids<T> = Option<Vec<Option<T>>>;
 
-fn ids<T: Door>(array: Ids<T>) -> Vec<Id> {
+pub(super) fn ids<T: Door>(array: Ids<T>) -> Vec<Id> {
     array.into_iter().flatten().flatten().map(Door::id).collect()
 }
 
 /// The arguments that all lists share.
-fn list_scope<T: Door>(
+pub(super) fn list_scope<T: Door>(
     k: Option<i32>,
     candidates: Ids<T>,
     exclude: Ids<T>,
@@ -46,7 +46,7 @@ fn ranked<T: Door>(items: Vec<Item>) -> Result<Vec<(i32, T, Option<f32>)>> {
     items.iter().enumerate().map(|(index, item)| Ok((index as i32 + 1, T::item(&item.id)?, Some(item.score)))).collect()
 }
 
-fn open<T: Door>(scope: &Scope, function: &str) -> Result<Session> {
+pub(super) fn open<T: Door>(scope: &Scope, function: &str) -> Result<Session> {
     let session = Session::open(scope)?;
     if T::INTEGER {
         ids::require_integer_ids(&session.recommender, function)?;

@@ -40,6 +40,8 @@ enum Returns {
     Coded,
     /// `(rank, item_id, shared, distance, code)`
     Neighbours,
+    /// `(rank, item_id, score, path)`
+    Generated,
 }
 
 struct Function {
@@ -133,6 +135,21 @@ static FUNCTIONS: &[Function] = &[
         arguments: &[argument("item_id", Kind::Item), K, MODEL],
         returns: Returns::Neighbours,
         comment: "The k items whose codes are nearest to the item's",
+    },
+    Function {
+        name: "generate",
+        arguments: &[
+            argument("user_id", Kind::User),
+            K,
+            option("beam", Kind::Plain("integer"), "NULL"),
+            CANDIDATES,
+            EXCLUDE,
+            EXCLUDE_SEEN,
+            SESSION,
+            MODEL,
+        ],
+        returns: Returns::Generated,
+        comment: "The k items whose codes a generative model finds most likely to follow, best first",
     },
 ];
 
@@ -282,9 +299,13 @@ impl Function {
                 format!("TABLE (rank integer, item_id {item}, shared integer, distance real, code {code})"),
                 format!("SELECT r.rank, r.item_id::{item}, r.shared, r.distance, r.code FROM {call} r"),
             ),
+            Returns::Generated => (
+                format!("TABLE (rank integer, item_id {item}, score real, path {code})"),
+                format!("SELECT r.rank, r.item_id::{item}, r.score, r.path FROM {call} r"),
+            ),
         };
         let rows = match self.returns {
-            Returns::Ranked | Returns::Neighbours => " ROWS 10",
+            Returns::Ranked | Returns::Neighbours | Returns::Generated => " ROWS 10",
             Returns::Coded => " ROWS 1000",
             Returns::RankedPerUser => " ROWS 10000",
             Returns::Vector | Returns::Json | Returns::Code => "",

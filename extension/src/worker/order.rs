@@ -38,12 +38,12 @@ impl Request<'_> {
     /// Refuses what cannot be trained.
     pub fn check(&self, recommender: &Recommender) -> Result<(&'static str, Params)> {
         let family = request::trainable(self.family)?;
-        let params = Params::parse(self.params.clone())?;
+        let mut params = Params::parse(self.params.clone())?;
         recommender.owner_oid()?;
         if let Some(init) = &params.init {
             model::to_continue(recommender, init, family.name)?;
         }
-        request::base(recommender, &family, &params)?;
+        params.base = request::base(recommender, &family, &params)?.map(|base| base.name);
         if !family.ranks && self.deploy != NEVER {
             return Err(model::ranks_nothing(family.name));
         }

@@ -98,14 +98,24 @@ impl Params {
     }
 }
 
-/// The row of the model to build on, where one is named.
+/// The row of the model to build on: the one named, or where one is needed the newest that has semantic IDs.
 pub fn base(recommender: &Recommender, family: &Trainable, params: &Params) -> Result<Option<ModelRow>> {
-    let Some(base) = &params.base else { return Ok(None) };
-    if family.base == Base::Nothing {
-        return Err(SqlError::parameter(format!("family \"{}\" builds on no other model", family.name))
-            .hint("To continue the training of a model of this family, name it as \"init\"."));
+    match (&params.base, family.base) {
+        (None, Base::Nothing | Base::Optional) => Ok(None),
+        (Some(_), Base::Nothing) => {
+            Err(SqlError::parameter(format!("family \"{}\" builds on no other model", family.name))
+                .hint("To continue the training of a model of this family, name it as \"init\"."))
+        }
+        (Some(base), _) => model::ready(Mode::Write, recommender, Some(base)).map(Some),
+        (None, Base::Needed) => {
+            let newest = model::newest(Mode::Write, recommender, families::semantic_ids::FAMILY.name)?;
+            newest.map(Some).ok_or_else(|| {
+                SqlError::state(format!("family \"{}\" builds on semantic IDs, and there are none", family.name))
+                    .detail(model::overview(recommender))
+                    .hint("CALL rec_train('semantic_ids'); first, or name a model that has them as \"base\".")
+            })
+        }
     }
-    model::ready(Mode::Write, recommender, Some(base)).map(Some)
 }
 
 fn take<T>(fields: &mut Map<String, Value>, name: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
