@@ -8,12 +8,13 @@ use pgrec_benches::{Server, Training, best, ml_1m_or_shop, object};
 use xtask::{Home, Progress};
 
 /// Those that are compared: a label, the family, its parameters, and whether a seed changes anything.
-const CONTESTANTS: [(&str, &str, &str, bool); 5] = [
+const CONTESTANTS: [(&str, &str, &str, bool); 6] = [
     ("popularity", "popularity", "", false),
     ("graph", "graph", "", false),
     ("original", "sasrec", ORIGINAL, true),
     ("sasrec", "sasrec", "", true),
     ("hstu", "hstu", "", true),
+    ("generative", "generative", "", true),
 ];
 
 /// SASRec as published: its block, its loss, Adam at .001 on the latest window.
@@ -37,9 +38,12 @@ struct Arguments {
     /// Only these; may be given several times
     #[arg(long, value_parser = CONTESTANTS.map(|(label, ..)| label))]
     only: Vec<String>,
-    /// More parameters of `sasrec` and `hstu`, as a JSON object
+    /// More parameters of `sasrec`, `hstu` and `generative`, as a JSON object
     #[arg(long, default_value = "{}")]
     params: String,
+    /// Parameters of the semantic IDs that `generative` learns, as a JSON object
+    #[arg(long, default_value = "{}")]
+    codes: String,
 }
 
 /// One training's figures.
@@ -66,9 +70,18 @@ fn main() -> Result<()> {
         let name = folder.and_then(Path::file_name).map_or("default".into(), |name| name.to_string_lossy());
         let database = format!("quality_{place}");
         server.load(&progress, &database, &data)?;
+        let vectors = data.dimension().is_some();
         drop(data);
+        if vectors {
+            let codes = Training { model: "codes", family: "semantic_ids", params: &arguments.codes, memory: None };
+            server.train(&progress, &database, &codes)?;
+        }
         for (label, family, own, random) in CONTESTANTS {
             if !arguments.only.is_empty() && !arguments.only.iter().any(|only| only == label) {
+                continue;
+            }
+            if family == "generative" && !vectors {
+                println!("{label}: the items have no vectors to learn codes from");
                 continue;
             }
             let more = if own.is_empty() && random { arguments.params.as_str() } else { own };

@@ -14,7 +14,7 @@ const PAGE: usize = 1_000;
 
 /// Quantizers side by side, on real vectors; and look-ups among generated ones.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask bench semantic", bin_name = "cargo xtask bench semantic")]
+#[command(name = "cargo xtask bench codes", bin_name = "cargo xtask bench codes")]
 struct Arguments {
     /// Folders of the real data whose item vectors are coded; may be given several times
     #[arg(long, default_values_t = ["instruments".to_owned(), "beauty".to_owned()])]
@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let home = Home::locate()?;
     let progress = Progress::new();
-    let server = Server::start(&home, &progress, "bench-semantic")?;
+    let server = Server::start(&home, &progress, "bench-codes")?;
     for name in &arguments.data {
         let Some(folder) = home.data().map(|data| data.join(name)).filter(|folder| folder.is_dir()) else {
             println!("{name}: not there");
