@@ -65,13 +65,15 @@ impl Encoder {
         }
         let networks: Vec<Vec<Linear>> =
             self.networks.iter().map(|n| n.layers.iter().map(Layer::linear).collect()).collect::<Result<_>>()?;
-        let chunks: Vec<Vec<f32>> = vectors
-            .par_chunks(ROWS * dim)
-            .map(|rows| {
-                let rows = Matrix::from_slice(rows, dim);
-                side_by_side(&networks.iter().map(|layers| forward(layers, &rows)).collect::<Vec<_>>())
-            })
-            .collect();
+        let encoded = |rows: &[f32]| {
+            let rows = Matrix::from_slice(rows, dim);
+            side_by_side(&networks.iter().map(|layers| forward(layers, &rows)).collect::<Vec<_>>())
+        };
+        // A session codes a new item on its own thread, and starts no others.
+        if vectors.len() <= ROWS * dim {
+            return Ok(encoded(vectors));
+        }
+        let chunks: Vec<Vec<f32>> = vectors.par_chunks(ROWS * dim).map(encoded).collect();
         Ok(chunks.concat())
     }
 }

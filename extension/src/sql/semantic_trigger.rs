@@ -19,7 +19,7 @@ fn rec_semantic_assign_new<'a>(
     if let Err(error) = assign_new(trigger) {
         error.warn();
     }
-    Ok(trigger.new())
+    Ok(trigger.new().or_else(|| trigger.old()))
 }
 
 /// Arguments of the trigger: the recommender, and the model; without, as everywhere.

@@ -109,7 +109,7 @@ impl Generative {
         let size = self.config.codes.sizes[level];
         let chunks: Vec<Vec<f32>> = states
             .as_slice()
-            .par_chunks(ROWS * states.cols())
+            .chunks(ROWS * states.cols())
             .map(|rows| {
                 let rows = Matrix::from_slice(rows, states.cols());
                 let told = self.network.told(&self.config, &self.device, &rows, &nothing);
@@ -210,15 +210,17 @@ impl Model for Generative {
         let asked: Vec<usize> =
             (0..queries.len()).filter(|&q| queries[q].k > 0 && !queries[q].history.is_empty()).collect();
         let slice = (ROWS / self.config.beam).max(1);
-        let parts: Vec<(usize, Vec<Scored>)> = asked
-            .par_chunks(slice)
-            .map(|asked| {
-                let queries: Vec<Query<'_>> = asked.iter().map(|&q| queries[q]).collect();
-                let lists = self.generated(&queries, self.config.beam, control)?;
-                Ok(asked.iter().copied().zip(lists).collect::<Vec<_>>())
-            })
-            .collect::<Result<Vec<_>>>()?
-            .concat();
+        let answer = |asked: &[usize]| -> Result<Vec<(usize, Vec<Scored>)>> {
+            let queries: Vec<Query<'_>> = asked.iter().map(|&q| queries[q]).collect();
+            let lists = self.generated(&queries, self.config.beam, control)?;
+            Ok(asked.iter().copied().zip(lists).collect())
+        };
+        // A session's call for one user is computed on its own thread, and starts no others.
+        let parts = match asked.len() {
+            0 => Vec::new(),
+            few if few <= slice => answer(&asked)?,
+            _ => asked.par_chunks(slice).map(answer).collect::<Result<Vec<_>>>()?.concat(),
+        };
         parts.into_iter().for_each(|(query, list)| lists[query] = list);
         Ok(lists)
     }
