@@ -28,6 +28,7 @@ DEVICE void copy_panel(u32 to, const Map &map, u32 column, u32 row, u32 barrier)
 DEVICE void meet(u32 place, u32 threads) { emulated::meet(place, threads); }
 DEVICE void pass(u32 place, u32 threads) { emulated::pass(place, threads); }
 DEVICE void products_begin() { emulated::collective(emulated::nothing, 128); }
+DEVICE void written_for_products() {}
 DEVICE void products_committed() { emulated::products_committed(); }
 template <int LEFT> DEVICE void wait_for_products() { emulated::wait_for_products(LEFT); }
 template <u32 N> DEVICE void multiply(float (&c)[N][4], u64 a, u64 b, u32 more) {
@@ -72,6 +73,8 @@ DEVICE void copy_panel(u32 to, const Map &map, u32 column, u32 row, u32 barrier)
 }
 // Before products that use registers which were written since the last.
 DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// Before threads meet of whom some wrote to shared memory what others' products read.
+DEVICE void written_for_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 DEVICE void products_committed() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int LEFT> DEVICE void wait_for_products() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");

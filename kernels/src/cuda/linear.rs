@@ -13,13 +13,17 @@ const LAYERS: usize = 4;
 /// Rows of a batch from which on a block takes twice as many, and Hopper's kernel is used: fewer would leave
 /// multiprocessors idle.
 pub(super) const MANY_ROWS: usize = 8192;
-/// Of Hopper's kernel: blocks of a multiprocessor, rows of a tile, its depth, tiles that are under way, and threads, one
-/// warp of which copies.
-const RESIDENT: usize = 2;
+/// Hopper's kernels take tiles of so many rows, and so deep.
 const HOPPER_ROWS: usize = 128;
 const HOPPER_DEPTH: usize = 64;
-const STAGES: usize = 3;
-const HOPPER_THREADS: u32 = 288;
+/// What a multiprocessor of Hopper has to share.
+const HOPPER_SHARED: usize = 227 << 10;
+/// The widest rows that a block of Hopper keeps in shared memory.
+const HOPPER_KEPT: usize = 512;
+/// Threads that compute a tile on Hopper, and those of the warp and of the four warps beside them.
+const TEAM: u32 = 256;
+const WARP: u32 = 32;
+const GROUP: u32 = 128;
 
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -61,20 +65,64 @@ struct HopperParameters {
 
 const _: () = assert!(size_of::<HopperParameters>().is_multiple_of(128));
 
-/// Hopper's kernel for tiles of so many columns, and the shared memory of a block.
-fn hopper_program(columns: usize, activation: u32) -> (Program, usize) {
-    let bytes = STAGES * 2 * HOPPER_DEPTH * (HOPPER_ROWS + columns);
-    // Barriers, up to a multiple, and what it takes to begin at one.
-    let shared = bytes + 1024 + 1024;
-    let variant = [
-        ("COLUMNS", columns as u32),
-        ("STAGES", STAGES as u32),
-        ("ACTIVATION", activation),
-        ("SHARED", shared as u32),
-        ("RESIDENT", RESIDENT as u32),
-        ("BF16", 1),
-    ];
-    (Program::new(Source::HOPPER_LINEAR, "hopper_linear", &variant), shared)
+/// A kernel of Hopper and what a block of it takes.
+struct Hopper {
+    program: Program,
+    threads: u32,
+    shared: usize,
+    /// Blocks of a multiprocessor.
+    resident: usize,
+}
+
+impl Hopper {
+    /// Layers of rows as they lie in memory, with a residual or without.
+    fn of_rows(columns: usize, activation: u32, residual: bool) -> Self {
+        const STAGES: usize = 3;
+        let left = STAGES * HOPPER_ROWS;
+        let sizes = [columns, left, STAGES, 2];
+        let more = [("RESIDUAL", u32::from(residual))];
+        Self::new(Source::HOPPER_LINEAR, "hopper_linear", sizes, TEAM + WARP, activation, &more)
+    }
+
+    /// Layers of rows of so many numbers that it normalises; gated ones have a residual.
+    fn of_normalized(inputs: usize, columns: usize, prologue: u32, activation: u32) -> Self {
+        let panels = inputs.div_ceil(HOPPER_DEPTH).next_power_of_two();
+        let left = panels * HOPPER_ROWS;
+        // Two teams that take turns, or several blocks where they are small.
+        let (teams, stages, threads) = if columns > COLUMNS { (2, 6, 2 * TEAM + GROUP) } else { (1, 4, TEAM + WARP) };
+        let resident = if teams > 1 { 1 } else { (HOPPER_SHARED / Self::shared(left, stages, columns)).clamp(1, 3) };
+        let residual = u32::from(prologue == 2);
+        let more = [("LEFT_PANELS", panels as u32), ("TEAMS", teams), ("PROLOGUE", prologue), ("RESIDUAL", residual)];
+        let sizes = [columns, left, stages, resident];
+        Self::new(Source::HOPPER_NORM_LINEAR, "hopper_norm_linear", sizes, threads, activation, &more)
+    }
+
+    /// Shared memory of a block with so many rows of left tiles and so many stages.
+    fn shared(left: usize, stages: usize, columns: usize) -> usize {
+        // Barriers, up to a multiple, and what it takes to begin at one.
+        2 * HOPPER_DEPTH * (left + stages * columns) + 1024 + 1024
+    }
+
+    fn new(
+        source: Source,
+        kernel: &'static str,
+        [columns, left, stages, resident]: [usize; 4],
+        threads: u32,
+        activation: u32,
+        more: &[(&'static str, u32)],
+    ) -> Self {
+        let shared = Self::shared(left, stages, columns);
+        let mut variant = vec![
+            ("COLUMNS", columns as u32),
+            ("STAGES", stages as u32),
+            ("ACTIVATION", activation),
+            ("SHARED", shared as u32),
+            ("RESIDENT", resident as u32),
+            ("BF16", 1),
+        ];
+        variant.extend_from_slice(more);
+        Self { program: Program::new(source, kernel, &variant), threads, shared, resident }
+    }
 }
 
 /// What the left operand is made of.
@@ -125,8 +173,14 @@ pub(super) fn programs() -> Vec<Program> {
     let both = shapes.iter().flat_map(|&(prologue, activation)| {
         [(0, 1), (1, 1), (1, 2)].map(|(bf16, row_tiles)| of(bf16, row_tiles, prologue, activation))
     });
-    let shapes = [(64, 0), (64, 1), (64, 2), (64, 3), (128, 0), (128, 1), (128, 3)];
-    both.chain(shapes.map(|(columns, activation)| hopper_program(columns, activation).0)).collect()
+    let plain = [(64, 0), (64, 1), (64, 2), (64, 3), (128, 0), (128, 1), (128, 3)];
+    let plain = plain.map(|(columns, activation)| Hopper::of_rows(columns, activation, false));
+    let added = [64, 128].map(|columns| Hopper::of_rows(columns, 0, true));
+    let normalized = [(1, 3), (2, 0)].into_iter().flat_map(|(prologue, activation)| {
+        [(64, 64), (128, 128), (256, 128), (512, 128)]
+            .map(|(inputs, columns)| Hopper::of_normalized(inputs, columns, prologue, activation))
+    });
+    both.chain(plain.into_iter().chain(added).chain(normalized).map(|hopper| hopper.program)).collect()
 }
 
 impl Cuda {
@@ -147,9 +201,10 @@ impl Cuda {
             assert!(residual.is_none_or(|x| (x.rows(), x.cols()) == (rows, cols)), "sum of different shapes");
         }
         assert!(left.gate.is_none_or(|gate| (gate.rows(), gate.cols()) == (rows, inputs)), "gate of another shape");
-        // Hopper's kernel multiplies what lies in memory: many rows are prepared before.
         let hopper = self.is_hopper() && self.precision == Precision::Bf16 && rows >= self.many_rows && inputs > 0;
-        let prepared = left.norm.filter(|_| hopper).map(|norm| self.norm_rows(left.x, norm, left.gate));
+        // Rows that no block of Hopper can keep are normalised before.
+        let wide = left.norm.filter(|_| hopper && inputs > HOPPER_KEPT);
+        let prepared = wide.map(|norm| self.norm_rows(left.x, norm, left.gate));
         let left = prepared.as_ref().map_or(left, |x| Left { x, norm: None, gate: None });
         let outs = layers.map(|layer| self.computed(rows, layer.weight.cols(), |_| Ok(())));
         self.attempt(|| self.start(left, layers, activation, residual, &outs, hopper));
@@ -213,10 +268,17 @@ impl Cuda {
             }
             let x = self.panels(left.x, HOPPER_ROWS)?;
             let parameters = HopperParameters { x, weights, of: parameters, unused: [0; 1] };
-            let (program, shared) = hopper_program(columns, activation_number(activation));
-            let tiles = rows.div_ceil(HOPPER_ROWS) * parameters.of.tiles as usize;
-            let blocks = tiles.min(RESIDENT * self.driver.multiprocessors());
-            let grid = Grid { blocks: [blocks as u32, 1, 1], threads: HOPPER_THREADS, shared: shared as u32 };
+            let activation = activation_number(activation);
+            let row_tiles = rows.div_ceil(HOPPER_ROWS);
+            let (Hopper { program, threads, shared, resident }, tiles) = match left.prologue() {
+                0 => {
+                    let all = row_tiles * parameters.of.tiles as usize;
+                    (Hopper::of_rows(columns, activation, residual.is_some()), all)
+                }
+                prologue => (Hopper::of_normalized(inputs, columns, prologue, activation), row_tiles),
+            };
+            let blocks = tiles.min(resident * self.driver.multiprocessors());
+            let grid = Grid { blocks: [blocks as u32, 1, 1], threads, shared: shared as u32 };
             // SAFETY: as below; what was prepared is freed after the kernel.
             return unsafe { self.launch(program.source, program.kernel, &program.variant, grid, &parameters) };
         }

@@ -45,7 +45,16 @@ fn linear_layers_match_double_precision_in_every_tail() {
 fn layers_of_normalised_and_of_gated_rows_match_double_precision() {
     let mut random = Random::new();
     for (cuda, tolerance) in devices() {
-        for (m, k, widths) in [(33, 50, [50, 1, 70, 33]), (70, 128, [64, 64, 65, 64])] {
+        // Also rows of several tiles, and such as Hopper's blocks just keep and no longer keep.
+        let shapes = [
+            (33, 50, [50, 1, 70, 33]),
+            (70, 128, [64, 64, 65, 64]),
+            (300, 64, [64, 64, 64, 64]),
+            (400, 257, [70, 200, 65, 64]),
+            (129, 512, [64, 1, 128, 10]),
+            (40, 513, [64, 1, 130, 10]),
+        ];
+        for (m, k, widths) in shapes {
             let rows = random.normals(m * k).into_iter().map(|x| 2.0 * x + 3.0).collect::<Vec<_>>();
             let x = cuda.of(&rows, k);
             let (norm_weight, norm_bias) = (random.normals(k), random.normals(k));

@@ -36,7 +36,8 @@ sources! {
         "hopper_attention" after "attention.cuh", "mma_layout.cuh", "hopper.cuh", "attention_tile.cuh" for 90;
     LAST_ATTENTION = "last_attention" after "attention.cuh";
     LINEAR = "linear" after "linear.cuh";
-    HOPPER_LINEAR = "hopper_linear" after "linear.cuh", "hopper.cuh" for 90;
+    HOPPER_LINEAR = "hopper_linear" after "linear.cuh", "hopper.cuh", "hopper_linear.cuh" for 90;
+    HOPPER_NORM_LINEAR = "hopper_norm_linear" after "linear.cuh", "hopper.cuh", "hopper_linear.cuh" for 90;
     ROWS = "rows";
     TOP_K = "top_k" after "top_k.cuh", "top_k_products.cuh";
 }
