@@ -35,6 +35,12 @@ impl Random {
 
 fn corpus(random: &mut Random) -> Corpus {
     let mut builder = CorpusBuilder::new(IdKind::Int);
+    for item in 0..ITEMS {
+        let key = ItemKey::Int(item as i64);
+        builder.item(key).unwrap();
+        let vector: Vec<f32> = (0..6).map(|_| random.below(1000) as f32 / 500.0 - 1.0).collect();
+        builder.vector(key, &vector).unwrap();
+    }
     for _ in 0..80 {
         builder.user().unwrap();
         let mut time = 1e9;
@@ -49,7 +55,8 @@ fn corpus(random: &mut Random) -> Corpus {
 
 fn model(family: &str, corpus: &Corpus, params: &Value) -> Box<dyn Model> {
     let control = Control::default();
-    let training = Training { leave_last: 2, seed: 7, ..Training::new(corpus, params, &control) };
+    let base = (family == "generative").then(|| Arc::from(model("semantic_ids", corpus, &json!({ "codes": 8 }))));
+    let training = Training { leave_last: 2, seed: 7, base, ..Training::new(corpus, params, &control) };
     let fitted = (families::find(family).unwrap().fit.unwrap())(&training).unwrap();
     families::open(Arc::new(Artifact::from_vec(fitted.artifact.finish().unwrap()).unwrap())).unwrap()
 }
@@ -107,6 +114,8 @@ fn models_answer_on_a_device_as_on_the_cpu() {
         ("sasrec", small(json!({ "heads": 1, "dim": 25 }))),
         ("hstu", small(json!({}))),
         ("hstu", small(json!({ "times": false, "dim": 33, "heads": 1 }))),
+        // As many beams as there are items: none is lost by rounding.
+        ("generative", small(json!({ "beam": ITEMS, "depth": 1 }))),
         ("hstu_rank", small(json!({ "tasks": [{ "name": "like", "weight_from": 4 }] }))),
     ];
     let mut histories = histories(&mut random, &[5, 0, 1, 40, 41, 90, 33, 2, 17, 12, 20, 7]);
@@ -141,5 +150,5 @@ fn models_answer_on_a_device_as_on_the_cpu() {
             check(&format!("{family} {params} {precision:?}"), &cpu, &cuda, tolerance);
         }
     }
-    assert_eq!(models.len(), 5);
+    assert_eq!(models.len(), 6);
 }

@@ -234,6 +234,8 @@ pub trait Device: Operators<Matrix: Send + Sync, Weight = Tensor> + Send + Sync 
     fn append(&self, x: &mut Self::Matrix, rows: &Self::Matrix);
     /// Keeps the first `rows` rows of `x`.
     fn truncate(&self, x: &mut Self::Matrix, rows: usize);
+    /// A matrix of row-major numbers of the host, which make whole rows. Fails where the device does.
+    fn upload(&self, numbers: &[f32], cols: usize) -> Result<Self::Matrix, KernelError>;
     /// Bytes that a matrix takes.
     fn bytes(&self, x: &Self::Matrix) -> usize;
     /// The matrix as row-major numbers on the host. Fails where the device did, in this call or one before it.

@@ -328,6 +328,10 @@ impl Operators for Cpu {
 }
 
 impl Device for Cpu {
+    fn upload(&self, numbers: &[f32], cols: usize) -> Result<Matrix, KernelError> {
+        Ok(Matrix::from_slice(numbers, cols))
+    }
+
     fn silu_candidates(
         &self,
         q: &Matrix,

@@ -97,6 +97,12 @@ impl Device for Cuda {
         x.truncate(rows);
     }
 
+    fn upload(&self, numbers: &[f32], cols: usize) -> Result<Matrix, KernelError> {
+        self.check()?;
+        assert!(numbers.len().is_multiple_of(cols.max(1)), "{} numbers do not make rows of {cols}", numbers.len());
+        Ok(Matrix::upload(&self.driver, self.precision, numbers, cols)?)
+    }
+
     fn bytes(&self, x: &Matrix) -> usize {
         x.bytes()
     }

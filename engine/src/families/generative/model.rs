@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use pgrec_kernels::cpu::{Cpu, Matrix};
-use pgrec_kernels::{Activation, Filter, Linear, Operators, Rows, Scored, Sequences, Tensor};
+use pgrec_kernels::cpu::Cpu;
+use pgrec_kernels::cuda::Cuda;
+use pgrec_kernels::{Activation, Device, Filter, Linear, Rows, Scored, Sequences, Tensor};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -19,6 +20,8 @@ use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, Query, Result}
 
 /// Beams that are told together at most: what their matrices take stays in a core's caches.
 const ROWS: usize = 512;
+/// On a CUDA device: long enough that starting kernels does not count.
+const DEVICE_ROWS: usize = 1 << 16;
 
 /// The model with these weights, as it is stored.
 pub(super) fn artifact(
@@ -73,8 +76,8 @@ impl Generative {
         self.config.body.window
     }
 
-    /// One vector a history.
-    fn states(&self, queries: &[Query<'_>]) -> Result<Matrix> {
+    /// One vector a history, `[queries, dim]`.
+    fn states(&self, device: &impl Device, queries: &[Query<'_>]) -> Result<Vec<f32>> {
         let (mut items, mut positions, mut offsets) = (Vec::new(), Vec::new(), vec![0]);
         for query in queries {
             let latest = &query.history[query.history.len().saturating_sub(self.window())..];
@@ -100,67 +103,79 @@ impl Generative {
             })
             .collect();
         let batch = Sequences { items: &items, positions: &positions, offsets: &offsets, ..Sequences::default() };
-        Ok(self.network.encode(&self.config, &self.device, &batch, &coded, Rows::Last))
+        Ok(device.download(&self.network.encode(&self.config, device, &batch, &coded, Rows::Last))?)
     }
 
-    /// log p of all codes of a level after each state, `[states, size]`.
-    fn log_shares(&self, states: &Matrix, level: usize) -> Vec<f32> {
+    /// What is told of a level, from the states of the level before and the codes chosen there.
+    fn told(&self, device: &impl Device, level: usize, states: &[f32], chosen: &[u16]) -> Result<Told> {
         let nothing = Sequences::default();
-        let size = self.config.codes.sizes[level];
-        let chunks: Vec<Vec<f32>> = states
-            .as_slice()
-            .chunks(ROWS * states.cols())
-            .map(|rows| {
-                let rows = Matrix::from_slice(rows, states.cols());
-                let told = self.network.told(&self.config, &self.device, &rows, &nothing);
-                let logits = self.device.linear(&told, &self.heads[level], Activation::Identity);
-                let mut logits = logits.as_slice().to_vec();
-                log_softmax(&mut logits, size);
-                logits
-            })
-            .collect();
-        chunks.concat()
+        let mut state = device.upload(states, self.config.body.dim)?;
+        let mut next = Vec::new();
+        if let Some(before) = level.checked_sub(1) {
+            let rows: Vec<u32> = chosen.iter().map(|&code| self.starts[before] + u32::from(code)).collect();
+            let positions = vec![before as u32; rows.len()];
+            let offsets: Vec<usize> = (0..=rows.len()).collect();
+            let batch = Sequences { items: &rows, positions: &positions, offsets: &offsets, ..Sequences::default() };
+            state = self.network.chosen(&self.config, device, &state, &batch);
+            next = device.download(&state)?;
+        }
+        let told = self.network.told(&self.config, device, &state, &nothing);
+        let mut log_shares = device.download(&device.linear(&told, &self.heads[level], Activation::Identity))?;
+        log_softmax(&mut log_shares, self.config.codes.sizes[level]);
+        Ok(Told { states: if level == 0 { states.to_vec() } else { next }, log_shares })
     }
 
-    /// Searches with so many beams for each query, among its trie's items. Gives the beams of the last level, best first.
-    fn search(&self, states: &Matrix, tries: &[Trie<'_>], width: usize, control: &Control) -> Result<Vec<Vec<Beam>>> {
-        let levels = self.config.levels();
+    /// Searches with so many beams for each query, among its trie's items, with up to `rows` beams told together. Gives
+    /// the beams of the last level, best first.
+    fn search(
+        &self,
+        device: &impl Device,
+        states: Vec<f32>,
+        tries: &[Trie<'_>],
+        [width, rows]: [usize; 2],
+        control: &Control,
+    ) -> Result<Vec<Vec<Beam>>> {
+        let dim = self.config.body.dim;
         let mut beams: Vec<Vec<Beam>> = tries.iter().map(|trie| vec![trie.root()]).collect();
-        let mut states = Matrix::from_slice(states.as_slice(), states.cols());
-        for level in 0..levels {
-            control.check()?;
-            let log_shares = self.log_shares(&states, level);
+        // Of every beam: the state that its last code was chosen by, and that code.
+        let (mut parents, mut chosen) = (states, vec![0; tries.len()]);
+        for level in 0..self.config.levels() {
+            let mut told = Told::default();
+            for (parents, chosen) in parents.chunks(rows * dim).zip(chosen.chunks(rows)) {
+                control.check()?;
+                let more = self.told(device, level, parents, chosen)?;
+                told.states.extend(more.states);
+                told.log_shares.extend(more.log_shares);
+            }
             let size = self.config.codes.sizes[level];
             let mut first = 0;
-            let (mut parents, mut rows) = (Vec::new(), Vec::new());
+            (parents, chosen) = (Vec::new(), Vec::new());
             for (trie, beams) in tries.iter().zip(&mut beams) {
-                let own = &log_shares[first * size..(first + beams.len()) * size];
+                let own = &told.log_shares[first * size..(first + beams.len()) * size];
                 let next = trie.follow(beams, level, own, width);
                 for beam in &next {
-                    parents.extend_from_slice(states.row(first + beam.parent));
-                    rows.push(self.starts[level] + u32::from(beam.code));
+                    parents.extend_from_slice(&told.states[(first + beam.parent) * dim..][..dim]);
+                    chosen.push(beam.code);
                 }
                 first += beams.len();
                 *beams = next;
-            }
-            if level + 1 < levels {
-                let positions = vec![level as u32; rows.len()];
-                let offsets: Vec<usize> = (0..=rows.len()).collect();
-                let chosen =
-                    Sequences { items: &rows, positions: &positions, offsets: &offsets, ..Sequences::default() };
-                let parents = Matrix::from_slice(&parents, states.cols());
-                states = self.network.chosen(&self.config, &self.device, &parents, &chosen);
             }
         }
         Ok(beams)
     }
 
     /// The best items of each query by so many beams, at least as many as it wants.
-    fn generated(&self, queries: &[Query<'_>], beam: usize, control: &Control) -> Result<Vec<Vec<Scored>>> {
-        let states = self.states(queries)?;
+    fn generated(
+        &self,
+        device: &impl Device,
+        queries: &[Query<'_>],
+        [beam, rows]: [usize; 2],
+        control: &Control,
+    ) -> Result<Vec<Vec<Scored>>> {
+        let states = self.states(device, queries)?;
         let tries: Vec<Trie<'_>> = queries.iter().map(|query| Trie::new(&self.ids, &query.filter)).collect();
         let width = queries.iter().map(|query| query.k).max().unwrap_or(0).max(beam);
-        let beams = self.search(&states, &tries, width, control)?;
+        let beams = self.search(device, states, &tries, [width, rows], control)?;
         let found = beams.iter().zip(&tries).zip(queries).map(|((beams, trie), query)| {
             let mut found = trie.found(beams);
             found.truncate(query.k);
@@ -169,12 +184,50 @@ impl Generative {
         Ok(found.collect())
     }
 
-    fn one(&self, query: &Query<'_>) -> Result<Matrix> {
+    /// Answers queries in slices that are told `rows` beams together, one slice after the other or, by `together`, at the
+    /// same time.
+    fn answer(
+        &self,
+        device: &impl Device,
+        queries: &[Query<'_>],
+        rows: usize,
+        together: bool,
+        control: &Control,
+    ) -> Result<Vec<Vec<Scored>>> {
+        let mut lists = vec![Vec::new(); queries.len()];
+        let asked: Vec<usize> =
+            (0..queries.len()).filter(|&q| queries[q].k > 0 && !queries[q].history.is_empty()).collect();
+        let slice = (rows / self.config.beam).max(1);
+        let answer = |asked: &[usize]| -> Result<Vec<(usize, Vec<Scored>)>> {
+            let queries: Vec<Query<'_>> = asked.iter().map(|&q| queries[q]).collect();
+            let lists = self.generated(device, &queries, [self.config.beam, rows], control)?;
+            Ok(asked.iter().copied().zip(lists).collect())
+        };
+        // A session's call for one user is computed on its own thread, and starts no others.
+        let parts = if together && asked.len() > slice {
+            asked.par_chunks(slice).map(answer).collect::<Result<Vec<_>>>()?
+        } else {
+            asked.chunks(slice).map(answer).collect::<Result<Vec<_>>>()?
+        };
+        parts.into_iter().flatten().for_each(|(query, list)| lists[query] = list);
+        Ok(lists)
+    }
+
+    fn one(&self, query: &Query<'_>) -> Result<Vec<f32>> {
         if query.history.is_empty() {
             return Err(Error::Data("the history holds no item that the model knows".into()));
         }
-        self.states(std::slice::from_ref(query))
+        self.states(&self.device, std::slice::from_ref(query))
     }
+}
+
+/// What is told of a level, a row a beam.
+#[derive(Default)]
+struct Told {
+    /// What the level is told from.
+    states: Vec<f32>,
+    /// log p of all its codes.
+    log_shares: Vec<f32>,
 }
 
 /// A table of words as a layer whose outputs are products with them.
@@ -201,28 +254,17 @@ impl Model for Generative {
         if query.history.is_empty() || query.k == 0 {
             return Ok(Some(Vec::new()));
         }
-        let lists = self.generated(std::slice::from_ref(query), beam.unwrap_or(self.config.beam), control)?;
+        let beam = beam.unwrap_or(self.config.beam);
+        let lists = self.generated(&self.device, std::slice::from_ref(query), [beam, ROWS], control)?;
         Ok(lists.into_iter().next())
     }
 
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
-        let mut lists = vec![Vec::new(); queries.len()];
-        let asked: Vec<usize> =
-            (0..queries.len()).filter(|&q| queries[q].k > 0 && !queries[q].history.is_empty()).collect();
-        let slice = (ROWS / self.config.beam).max(1);
-        let answer = |asked: &[usize]| -> Result<Vec<(usize, Vec<Scored>)>> {
-            let queries: Vec<Query<'_>> = asked.iter().map(|&q| queries[q]).collect();
-            let lists = self.generated(&queries, self.config.beam, control)?;
-            Ok(asked.iter().copied().zip(lists).collect())
-        };
-        // A session's call for one user is computed on its own thread, and starts no others.
-        let parts = match asked.len() {
-            0 => Vec::new(),
-            few if few <= slice => answer(&asked)?,
-            _ => asked.par_chunks(slice).map(answer).collect::<Result<Vec<_>>>()?.concat(),
-        };
-        parts.into_iter().for_each(|(query, list)| lists[query] = list);
-        Ok(lists)
+        self.answer(&self.device, queries, ROWS, true, control)
+    }
+
+    fn recommend_on(&self, device: &Cuda, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
+        self.answer(device, queries, DEVICE_ROWS, false, control)
     }
 
     /// log p of the items' codes.
@@ -233,7 +275,8 @@ impl Model for Generative {
         candidates.sort_unstable();
         candidates.dedup();
         let trie = Trie::new(&self.ids, &Filter { exclude: &[], candidates: Some(&candidates) });
-        let beams = self.search(&states, std::slice::from_ref(&trie), usize::MAX, &Control::default())?;
+        let tries = std::slice::from_ref(&trie);
+        let beams = self.search(&self.device, states, tries, [usize::MAX, ROWS], &Control::default())?;
         let scores: HashMap<u32, f32> =
             beams.iter().flat_map(|beams| trie.found(beams)).map(|found| (found.item, found.score)).collect();
         Ok(items.iter().map(|item| scores.get(item).copied().unwrap_or(f32::NEG_INFINITY)).collect())
@@ -246,28 +289,20 @@ impl Model for Generative {
 
     /// What the decoder begins with.
     fn encode(&self, query: &Query<'_>) -> Result<Vec<f32>> {
-        Ok(self.one(query)?.as_slice().to_vec())
+        self.one(query)
     }
 
     fn explain(&self, query: &Query<'_>, item: u32) -> Result<Value> {
-        let states = self.one(query)?;
+        let mut states = self.one(query)?;
         check_known(self.ids.catalogue().len(), &[item])?;
         let trie = Trie::new(&self.ids, &Filter { exclude: &[], candidates: Some(&[item]) });
-        let mut levels = Vec::new();
-        let mut beams = vec![trie.root()];
-        let mut state = Matrix::from_slice(states.as_slice(), states.cols());
+        let (mut levels, mut beams, mut code) = (Vec::new(), vec![trie.root()], 0);
         for level in 0..self.config.levels() {
-            let shares = self.log_shares(&state, level);
-            let next = trie.follow(&beams, level, &shares, 1);
-            let code = next.first().map_or(0, |beam| beam.code);
-            levels.push(json!({ "code": code, "probability": shares[usize::from(code)].exp() }));
-            if level + 1 < self.config.levels() {
-                let rows = [self.starts[level] + u32::from(code)];
-                let chosen =
-                    Sequences { items: &rows, positions: &[level as u32], offsets: &[0, 1], ..Sequences::default() };
-                state = self.network.chosen(&self.config, &self.device, &state, &chosen);
-            }
-            beams = next;
+            let told = self.told(&self.device, level, &states, &[code])?;
+            beams = trie.follow(&beams, level, &told.log_shares, 1);
+            code = beams.first().map_or(0, |beam| beam.code);
+            levels.push(json!({ "code": code, "probability": told.log_shares[usize::from(code)].exp() }));
+            states = told.states;
         }
         Ok(json!({ "levels": levels }))
     }
