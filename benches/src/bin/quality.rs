@@ -1,11 +1,12 @@
 //! What models trained in the database are worth: several seeds, full ranking, and quality over minutes.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
 use pgrec_benches::{Server, Training, best, ml_1m_or_shop, object};
-use xtask::{Home, Progress};
+use xtask::{Dataset, Home, Progress};
 
 /// Those that are compared: a label, the family, its parameters, and whether a seed changes anything.
 const CONTESTANTS: [(&str, &str, &str, bool); 6] = [
@@ -44,6 +45,9 @@ struct Arguments {
     /// Parameters of the semantic IDs that `generative` learns, as a JSON object
     #[arg(long, default_value = "{}")]
     codes: String,
+    /// Codes that were published with the data instead
+    #[arg(long, conflicts_with = "codes")]
+    published_codes: bool,
 }
 
 /// One training's figures.
@@ -66,14 +70,18 @@ fn main() -> Result<()> {
     };
     let mut results = Vec::new();
     for (place, folder) in folders.into_iter().enumerate() {
-        let data = ml_1m_or_shop(&home, &progress, folder.map(Path::to_path_buf))?;
+        let mut data = ml_1m_or_shop(&home, &progress, folder.map(Path::to_path_buf))?;
+        if arguments.published_codes {
+            code_by_published(&mut data)?;
+        }
         let name = folder.and_then(Path::file_name).map_or("default".into(), |name| name.to_string_lossy());
         let database = format!("quality_{place}");
         server.load(&progress, &database, &data)?;
         let vectors = data.dimension().is_some();
         drop(data);
         if vectors {
-            let codes = Training { model: "codes", family: "semantic_ids", params: &arguments.codes, memory: None };
+            let params = if arguments.published_codes { r#"{"quantizer": "given"}"# } else { &arguments.codes };
+            let codes = Training { model: "codes", family: "semantic_ids", params, memory: None };
             server.train(&progress, &database, &codes)?;
         }
         for (label, family, own, random) in CONTESTANTS {
@@ -98,6 +106,19 @@ fn main() -> Result<()> {
         }
     }
     println!("\nResults\n{}", results.join("\n"));
+    Ok(())
+}
+
+/// Makes published codes the items' vectors; they begin at 1, since a vector of zeros is none.
+fn code_by_published(data: &mut Dataset) -> Result<()> {
+    if data.codes.is_empty() {
+        bail!("no codes were published with this data");
+    }
+    let codes: HashMap<i64, &Vec<u16>> = data.codes.iter().map(|(item, code)| (*item, code)).collect();
+    for item in &mut data.items {
+        let vector = |code: &&Vec<u16>| code.iter().map(|&code| f32::from(code) + 1.0).collect();
+        item.embedding = codes.get(&item.item_id).map(vector);
+    }
     Ok(())
 }
 

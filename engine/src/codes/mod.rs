@@ -1,10 +1,11 @@
 //! Semantic IDs: items as short tuples of codes that are learnt from their vectors.
 //!
 //! [`residual`] and [`product`] learn codebooks of the vectors themselves, [`rq_vae`] and [`mixture`] of what a network
-//! makes of them, learnt together with it; [`unique`] gives every item a code of its own, [`statistics`] says how
+//! makes of them, learnt together with it; [`given`] takes codes that were learnt elsewhere; [`unique`] gives every item a code of its own, [`statistics`] says how
 //! well both went.
 
 mod encoder;
+pub mod given;
 #[cfg(test)]
 mod gradient_tests;
 mod learnt;

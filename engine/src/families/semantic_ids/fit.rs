@@ -8,7 +8,7 @@ use super::model::{Config, Source};
 use crate::codes;
 use crate::codes::unique::{self, Resolved};
 use crate::codes::{
-    Codebook, Codes, Decoder, Encoder, Form, Learnt, MOST_WORDS, Options, Quantizer, mixture, product, residual,
+    Codebook, Codes, Decoder, Encoder, Form, Learnt, MOST_WORDS, Options, Quantizer, given, mixture, product, residual,
     rq_vae, statistics,
 };
 use crate::families::{Fitted, Training, params};
@@ -57,6 +57,8 @@ enum Method {
     Product,
     /// An autoencoder with an expert and a codebook a level.
     Mixture,
+    /// None: the vectors are codes.
+    Given,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -78,6 +80,7 @@ pub(super) fn fit(training: &Training<'_>) -> Result<Fitted> {
         Method::Residual => (plain(residual::fit(&vectors, dim, &options, control)?), Vec::new()),
         Method::Product => (product::fit(&vectors, dim, &options, control)?, Vec::new()),
         Method::RqVae => rq_vae::fit(&vectors, dim, &options, &params.network, control)?,
+        Method::Given => (plain(given::fit(&vectors, dim)?), Vec::new()),
         Method::Mixture => mixture::fit(&vectors, dim, &options, &params.network, control)?,
     };
     control.enter("telling items apart", 0);

@@ -182,3 +182,21 @@ impl Model for Fixed {
         Ok(Value::Null)
     }
 }
+
+#[test]
+fn given_codes_are_kept_but_where_two_items_have_one() {
+    let mut builder = CorpusBuilder::new(crate::catalogue::IdKind::Int);
+    let given = [[3.0, 1.0], [3.0, 2.0], [1.0, 2.0], [3.0, 1.0]];
+    for (item, vector) in (0..).zip(given) {
+        builder.item(ItemKey::Int(item)).unwrap();
+        builder.vector(ItemKey::Int(item), &vector).unwrap();
+    }
+    builder.user().unwrap();
+    builder.event(ItemKey::Int(0), None).unwrap();
+    let (metrics, artifact) = fitted(&builder.finish().unwrap(), &json!({ "quantizer": "given" })).unwrap();
+    let model = SemanticIds::open(&artifact).unwrap();
+    assert_eq!([&metrics["greedy_collisions"], &metrics["collisions"]], [&json!(2), &json!(0)]);
+    let codes: HashSet<&[u16]> = (0..4).map(|item| model.code(item)).collect();
+    assert_eq!((codes.len(), model.code(1), model.code(2)), (4, &[3, 2][..], &[1, 2][..]));
+    assert!([model.code(0), model.code(3)].contains(&&[3, 1][..]), "one of the two keeps its code");
+}
