@@ -108,6 +108,13 @@ fn first_calls_of_many_sessions_at_once_agree_and_leave_one_file() {
                 assert_eq!(session.reply().rows(), expected, "round {round}");
             }
             assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1, "round {round}");
+            for session in &mut sessions {
+                let maps = std::fs::read_to_string(format!("/proc/{}/maps", session.ask("SELECT pg_backend_pid()")));
+                let own: Vec<&str> =
+                    maps.as_ref().unwrap().lines().filter(|line| line.contains("pgsql_tmp_pgrec")).collect();
+                let same = own.iter().all(|line| !line.ends_with("(deleted)"));
+                assert!(same && !own.is_empty(), "round {round}: a file of its own, {own:?}");
+            }
         }
     });
 }

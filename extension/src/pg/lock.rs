@@ -1,6 +1,6 @@
-//! Advisory locks of the session, taken without SQL: they are held across transactions and end with the process, so
-//! they show who is alive. `pg_locks` lists them like those of `pg_advisory_lock(int, int)`. And the lock of the
-//! database, which is only looked at.
+//! Advisory locks, taken without SQL. Those of the session are held across transactions and end with the process, so
+//! they show who is alive; those of the transaction end with it at the latest, however it ends. `pg_locks` lists them
+//! like those of `pg_advisory_lock(int, int)`. And the lock of the database, which is only looked at.
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -36,14 +36,20 @@ impl Lock {
 
     /// Takes the lock if it is free.
     pub fn try_hold(self) -> Option<Held> {
-        self.take(pg_sys::ExclusiveLock, true).then(|| Held(self.0))
+        self.take(pg_sys::ExclusiveLock, true, true).then(|| Held { tag: self.0, session: true })
     }
 
     /// Waits for the lock, first come first served. To be called inside a transaction: its end cleans up after a wait
     /// that was cancelled.
     pub fn hold(self) -> Held {
-        self.take(pg_sys::ExclusiveLock, false);
-        Held(self.0)
+        self.take(pg_sys::ExclusiveLock, true, false);
+        Held { tag: self.0, session: true }
+    }
+
+    /// Waits for the lock, and holds it until dropped, or until the transaction ends where that is sooner.
+    pub fn hold_in_transaction(self) -> Held {
+        self.take(pg_sys::ExclusiveLock, false, false);
+        Held { tag: self.0, session: false }
     }
 
     /// Whether no other process holds it.
@@ -52,7 +58,7 @@ impl Lock {
     }
 
     fn is_free_for(self, mode: u32) -> bool {
-        let free = self.take(mode, true);
+        let free = self.take(mode, true, true);
         if free {
             // SAFETY: taken in this mode just now.
             unsafe { pg_sys::LockRelease(&self.0, mode as pg_sys::LOCKMODE, true) };
@@ -60,9 +66,9 @@ impl Lock {
         free
     }
 
-    fn take(self, mode: u32, try_only: bool) -> bool {
+    fn take(self, mode: u32, session: bool, try_only: bool) -> bool {
         // SAFETY: a well-formed tag; session locks need no resource owner, so this works outside a transaction too.
-        let outcome = unsafe { pg_sys::LockAcquire(&self.0, mode as pg_sys::LOCKMODE, true, try_only) };
+        let outcome = unsafe { pg_sys::LockAcquire(&self.0, mode as pg_sys::LOCKMODE, session, try_only) };
         outcome != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
     }
 }
@@ -81,14 +87,17 @@ pub fn database_is_wanted() -> bool {
     !database.is_free_for(pg_sys::AccessShareLock)
 }
 
-/// A lock held by this process until dropped. Where a panic unwinds it stays until the process ends.
-pub struct Held(pg_sys::LOCKTAG);
+/// A lock held by this process until dropped. Where a panic unwinds it stays until the process ends, or its transaction.
+pub struct Held {
+    tag: pg_sys::LOCKTAG,
+    session: bool,
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // SAFETY: whoever made this value has taken the lock in this mode.
-            unsafe { pg_sys::LockRelease(&self.0, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, true) };
+            unsafe { pg_sys::LockRelease(&self.tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, self.session) };
         }
     }
 }

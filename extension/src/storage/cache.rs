@@ -15,18 +15,19 @@ use pgrx::pg_sys;
 use super::{mapping, segments};
 use crate::catalog::{ModelRow, artifact};
 use crate::error::{Result, SqlError};
+use crate::pg::lock::Lock;
 use crate::pg::spi::{self, Mode};
 
 /// Folder below the data directory, which is every backend's working directory.
 pub const FOLDER: &str = "pgsql_tmp_pgrec";
 
+/// Class of the locks of those who make a file.
+const MAKING: i32 = 0x7067_7266;
+
 /// The bytes of a model's artifact, mapped from its cache file, which is made first where it is missing.
 pub fn map(model: &ModelRow) -> Result<Bytes> {
     let path = file_of(&identity(model));
-    let file = match open_existing(&path, model.bytes as u64)? {
-        Some(file) => file,
-        None => materialise(model, &path)?,
-    };
+    let file = found_or_made(&path, model.bytes as u64, || materialise(model, &path))?;
     mapping::map(&file).map_err(|e| file_error("map", &path, &e))
 }
 
@@ -51,8 +52,22 @@ pub(super) fn database() -> u32 {
     unsafe { pg_sys::MyDatabaseId }.to_u32()
 }
 
+/// A file of the cache. Where it is not there yet, one session makes it while others wait, so that all of them map the
+/// same file: as many copies of it as there are sessions would fill disk and memory.
+pub(super) fn found_or_made(path: &Path, bytes: u64, make: impl FnOnce() -> Result<File>) -> Result<File> {
+    if let Some(file) = open_existing(path, bytes)? {
+        return Ok(file);
+    }
+    let key = crc32c::crc32c(path.as_os_str().as_encoded_bytes()) as i32;
+    let _making = Lock::of_database(MAKING, key).hold_in_transaction();
+    match open_existing(path, bytes)? {
+        Some(file) => Ok(file),
+        None => make(),
+    }
+}
+
 /// A file of the cache, if it is there and has its size.
-pub(super) fn open_existing(path: &Path, bytes: u64) -> Result<Option<File>> {
+fn open_existing(path: &Path, bytes: u64) -> Result<Option<File>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -82,24 +82,21 @@ fn in_memory(entry: &SegmentEntry, source: &mut Source<'_>) -> Result<Bytes> {
 impl IndexSegments {
     fn map(&self, entry: &SegmentEntry, source: &mut Source<'_>) -> Result<Bytes> {
         let path = self.path(entry.identity);
-        let file = match cache::open_existing(&path, entry.bytes).map_err(into_engine)? {
-            Some(file) => file,
-            None => {
-                WRITTEN.set(true);
-                let mut failed = None;
-                let written = cache::write(&path, |put| {
-                    let outcome = source(&mut |piece| put(piece).map_err(into_engine));
-                    outcome.map_err(|error| {
-                        let message = error.to_string();
-                        failed = Some(error);
-                        SqlError::corrupted(message)
-                    })
-                });
-                match failed {
-                    Some(error) => return Err(error),
-                    None => written.map_err(into_engine)?,
-                }
-            }
+        let mut failed = None;
+        let found = cache::found_or_made(&path, entry.bytes, || {
+            WRITTEN.set(true);
+            cache::write(&path, |put| {
+                let outcome = source(&mut |piece| put(piece).map_err(into_engine));
+                outcome.map_err(|error| {
+                    let message = error.to_string();
+                    failed = Some(error);
+                    SqlError::corrupted(message)
+                })
+            })
+        });
+        let file = match failed {
+            Some(error) => return Err(error),
+            None => found.map_err(into_engine)?,
         };
         mapping::map(&file).map_err(|e| into_engine(cache::file_error("map", &path, &e)))
     }

@@ -66,7 +66,7 @@ fn measured(server: &Server, database: &str, connections: usize, call: &str, sid
     server.cluster.wait_for(
         &format!("SELECT count(*) FROM pg_stat_activity WHERE {SESSIONS}"),
         "0",
-        Duration::from_secs(60),
+        Duration::from_secs(600),
     )?;
     outcome
 }
@@ -77,10 +77,10 @@ fn once_idle(server: &Server, connections: usize) -> Result<Measured> {
     let idle = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE {SESSIONS} AND state = 'idle' AND state_change < now() - interval '2 s'"
     );
-    let deadline = Instant::now() + Duration::from_secs(300);
+    let deadline = Instant::now() + Duration::from_secs(1800);
     while server.ask("postgres", &idle)?.trim() != connections.to_string() {
         if Instant::now() > deadline {
-            bail!("{connections} connections are not idle after five minutes");
+            bail!("{connections} connections are not idle after half an hour");
         }
         std::thread::sleep(Duration::from_millis(200));
     }
