@@ -100,9 +100,12 @@ impl<'a, M: SequenceModel> Check<'a, M> {
                     self.sum_of_losses(&told[0], weights.weight(self.model.items()), &slice.answers, &drawn)
                 }
                 Objective::Outcome => sum_of_doubts(&told[0], &slice.answers),
-                Objective::Codes(heads) => {
-                    let levels = told.iter().zip(heads).zip(&slice.codes);
-                    levels.map(|((told, &head), codes)| sum_of_surprises(told, weights.weight(head), codes)).sum()
+                Objective::Codes(codes) => {
+                    let of_level = |(level, told): (usize, &Matrix64)| {
+                        let choices = slice.answers.iter().map(|&item| codes.choices(item, level));
+                        sum_of_surprises(told, weights.weight(codes.heads[level]), &slice.codes[level], choices)
+                    };
+                    told.iter().enumerate().map(of_level).sum()
                 }
             };
         }
@@ -136,13 +139,19 @@ impl<'a, M: SequenceModel> Check<'a, M> {
     }
 }
 
-/// Cross-entropies of the softmax over all words.
-fn sum_of_surprises(told: &Matrix64, words: &Matrix64, codes: &[u32]) -> f64 {
+/// Cross-entropies of the softmax over the words that each row may choose from.
+fn sum_of_surprises<'a>(
+    told: &Matrix64,
+    words: &Matrix64,
+    codes: &[u32],
+    choices: impl Iterator<Item = &'a [u32]>,
+) -> f64 {
     let words: Vec<&[f64]> = words.rows().collect();
-    let surprise = |(told, &code): (&[f64], &u32)| {
-        log_sum_exp(words.iter().map(|word| dot(told, word))) - dot(told, words[code as usize])
+    let surprise = |((told, &code), choices): ((&[f64], &u32), &[u32])| {
+        let score = |code: u32| dot(told, words[code as usize]);
+        log_sum_exp(choices.iter().map(|&code| score(code))) - score(code)
     };
-    told.rows().zip(codes).map(surprise).sum()
+    told.rows().zip(codes).zip(choices).map(surprise).sum()
 }
 
 /// Binary cross-entropies of logits, in rows that are asked.

@@ -36,6 +36,7 @@ pub(crate) use tape::Dropout;
 pub(crate) use tape::{Tape, Var};
 pub(crate) use trainer::fit;
 
+use crate::codes::Codes;
 use crate::{ArtifactBuilder, Result};
 
 /// Numbers of a weight that one task works on: small enough to share out, large enough to be worth a task.
@@ -48,15 +49,49 @@ pub(crate) struct CodeRows {
     starts: Vec<u32>,
     /// `[items, levels]`
     codes: Vec<u16>,
+    /// Of every level.
+    choices: Vec<Choices>,
     /// For every level the table of its code words, by which codes are scored.
     pub(crate) heads: Vec<Parameter>,
 }
 
+/// Codes of one level that some item has after the same codes as an item.
+#[derive(Debug, Clone)]
+struct Choices {
+    /// Of every item, places in `codes`.
+    of: Vec<Range<u32>>,
+    codes: Vec<u32>,
+}
+
+impl Choices {
+    fn new(codes: &Codes<'_>, order: &[u32], level: usize) -> Self {
+        let mut choices = Self { of: vec![0..0; codes.len()], codes: Vec::new() };
+        let code = |item: &u32| codes.item(*item as usize);
+        for group in order.chunk_by(|a, b| code(a)[..level] == code(b)[..level]) {
+            let mut next: Vec<u32> = group.iter().map(|item| u32::from(code(item)[level])).collect();
+            next.dedup();
+            let start = choices.codes.len() as u32;
+            choices.codes.append(&mut next);
+            let end = choices.codes.len() as u32;
+            group.iter().for_each(|&item| choices.of[item as usize] = start..end);
+        }
+        choices
+    }
+}
+
 impl CodeRows {
-    /// Of items with these codes (`[items, levels]`), of so many code words a level.
-    pub(crate) fn new(sizes: &[usize], codes: Vec<u16>, heads: Vec<Parameter>) -> Self {
+    /// Of items with these codes, of so many code words a level.
+    pub(crate) fn new(sizes: &[usize], codes: &Codes<'_>, heads: Vec<Parameter>) -> Self {
         let starts = sizes.iter().scan(0, |start, &size| Some(std::mem::replace(start, *start + size as u32)));
-        Self { starts: starts.collect(), codes, heads }
+        let order = codes.order();
+        let choices = (0..sizes.len()).map(|level| Choices::new(codes, &order, level)).collect();
+        Self { starts: starts.collect(), codes: codes.of.to_vec(), choices, heads }
+    }
+
+    /// The codes on a level that some item has after the same codes as this one, its own among them, ascending.
+    pub(crate) fn choices(&self, item: u32, level: usize) -> &[u32] {
+        let Range { start, end } = self.choices[level].of[item as usize];
+        &self.choices[level].codes[start as usize..end as usize]
     }
 
     /// Codes of an item.

@@ -1,9 +1,10 @@
 //! The loss of a slice: which one, against which negatives.
 
+use pgrec_kernels::cpu::{Cpu, Matrix};
 use pgrec_kernels::{Losses, Negatives, TableGradient, Tensor};
 
 use super::options::{FULL_SOFTMAX, LossKind, NegativeSource, Options, is_sparse};
-use super::{Parameter, SequenceModel};
+use super::{CodeRows, SequenceModel};
 use crate::random::SplitMix;
 use crate::{Corpus, Error, Result};
 
@@ -13,8 +14,9 @@ pub(super) enum Objective {
     Next(NextItem),
     /// Not telling what came of an event.
     Outcome,
-    /// Not finding the codes of the item that came next, each given those before; for every level its table.
-    Codes(Vec<Parameter>),
+    /// Not finding the codes of the item that came next, each among those that some item has after the codes before; for
+    /// every level its table.
+    Codes(CodeRows),
 }
 
 impl Objective {
@@ -22,10 +24,8 @@ impl Objective {
     pub(super) fn new(options: &Options, corpus: &Corpus, model: &impl SequenceModel) -> Result<Self> {
         if let Some(codes) = model.codes() {
             return match options.loss {
-                LossKind::Auto | LossKind::Softmax => Ok(Self::Codes(codes.heads.clone())),
-                _ => {
-                    Err(Error::Parameter("codes are learnt by the softmax over all of a level: leave loss out".into()))
-                }
+                LossKind::Auto | LossKind::Softmax => Ok(Self::Codes(codes.clone())),
+                _ => Err(Error::Parameter("codes are learnt by a softmax over those there are: leave loss out".into())),
             };
         }
         if model.first_outcome().is_none() {
@@ -53,6 +53,32 @@ impl Objective {
             Self::Outcome | Self::Codes(_) => 0,
         }
     }
+}
+
+/// The loss of a level: the cross-entropy of the softmax over the codes that may follow. `words` are those of the level,
+/// `targets` the codes of the items `answers`. As [`Losses`] have it otherwise.
+pub(super) fn surprise(
+    device: &Cpu,
+    told: &Matrix,
+    words: &Tensor,
+    (codes, level): (&CodeRows, usize),
+    (answers, targets): (&[u32], &[u32]),
+    weight: f32,
+    into: &mut TableGradient,
+) -> (f64, Matrix) {
+    let choices = |item: &u32| codes.choices(*item, level);
+    if level == 0 {
+        let items = answers.first().map_or(&[][..], choices);
+        let all = Negatives::Shared { items, correction: None };
+        return device.sampled_softmax(told, words, targets, all, 1.0, weight, into);
+    }
+    let count = answers.iter().map(|item| choices(item).len()).max().unwrap_or(0);
+    let mut items = Vec::with_capacity(answers.len() * count);
+    for (item, &target) in answers.iter().zip(targets) {
+        // The answer itself counts nothing among its negatives.
+        items.extend(choices(item).iter().copied().chain(std::iter::repeat(target)).take(count));
+    }
+    device.sampled_softmax(told, words, targets, Negatives::EachRow { items: &items, count }, 1.0, weight, into)
 }
 
 /// How the next item is told from others, worked out for one catalogue.

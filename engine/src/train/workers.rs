@@ -7,7 +7,7 @@ use pgrec_kernels::{Losses, Optimizers, TableGradient, Tensor};
 use rayon::prelude::*;
 
 use super::batches::{Histories, Sample, Slice};
-use super::objective::Objective;
+use super::objective::{self, Objective};
 use super::optimizer::Gradient;
 use super::parameters::{Gradients, Parameter, Parameters, Slot, zero_rows};
 use super::tape::{Dropout, Tape};
@@ -186,9 +186,11 @@ impl Worker {
                     )
                 }
                 Objective::Outcome => device.yes_or_no(told.value(), &slice.answers, step.weight),
-                Objective::Codes(heads) => {
-                    let (words, into) = (step.parameters.tensor(heads[place]), gradients.table(heads[place]));
-                    device.softmax(told.value(), words, &slice.codes[place], 1.0, step.weight, into)
+                Objective::Codes(codes) => {
+                    let (words, into) =
+                        (step.parameters.tensor(codes.heads[place]), gradients.table(codes.heads[place]));
+                    let answers = (&slice.answers[..], &slice.codes[place][..]);
+                    objective::surprise(device, told.value(), words, (codes, place), answers, step.weight, into)
                 }
             };
             *loss += part;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::NAME;
 use super::config::{Config, head};
 use super::network::Network;
-use super::search::{Beam, Trie, log_softmax};
+use super::search::{Beam, Trie};
 use crate::families::Model;
 use crate::families::semantic_ids::SemanticIds;
 use crate::families::sequential::{Architecture, check_known};
@@ -120,9 +120,8 @@ impl Generative {
             next = device.download(&state)?;
         }
         let told = self.network.told(&self.config, device, &state, &nothing);
-        let mut log_shares = device.download(&device.linear(&told, &self.heads[level], Activation::Identity))?;
-        log_softmax(&mut log_shares, self.config.codes.sizes[level]);
-        Ok(Told { states: if level == 0 { states.to_vec() } else { next }, log_shares })
+        let logits = device.download(&device.linear(&told, &self.heads[level], Activation::Identity))?;
+        Ok(Told { states: if level == 0 { states.to_vec() } else { next }, logits })
     }
 
     /// Searches with so many beams for each query, among its trie's items, with up to `rows` beams told together. Gives
@@ -145,13 +144,13 @@ impl Generative {
                 control.check()?;
                 let more = self.told(device, level, parents, chosen)?;
                 told.states.extend(more.states);
-                told.log_shares.extend(more.log_shares);
+                told.logits.extend(more.logits);
             }
             let size = self.config.codes.sizes[level];
             let mut first = 0;
             (parents, chosen) = (Vec::new(), Vec::new());
             for (trie, beams) in tries.iter().zip(&mut beams) {
-                let own = &told.log_shares[first * size..(first + beams.len()) * size];
+                let own = &told.logits[first * size..(first + beams.len()) * size];
                 let next = trie.follow(beams, level, own, width);
                 for beam in &next {
                     parents.extend_from_slice(&told.states[(first + beam.parent) * dim..][..dim]);
@@ -226,8 +225,8 @@ impl Generative {
 struct Told {
     /// What the level is told from.
     states: Vec<f32>,
-    /// log p of all its codes.
-    log_shares: Vec<f32>,
+    /// Of all its codes.
+    logits: Vec<f32>,
 }
 
 /// A table of words as a layer whose outputs are products with them.
@@ -299,9 +298,11 @@ impl Model for Generative {
         let (mut levels, mut beams, mut code) = (Vec::new(), vec![trie.root()], 0);
         for level in 0..self.config.levels() {
             let told = self.told(&self.device, level, &states, &[code])?;
-            beams = trie.follow(&beams, level, &told.log_shares, 1);
-            code = beams.first().map_or(0, |beam| beam.code);
-            levels.push(json!({ "code": code, "probability": told.log_shares[usize::from(code)].exp() }));
+            let before = beams[0].score;
+            beams = trie.follow(&beams, level, &told.logits, 1);
+            // The item is one of those that may be found.
+            code = beams[0].code;
+            levels.push(json!({ "code": code, "probability": (beams[0].score - before).exp() }));
             states = told.states;
         }
         Ok(json!({ "levels": levels }))

@@ -21,6 +21,8 @@ pub(super) struct Trie<'a> {
 pub(super) struct Beam {
     /// Items that begin so, as places in the trie's list.
     items: Range<usize>,
+    /// The same of all items, as places in their order.
+    all: Range<usize>,
     /// log p of the codes so far.
     pub(super) score: f32,
     /// Which beam of the level before it comes from.
@@ -57,35 +59,55 @@ impl<'a> Trie<'a> {
 
     /// Before the first code.
     pub(super) fn root(&self) -> Beam {
-        Beam { items: 0..self.items.len(), score: 0.0, parent: 0, code: 0 }
+        Beam { items: 0..self.items.len(), all: 0..self.ids.ordered().len(), score: 0.0, parent: 0, code: 0 }
     }
 
-    /// The best `width` of what may follow `beams` on a level, best first; ties in the order of codes. `log_shares` are
-    /// log p of all codes of the level, `[beams, size]`. Only codes of items that may be found are looked at.
-    pub(super) fn follow(&self, beams: &[Beam], level: usize, log_shares: &[f32], width: usize) -> Vec<Beam> {
-        let size = log_shares.len() / beams.len().max(1);
-        let mut all = Vec::new();
+    /// The best `width` of what may follow `beams` on a level, best first; ties in the order of codes. `logits` are those
+    /// of all codes of the level, `[beams, size]`; shares are of the codes that some item has after a beam's. Only codes
+    /// of items that may be found are given.
+    pub(super) fn follow(&self, beams: &[Beam], level: usize, logits: &[f32], width: usize) -> Vec<Beam> {
+        let size = logits.len() / beams.len().max(1);
+        let mut followed = Vec::new();
         for (parent, beam) in beams.iter().enumerate() {
-            let log_shares = &log_shares[parent * size..][..size];
-            let mut start = beam.items.start;
-            while start < beam.items.end {
-                let code = self.code(start, level);
-                let rest = &self.items[start..beam.items.end];
-                let end = start + rest.partition_point(|&item| self.ids.code(item)[level] <= code);
-                let items = start..end;
-                if self.is_open(&items) {
-                    all.push(Beam { items, score: beam.score + log_shares[usize::from(code)], parent, code });
-                }
-                start = end;
+            let logits = &logits[parent * size..][..size];
+            let all = self.stretches(self.ids.ordered(), &beam.all, level);
+            let own = match self.items {
+                Cow::Borrowed(_) => Cow::Borrowed(&all),
+                Cow::Owned(_) => Cow::Owned(self.stretches(&self.items, &beam.items, level)),
+            };
+            let shift = log_sum(all.iter().map(|&(code, _)| logits[usize::from(code)]));
+            for (code, items) in own.iter().filter(|(_, items)| self.is_open(items)) {
+                let place = all.partition_point(|(other, _)| other < code);
+                followed.push(Beam {
+                    items: items.clone(),
+                    all: all[place].1.clone(),
+                    score: beam.score + logits[usize::from(*code)] - shift,
+                    parent,
+                    code: *code,
+                });
             }
         }
         let better = |a: &Beam, b: &Beam| b.score.total_cmp(&a.score).then(a.items.start.cmp(&b.items.start));
-        if width < all.len() {
-            all.select_nth_unstable_by(width, better);
-            all.truncate(width);
+        if width < followed.len() {
+            followed.select_nth_unstable_by(width, better);
+            followed.truncate(width);
         }
-        all.sort_unstable_by(better);
-        all
+        followed.sort_unstable_by(better);
+        followed
+    }
+
+    /// The stretches of `order` within `range` of one code on a level, and that code.
+    fn stretches(&self, order: &[u32], range: &Range<usize>, level: usize) -> Vec<(u16, Range<usize>)> {
+        let code = |item: u32| self.ids.code(item)[level];
+        let mut stretches = Vec::new();
+        let mut start = range.start;
+        while start < range.end {
+            let own = code(order[start]);
+            let end = start + order[start..range.end].partition_point(|&item| code(item) <= own);
+            stretches.push((own, start..end));
+            start = end;
+        }
+        stretches
     }
 
     /// The items of beams that have come to the end, best first, ties by ascending index.
@@ -95,18 +117,10 @@ impl<'a> Trie<'a> {
         found.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.item.cmp(&b.item)));
         found
     }
-
-    fn code(&self, place: usize, level: usize) -> u16 {
-        self.ids.code(self.items[place])[level]
-    }
 }
 
-/// log softmax of every row of `size` numbers, in place.
-pub(super) fn log_softmax(logits: &mut [f32], size: usize) {
-    for row in logits.chunks_exact_mut(size) {
-        let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f32 = row.iter().map(|x| (x - most).exp()).sum();
-        let shift = most + sum.ln();
-        row.iter_mut().for_each(|x| *x -= shift);
-    }
+/// log Σ exp x
+fn log_sum(numbers: impl Iterator<Item = f32> + Clone) -> f32 {
+    let most = numbers.clone().fold(f32::NEG_INFINITY, f32::max);
+    most + numbers.map(|x| (x - most).exp()).sum::<f32>().ln()
 }

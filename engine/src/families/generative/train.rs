@@ -137,7 +137,7 @@ impl Subject {
             network: Network::new(&self.config, &|name| Ok(self.parameters.find(name)))?,
             config: self.config.clone(),
             table: find(CODES)?,
-            rows: CodeRows::new(&self.config.codes.sizes, ids.codes().of.to_vec(), heads),
+            rows: CodeRows::new(&self.config.codes.sizes, &ids.codes(), heads),
             ids,
             counts: vec![0.0; ids.catalogue().len()],
         })
