@@ -36,7 +36,7 @@ struct Params {
 
 impl Default for Params {
     fn default() -> Self {
-        Self { dim: 128, blocks: 2, heads: 4, window: 50, depth: 2, beam: 50 }
+        Self { dim: 64, blocks: 2, heads: 2, window: 50, depth: 1, beam: 50 }
     }
 }
 
