@@ -304,6 +304,7 @@ impl Session {
             let generated = |query: &Query<'_>| {
                 let items = compute::run("rec_generate", |control| model.generate(query, beam, control))?;
                 let items = items.ok_or_else(|| self.generates_nothing())?;
+                let items: Vec<_> = items.iter().map(|item| item.found).collect();
                 Ok(Answer { from_model: items.len(), items, source: serve::Source::Model })
             };
             queries.iter().map(generated).collect()

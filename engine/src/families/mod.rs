@@ -18,6 +18,7 @@ pub mod sasrec;
 pub mod semantic_ids;
 pub(crate) mod sequential;
 
+use generative::Generated;
 use semantic_ids::SemanticIds;
 
 /// One trained instance of a family, open for serving. Cheap to share between threads.
@@ -70,7 +71,7 @@ pub trait Model: Send + Sync {
 
     /// The `k` best items for a query by a beam search of this width, or of the model's own where none is given; None of
     /// a model that does not generate.
-    fn generate(&self, _query: &Query<'_>, _beam: Option<usize>, _control: &Control) -> Result<Option<Vec<Scored>>> {
+    fn generate(&self, _query: &Query<'_>, _beam: Option<usize>, _control: &Control) -> Result<Option<Vec<Generated>>> {
         Ok(None)
     }
 

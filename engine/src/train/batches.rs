@@ -151,11 +151,11 @@ pub(super) struct Slice {
     pub(super) answers: Vec<u32>,
     /// One a history, for dropout.
     pub(super) keys: Vec<u64>,
-    /// Of items that are known by codes: the rows of the inputs' codes on every level, then those of the answers' codes on
-    /// all but the last.
+    /// Of items that are known by codes: the rows of the inputs' codes on every level, then those of the answers' codes
+    /// that others are told after.
     coded: Vec<Looked>,
-    /// Codes of the answers on every level.
-    pub(super) codes: Vec<Vec<u32>>,
+    /// The order in which their levels are told.
+    pub(super) levels: Vec<usize>,
 }
 
 /// Rows of a table, and of the one that is added.
@@ -217,18 +217,15 @@ impl Slice {
     }
 
     fn pack_codes(&mut self, codes: &CodeRows) {
-        let levels = codes.levels();
         let looked = |events: &[u32], positions: Option<&[u32]>, level: usize| Looked {
             rows: events.iter().map(|&item| codes.row(item, level)).collect(),
             positions: positions.map_or_else(|| vec![level as u32; events.len()], <[u32]>::to_vec),
         };
-        let inputs = (0..levels).map(|level| looked(&self.items, (level == 0).then_some(&self.positions), level));
-        let answers = (0..levels - 1).map(|level| looked(&self.answers, None, level));
-        let coded = inputs.chain(answers).collect();
-        self.codes = (0..levels)
-            .map(|level| self.answers.iter().map(|&item| u32::from(codes.code(item, level))).collect())
-            .collect();
-        self.coded = coded;
+        self.levels = codes.draw(self.keys.first().copied().unwrap_or(0));
+        let inputs =
+            (0..codes.levels()).map(|level| looked(&self.items, (level == 0).then_some(&self.positions), level));
+        let answers = codes.given(&self.levels).iter().map(|&level| looked(&self.answers, None, level));
+        self.coded = inputs.chain(answers).collect();
     }
 }
 

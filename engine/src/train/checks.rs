@@ -6,7 +6,6 @@ use std::ops::Range;
 use pgrec_kernels::cpu::Cpu;
 use pgrec_kernels::{Losses, UNASKED};
 
-use super::SequenceModel;
 use super::batches::{self, Cut, HeldOut, Histories, Sample, Slice};
 use super::double::{Double, Matrix64, dot, unit};
 use super::objective::{Drawn, Objective};
@@ -15,6 +14,7 @@ use super::options::{LossKind, Options, Windows};
 use super::parameters::Parameters;
 use super::tape::Dropout;
 use super::workers::{Step, Workers};
+use super::{CodeRows, SequenceModel};
 use crate::random::SplitMix;
 use crate::{Control, Corpus, Result};
 
@@ -22,7 +22,7 @@ use crate::{Control, Corpus, Result};
 pub(crate) struct Check<'a, M> {
     model: &'a M,
     options: &'a Options,
-    objective: Objective,
+    objective: Objective<'a>,
     histories: Histories<'a>,
     samples: Vec<Sample>,
     slices: Vec<Range<usize>>,
@@ -97,24 +97,32 @@ impl<'a, M: SequenceModel> Check<'a, M> {
             sum += match &self.objective {
                 Objective::Next(next) => {
                     let drawn = next.draw(&slice.answers, SplitMix::new(self.step_key ^ number as u64).next());
-                    self.sum_of_losses(&told[0], weights.weight(self.model.items()), &slice.answers, &drawn)
+                    self.sum_of_losses(&told[0], &self.scored_rows(weights), &slice.answers, &drawn)
                 }
                 Objective::Outcome => sum_of_doubts(&told[0], &slice.answers),
                 Objective::Codes(codes) => {
-                    let of_level = |(level, told): (usize, &Matrix64)| {
-                        let choices = slice.answers.iter().map(|&item| codes.choices(item, level));
-                        sum_of_surprises(told, weights.weight(codes.heads[level]), &slice.codes[level], choices)
+                    let table = self.scored_rows(weights);
+                    let at = |(place, told): (usize, &Matrix64)| {
+                        let (levels, share) = codes.told(&slice.levels, place);
+                        let of = |&level: &usize| sum_of_surprises(told, &table, codes, level, &slice.answers);
+                        f64::from(share) * levels.iter().map(of).sum::<f64>()
                     };
-                    told.iter().enumerate().map(of_level).sum()
+                    told.iter().enumerate().map(at).sum()
                 }
             };
         }
         sum / batches::events(&self.samples) as f64
     }
 
-    fn sum_of_losses(&self, hidden: &Matrix64, items: &Matrix64, answers: &[u32], drawn: &Drawn) -> f64 {
-        let (options, normalized) = (self.options, self.model.normalized());
-        let items: Vec<Vec<f64>> = items.rows().map(|row| if normalized { unit(row) } else { row.to_vec() }).collect();
+    /// The rows that answers are scored by.
+    fn scored_rows(&self, weights: &Double) -> Vec<Vec<f64>> {
+        let normalized = self.model.normalized();
+        let rows = weights.weight(self.model.items()).rows();
+        rows.map(|row| if normalized { unit(row) } else { row.to_vec() }).collect()
+    }
+
+    fn sum_of_losses(&self, hidden: &Matrix64, items: &[Vec<f64>], answers: &[u32], drawn: &Drawn) -> f64 {
+        let options = self.options;
         let (temperature, count) = (options.temperature.unwrap_or(1.0), options.negatives.unwrap_or(1));
         let rows = hidden.rows().zip(answers).enumerate().map(|(row, (hidden, &answer))| {
             let score = |item: u32| dot(hidden, &items[item as usize]) / temperature;
@@ -139,19 +147,13 @@ impl<'a, M: SequenceModel> Check<'a, M> {
     }
 }
 
-/// Cross-entropies of the softmax over the words that each row may choose from.
-fn sum_of_surprises<'a>(
-    told: &Matrix64,
-    words: &Matrix64,
-    codes: &[u32],
-    choices: impl Iterator<Item = &'a [u32]>,
-) -> f64 {
-    let words: Vec<&[f64]> = words.rows().collect();
-    let surprise = |((told, &code), choices): ((&[f64], &u32), &[u32])| {
-        let score = |code: u32| dot(told, words[code as usize]);
-        log_sum_exp(choices.iter().map(|&code| score(code))) - score(code)
+/// Cross-entropies of the softmax over the codes of a level that each row may choose from.
+fn sum_of_surprises(told: &Matrix64, table: &[Vec<f64>], codes: &CodeRows, level: usize, answers: &[u32]) -> f64 {
+    let surprise = |(told, &item): (&[f64], &u32)| {
+        let score = |row: u32| dot(told, &table[row as usize]) * f64::from(codes.scale);
+        log_sum_exp(codes.choices(level).of(item).iter().map(|&row| score(row))) - score(codes.row(item, level))
     };
-    told.rows().zip(codes).zip(choices).map(surprise).sum()
+    told.rows().zip(answers).map(surprise).sum()
 }
 
 /// Binary cross-entropies of logits, in rows that are asked.

@@ -8,6 +8,7 @@
 mod batches;
 #[cfg(test)]
 mod checks;
+mod coded;
 #[cfg(test)]
 mod double;
 mod objective;
@@ -27,6 +28,8 @@ use pgrec_kernels::{Operators, Sequences};
 
 #[cfg(test)]
 pub(crate) use checks::{Check, compare, tolerance};
+pub(crate) use coded::CodeRows;
+pub use coded::Order;
 pub(crate) use options::is_sparse;
 pub use options::{LossKind, NegativeSource, OptimizerKind, Options, Schedule, Windows};
 pub(crate) use parameters::{Gradients, Init, Parameter, Parameters};
@@ -36,79 +39,10 @@ pub(crate) use tape::Dropout;
 pub(crate) use tape::{Tape, Var};
 pub(crate) use trainer::fit;
 
-use crate::codes::Codes;
 use crate::{ArtifactBuilder, Result};
 
 /// Numbers of a weight that one task works on: small enough to share out, large enough to be worth a task.
 const RANGE: usize = 1 << 15;
-
-/// Codes of items as rows of one table, level after level.
-#[derive(Debug, Clone)]
-pub(crate) struct CodeRows {
-    /// The first row of every level.
-    starts: Vec<u32>,
-    /// `[items, levels]`
-    codes: Vec<u16>,
-    /// Of every level.
-    choices: Vec<Choices>,
-    /// For every level the table of its code words, by which codes are scored.
-    pub(crate) heads: Vec<Parameter>,
-}
-
-/// Codes of one level that some item has after the same codes as an item.
-#[derive(Debug, Clone)]
-struct Choices {
-    /// Of every item, places in `codes`.
-    of: Vec<Range<u32>>,
-    codes: Vec<u32>,
-}
-
-impl Choices {
-    fn new(codes: &Codes<'_>, order: &[u32], level: usize) -> Self {
-        let mut choices = Self { of: vec![0..0; codes.len()], codes: Vec::new() };
-        let code = |item: &u32| codes.item(*item as usize);
-        for group in order.chunk_by(|a, b| code(a)[..level] == code(b)[..level]) {
-            let mut next: Vec<u32> = group.iter().map(|item| u32::from(code(item)[level])).collect();
-            next.dedup();
-            let start = choices.codes.len() as u32;
-            choices.codes.append(&mut next);
-            let end = choices.codes.len() as u32;
-            group.iter().for_each(|&item| choices.of[item as usize] = start..end);
-        }
-        choices
-    }
-}
-
-impl CodeRows {
-    /// Of items with these codes, of so many code words a level.
-    pub(crate) fn new(sizes: &[usize], codes: &Codes<'_>, heads: Vec<Parameter>) -> Self {
-        let starts = sizes.iter().scan(0, |start, &size| Some(std::mem::replace(start, *start + size as u32)));
-        let order = codes.order();
-        let choices = (0..sizes.len()).map(|level| Choices::new(codes, &order, level)).collect();
-        Self { starts: starts.collect(), codes: codes.of.to_vec(), choices, heads }
-    }
-
-    /// The codes on a level that some item has after the same codes as this one, its own among them, ascending.
-    pub(crate) fn choices(&self, item: u32, level: usize) -> &[u32] {
-        let Range { start, end } = self.choices[level].of[item as usize];
-        &self.choices[level].codes[start as usize..end as usize]
-    }
-
-    /// Codes of an item.
-    pub(crate) fn levels(&self) -> usize {
-        self.starts.len()
-    }
-
-    /// The code of an item on a level.
-    pub(crate) fn code(&self, item: u32, level: usize) -> u16 {
-        self.codes[item as usize * self.levels() + level]
-    }
-
-    /// Its row.
-    pub(crate) fn row(&self, item: u32, level: usize) -> u32 {
-        self.starts[level] + u32::from(self.code(item, level))
-    }
-}
 
 /// A network that turns a history into the vector by which the next item is found.
 pub(crate) trait SequenceModel: Sync {
@@ -133,7 +67,8 @@ pub(crate) trait SequenceModel: Sync {
         None
     }
 
-    /// The codes of the items, where those are learnt one after the other, and not the items.
+    /// The codes of the items, where those are learnt and not the items. Their rows are those of
+    /// [`SequenceModel::items`].
     fn codes(&self) -> Option<&CodeRows> {
         None
     }
@@ -141,9 +76,9 @@ pub(crate) trait SequenceModel: Sync {
     /// Floating-point operations of an event in training, roughly.
     fn cost(&self) -> usize;
 
-    /// One vector an event, `[events, dim]`: that of the history up to it. Of a model of codes as many as there are
-    /// levels: the vector by which the next item's code is told, given its codes on the levels before. `coded` are then
-    /// [`CodeRows::row`]s of the events on every level, and of the next items on all but the last.
+    /// One vector an event, `[events, dim]`: that of the history up to it. Of a model of codes several: by the first the
+    /// next item's codes are told, by each other one too, but given one more of them. `coded` are then [`CodeRows::row`]s
+    /// of the events on every level, and those of the next items that are given.
     fn encode<O: Operators<Weight = Parameter>>(
         &self,
         operators: &O,

@@ -3,28 +3,28 @@
 use pgrec_kernels::cpu::{Cpu, Matrix};
 use pgrec_kernels::{Losses, Negatives, TableGradient, Tensor};
 
+use super::SequenceModel;
+use super::coded::{Choices, CodeRows};
 use super::options::{FULL_SOFTMAX, LossKind, NegativeSource, Options, is_sparse};
-use super::{CodeRows, SequenceModel};
 use crate::random::SplitMix;
 use crate::{Corpus, Error, Result};
 
 /// What is minimised.
-pub(super) enum Objective {
+pub(super) enum Objective<'a> {
     /// Not finding the item that came next.
     Next(NextItem),
     /// Not telling what came of an event.
     Outcome,
-    /// Not finding the codes of the item that came next, each among those that some item has after the codes before; for
-    /// every level its table.
-    Codes(CodeRows),
+    /// Not finding the codes of the item that came next.
+    Codes(&'a CodeRows),
 }
 
-impl Objective {
+impl<'a> Objective<'a> {
     /// For a model that learns from `corpus`.
-    pub(super) fn new(options: &Options, corpus: &Corpus, model: &impl SequenceModel) -> Result<Self> {
+    pub(super) fn new(options: &Options, corpus: &Corpus, model: &'a impl SequenceModel) -> Result<Self> {
         if let Some(codes) = model.codes() {
             return match options.loss {
-                LossKind::Auto | LossKind::Softmax => Ok(Self::Codes(codes.clone())),
+                LossKind::Auto | LossKind::Softmax => Ok(Self::Codes(codes)),
                 _ => Err(Error::Parameter("codes are learnt by a softmax over those there are: leave loss out".into())),
             };
         }
@@ -55,30 +55,32 @@ impl Objective {
     }
 }
 
-/// The loss of a level: the cross-entropy of the softmax over the codes that may follow. `words` are those of the level,
-/// `targets` the codes of the items `answers`. As [`Losses`] have it otherwise.
+/// The cross-entropy of a level: of the softmax over the codes that an answer's is told from. As [`Losses`] have it
+/// otherwise.
+#[allow(clippy::too_many_arguments, reason = "what a loss depends on")]
 pub(super) fn surprise(
     device: &Cpu,
     told: &Matrix,
-    words: &Tensor,
-    (codes, level): (&CodeRows, usize),
-    (answers, targets): (&[u32], &[u32]),
+    table: &Tensor,
+    codes: &CodeRows,
+    level: usize,
+    answers: &[u32],
     weight: f32,
     into: &mut TableGradient,
 ) -> (f64, Matrix) {
-    let choices = |item: &u32| codes.choices(*item, level);
-    if level == 0 {
-        let items = answers.first().map_or(&[][..], choices);
-        let all = Negatives::Shared { items, correction: None };
-        return device.sampled_softmax(told, words, targets, all, 1.0, weight, into);
+    let targets: Vec<u32> = answers.iter().map(|&item| codes.row(item, level)).collect();
+    let choices = codes.choices(level);
+    if let Choices::All(rows) = choices {
+        let all = Negatives::Shared { items: rows, correction: None };
+        return device.sampled_softmax(told, table, &targets, all, codes.scale, weight, into);
     }
-    let count = answers.iter().map(|item| choices(item).len()).max().unwrap_or(0);
-    let mut items = Vec::with_capacity(answers.len() * count);
-    for (item, &target) in answers.iter().zip(targets) {
+    let count = answers.iter().map(|&item| choices.of(item).len()).max().unwrap_or(0);
+    let mut rows = Vec::with_capacity(answers.len() * count);
+    for (&item, &target) in answers.iter().zip(&targets) {
         // The answer itself counts nothing among its negatives.
-        items.extend(choices(item).iter().copied().chain(std::iter::repeat(target)).take(count));
+        rows.extend(choices.of(item).iter().copied().chain(std::iter::repeat(target)).take(count));
     }
-    device.sampled_softmax(told, words, targets, Negatives::EachRow { items: &items, count }, 1.0, weight, into)
+    device.sampled_softmax(told, table, &targets, Negatives::EachRow { items: &rows, count }, codes.scale, weight, into)
 }
 
 /// How the next item is told from others, worked out for one catalogue.

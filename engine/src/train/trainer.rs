@@ -53,7 +53,7 @@ struct Run<'a, M> {
     options: &'a Options,
     model: &'a M,
     histories: &'a Histories<'a>,
-    objective: &'a Objective,
+    objective: &'a Objective<'a>,
     /// Histories in a step.
     batch: usize,
     dropout: Dropout,
@@ -85,7 +85,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         model: &'a M,
         parameters: Parameters,
         histories: &'a Histories<'a>,
-        objective: &'a Objective,
+        objective: &'a Objective<'a>,
     ) -> Result<Self> {
         let metrics = Metrics::of(model);
         let threads = rayon::current_num_threads();

@@ -36,7 +36,7 @@ pub(super) struct Step<'a, M> {
     pub(super) parameters: &'a Parameters,
     /// The items' rows divided by their lengths, where answers are scored by those.
     pub(super) scored: Option<&'a Tensor>,
-    pub(super) objective: &'a Objective,
+    pub(super) objective: &'a Objective<'a>,
     pub(super) histories: &'a Histories<'a>,
     pub(super) samples: &'a [Sample],
     pub(super) slices: &'a [Range<usize>],
@@ -170,31 +170,28 @@ impl Worker {
         let (batch, coded) = (slice.sequences(), slice.coded());
         let tape = Tape::new(device, step.parameters.all(), batch, &slice.keys, step.dropout).with(&coded);
         let told = model.encode(&tape, &batch, &coded);
+        let items = model.items();
+        let table = step.scored.unwrap_or(step.parameters.tensor(items));
+        let into = scored.as_mut().unwrap_or(gradients.table(items));
         let mut derivatives = Vec::with_capacity(told.len());
         for (place, told) in told.iter().enumerate() {
-            let (part, derivative) = match step.objective {
+            let parts = match step.objective {
                 Objective::Next(next) => {
-                    let items = model.items();
-                    next.of(
-                        device,
-                        told.value(),
-                        step.scored.unwrap_or(step.parameters.tensor(items)),
-                        &slice.answers,
-                        SplitMix::new(step.step_key ^ number as u64).next(),
-                        step.weight,
-                        scored.as_mut().unwrap_or(gradients.table(items)),
-                    )
+                    let key = SplitMix::new(step.step_key ^ number as u64).next();
+                    vec![next.of(device, told.value(), table, &slice.answers, key, step.weight, into)]
                 }
-                Objective::Outcome => device.yes_or_no(told.value(), &slice.answers, step.weight),
+                Objective::Outcome => vec![device.yes_or_no(told.value(), &slice.answers, step.weight)],
                 Objective::Codes(codes) => {
-                    let (words, into) =
-                        (step.parameters.tensor(codes.heads[place]), gradients.table(codes.heads[place]));
-                    let answers = (&slice.answers[..], &slice.codes[place][..]);
-                    objective::surprise(device, told.value(), words, (codes, place), answers, step.weight, into)
+                    let (levels, share) = codes.told(&slice.levels, place);
+                    let (value, answers, weight) = (told.value(), &slice.answers, share * step.weight);
+                    let of = |&level| objective::surprise(device, value, table, codes, level, answers, weight, into);
+                    levels.iter().map(of).collect()
                 }
             };
-            *loss += part;
-            derivatives.push((told, derivative));
+            for (part, derivative) in parts {
+                *loss += part;
+                derivatives.push((told, derivative));
+            }
         }
         tape.backward_of(derivatives, gradients);
     }

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
 use crate::families::sasrec;
 use crate::families::semantic_ids;
 use crate::families::sequential::{Architecture, Weight, check_sizes};
-use crate::train::Init;
+use crate::train::{Init, Order};
+use crate::{Error, Result};
 
 use super::NAME;
 
@@ -14,8 +14,15 @@ use super::NAME;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The transformer over events.
+    /// The transformer over events. Where it is `normalized`, codes are told by cosines.
     pub body: sasrec::Config,
+    /// In which order codes are told.
+    pub order: Order,
+    /// τ: logits are products divided by it.
+    pub temperature: f64,
+    /// In the order of confidence: of beams whose codes agree less with one another than this, from 0 to 1, no item is
+    /// given but to fill up a list.
+    pub consistency: f64,
     /// Feed-forward blocks of the decoder.
     pub depth: usize,
     /// Width of their hidden layers.
@@ -26,15 +33,12 @@ pub struct Config {
     pub codes: semantic_ids::Config,
 }
 
-/// Table of code words' vectors at the input, level after level.
+/// Table of code words' vectors, level after level: those of events, and what codes are scored by.
 pub(super) const CODES: &str = "code_vectors";
-/// Table of code words' vectors in the decoder.
+/// Table of their vectors where they are what has been told so far.
 pub(super) const CHOSEN: &str = "chosen_vectors";
-
-/// The table by which codes of a level are scored.
-pub(super) fn head(level: usize) -> String {
-    format!("heads.{level}")
-}
+/// Added to those, by level.
+pub(super) const CHOSEN_LEVELS: &str = "chosen_levels";
 
 impl Config {
     pub(super) fn levels(&self) -> usize {
@@ -44,7 +48,13 @@ impl Config {
     pub(super) fn check(&self) -> Result<()> {
         self.body.check()?;
         check_sizes(NAME, &[("hidden", self.hidden), ("beam", self.beam), ("levels", self.levels())])?;
-        check_sizes(NAME, &[("depth", self.depth.max(1))])
+        if !(0.0..=1.0).contains(&self.consistency) {
+            return Err(Error::Malformed(format!("{NAME}: consistency is {}, not a share", self.consistency)));
+        }
+        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
+            return Err(Error::Malformed(format!("{NAME}: temperature is {}, not above 0", self.temperature)));
+        }
+        Ok(())
     }
 
     /// The tensors of a model.
@@ -52,14 +62,11 @@ impl Config {
         let (d, levels) = (self.body.dim, self.levels());
         let rows: usize = self.codes.sizes.iter().sum();
         let vectors = Init::Normal(0.02);
-        let mut all = vec![
-            Weight::needed(CODES, &[rows, d], vectors),
-            Weight::needed("code_levels", &[levels, d], vectors),
-            Weight::needed(CHOSEN, &[rows, d], vectors),
-            Weight::needed("chosen_levels", &[levels, d], vectors),
-        ];
-        for (level, &size) in self.codes.sizes.iter().enumerate() {
-            all.push(Weight::needed(head(level), &[size, d], vectors));
+        let mut all =
+            vec![Weight::needed(CODES, &[rows, d], vectors), Weight::needed("code_levels", &[levels, d], vectors)];
+        if self.order != Order::Together {
+            all.push(Weight::needed(CHOSEN, &[rows, d], vectors));
+            all.push(Weight::needed(CHOSEN_LEVELS, &[levels, d], vectors));
         }
         for block in 0..=self.depth {
             all.push(Weight::needed(format!("depth.{block}.norm.weight"), &[d], Init::Ones));

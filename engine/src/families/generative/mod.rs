@@ -6,13 +6,17 @@
 //! blocks. log p(item | history) is the sum over its levels, so that a beam search over the codes there are (TIGER,
 //! Rajput et al. 2023; LC-Rec) ranks items, and one as wide as the catalogue ranks all of them exactly.
 
+mod confidence;
 mod config;
+mod decode;
+mod levels;
 mod model;
 mod network;
 mod search;
 mod train;
 
 pub use model::Generative;
+pub use search::Generated;
 
 use std::sync::Arc;
 

@@ -4,18 +4,21 @@ use std::collections::HashMap;
 
 use pgrec_kernels::cpu::Cpu;
 use pgrec_kernels::cuda::Cuda;
-use pgrec_kernels::{Activation, Device, Filter, Linear, Rows, Scored, Sequences, Tensor};
+use pgrec_kernels::{Device, Filter, Rows, Scored, Sequences, Tensor};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::NAME;
-use super::config::{Config, head};
+use super::confidence::{Index, Sets};
+use super::config::{CODES, Config};
+use super::decode::{Width, Words};
+use super::levels::Trie;
 use super::network::Network;
-use super::search::{Beam, Trie};
+use super::search::{Beam, Generated, Walk};
 use crate::families::Model;
 use crate::families::semantic_ids::SemanticIds;
-use crate::families::sequential::{Architecture, check_known};
-use crate::train::Parameters;
+use crate::families::sequential::{Architecture, allowed, best, check_known};
+use crate::train::{Order, Parameters};
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, Query, Result};
 
 /// Beams that are told together at most: what their matrices take stays in a core's caches.
@@ -41,13 +44,11 @@ pub(super) fn artifact(
 
 /// An open model.
 pub struct Generative {
-    config: Config,
-    network: Network<Tensor>,
-    /// Of every level: from what is told to logits.
-    heads: Vec<Linear>,
-    ids: SemanticIds,
-    /// The first row of every level.
-    starts: Vec<u32>,
+    pub(super) config: Config,
+    pub(super) network: Network<Tensor>,
+    pub(super) words: Words,
+    pub(super) ids: SemanticIds,
+    index: Index,
     device: Cpu,
 }
 
@@ -65,11 +66,9 @@ impl Generative {
         let weight = |name: &str| artifact.has(name).then(|| artifact.tensor(name)).transpose();
         let network = Network::new(&config, &weight)?;
         let ids = SemanticIds::open_as(artifact, config.codes.clone())?;
-        let heads =
-            (0..config.levels()).map(|level| transposed(&artifact.tensor(&head(level))?)).collect::<Result<_>>()?;
-        let starts = config.codes.sizes.iter();
-        let starts = starts.scan(0, |start, &size| Some(std::mem::replace(start, *start + size as u32))).collect();
-        Ok(Self { config, network, heads, ids, starts, device: Cpu::new() })
+        let words = Words::new(&config, &artifact.tensor(CODES)?)?;
+        let index = Index::new(config.levels());
+        Ok(Self { config, network, words, ids, index, device: Cpu::new() })
     }
 
     fn window(&self) -> usize {
@@ -87,7 +86,7 @@ impl Generative {
             offsets.push(items.len());
         }
         let rows = |level: usize| -> Vec<u32> {
-            items.iter().map(|&item| self.starts[level] + u32::from(self.ids.code(item)[level])).collect()
+            items.iter().map(|&item| self.words.starts[level] + u32::from(self.ids.code(item)[level])).collect()
         };
         let rows: Vec<Vec<u32>> = (0..self.config.levels()).map(rows).collect();
         let levels: Vec<Vec<u32>> = (0..self.config.levels()).map(|level| vec![level as u32; items.len()]).collect();
@@ -106,110 +105,78 @@ impl Generative {
         Ok(device.download(&self.network.encode(&self.config, device, &batch, &coded, Rows::Last))?)
     }
 
-    /// What is told of a level, from the states of the level before and the codes chosen there.
-    fn told(&self, device: &impl Device, level: usize, states: &[f32], chosen: &[u16]) -> Result<Told> {
-        let nothing = Sequences::default();
-        let mut state = device.upload(states, self.config.body.dim)?;
-        let mut next = Vec::new();
-        if let Some(before) = level.checked_sub(1) {
-            let rows: Vec<u32> = chosen.iter().map(|&code| self.starts[before] + u32::from(code)).collect();
-            let positions = vec![before as u32; rows.len()];
-            let offsets: Vec<usize> = (0..=rows.len()).collect();
-            let batch = Sequences { items: &rows, positions: &positions, offsets: &offsets, ..Sequences::default() };
-            state = self.network.chosen(&self.config, device, &state, &batch);
-            next = device.download(&state)?;
-        }
-        let told = self.network.told(&self.config, device, &state, &nothing);
-        let logits = device.download(&device.linear(&told, &self.heads[level], Activation::Identity))?;
-        Ok(Told { states: if level == 0 { states.to_vec() } else { next }, logits })
-    }
-
-    /// Searches with so many beams for each query, among its trie's items, with up to `rows` beams told together. Gives
-    /// the beams of the last level, best first.
-    fn search(
+    fn walked<W: Walk>(
         &self,
         device: &impl Device,
         states: Vec<f32>,
-        tries: &[Trie<'_>],
-        [width, rows]: [usize; 2],
+        walks: &[W],
+        width: Width,
         control: &Control,
-    ) -> Result<Vec<Vec<Beam>>> {
-        let dim = self.config.body.dim;
-        let mut beams: Vec<Vec<Beam>> = tries.iter().map(|trie| vec![trie.root()]).collect();
-        // Of every beam: the state that its last code was chosen by, and that code.
-        let (mut parents, mut chosen) = (states, vec![0; tries.len()]);
-        for level in 0..self.config.levels() {
-            let mut told = Told::default();
-            for (parents, chosen) in parents.chunks(rows * dim).zip(chosen.chunks(rows)) {
-                control.check()?;
-                let more = self.told(device, level, parents, chosen)?;
-                told.states.extend(more.states);
-                told.logits.extend(more.logits);
-            }
-            let size = self.config.codes.sizes[level];
-            let mut first = 0;
-            (parents, chosen) = (Vec::new(), Vec::new());
-            for (trie, beams) in tries.iter().zip(&mut beams) {
-                let own = &told.logits[first * size..(first + beams.len()) * size];
-                let next = trie.follow(beams, level, own, width);
-                for beam in &next {
-                    parents.extend_from_slice(&told.states[(first + beam.parent) * dim..][..dim]);
-                    chosen.push(beam.code);
-                }
-                first += beams.len();
-                *beams = next;
-            }
-        }
-        Ok(beams)
+    ) -> Result<Vec<Vec<Generated>>> {
+        let beams = self.search(device, states, walks, width, control, |_| ())?;
+        Ok(walks.iter().zip(&beams).map(|(walk, beams)| walk.found(beams)).collect())
     }
 
-    /// The best items of each query by so many beams, at least as many as it wants.
+    fn trie(&self, query: &Query<'_>) -> Trie<'_> {
+        Trie::new(&self.ids, &query.filter)
+    }
+
+    fn sets<'a>(&'a self, query: &Query<'a>) -> Sets<'a> {
+        Sets::new(&self.ids, &self.index, &self.words.starts, query.filter, self.config.consistency as f32)
+    }
+
+    /// The best items of each query; a search keeps at least as many beams as it wants.
     fn generated(
         &self,
         device: &impl Device,
         queries: &[Query<'_>],
-        [beam, rows]: [usize; 2],
+        mut width: Width,
         control: &Control,
-    ) -> Result<Vec<Vec<Scored>>> {
+    ) -> Result<Vec<Vec<Generated>>> {
         let states = self.states(device, queries)?;
-        let tries: Vec<Trie<'_>> = queries.iter().map(|query| Trie::new(&self.ids, &query.filter)).collect();
-        let width = queries.iter().map(|query| query.k).max().unwrap_or(0).max(beam);
-        let beams = self.search(device, states, &tries, [width, rows], control)?;
-        let found = beams.iter().zip(&tries).zip(queries).map(|((beams, trie), query)| {
-            let mut found = trie.found(beams);
-            found.truncate(query.k);
-            found
-        });
-        Ok(found.collect())
+        width.beams = queries.iter().map(|query| query.k).max().unwrap_or(0).max(width.beams);
+        let mut found = match self.config.order {
+            Order::Levels => {
+                let walks: Vec<Trie<'_>> = queries.iter().map(|query| self.trie(query)).collect();
+                self.walked(device, states, &walks, width, control)?
+            }
+            Order::Confidence => {
+                let walks: Vec<Sets<'_>> = queries.iter().map(|query| self.sets(query)).collect();
+                self.walked(device, states, &walks, width, control)?
+            }
+            Order::Together => {
+                let scores = self.scores(device, &states)?;
+                let items = self.ids.catalogue().len();
+                let list = |(scores, query): (&[f32], &Query<'_>)| {
+                    let scored = |item: u32| Scored { item, score: scores[item as usize] };
+                    let found = best(allowed(items, query).map(scored).collect(), query.k);
+                    found.into_iter().map(|found| Generated { found, agreement: None, kept: true }).collect()
+                };
+                scores.chunks_exact(items.max(1)).zip(queries).map(list).collect()
+            }
+        };
+        found.iter_mut().zip(queries).for_each(|(found, query)| found.truncate(query.k));
+        Ok(found)
     }
 
-    /// Answers queries in slices that are told `rows` beams together, one slice after the other or, by `together`, at the
-    /// same time.
+    /// Answers queries in slices of which so many beams are told together, one slice after the other.
     fn answer(
         &self,
         device: &impl Device,
         queries: &[Query<'_>],
+        asked: &[usize],
         rows: usize,
-        together: bool,
         control: &Control,
-    ) -> Result<Vec<Vec<Scored>>> {
-        let mut lists = vec![Vec::new(); queries.len()];
-        let asked: Vec<usize> =
-            (0..queries.len()).filter(|&q| queries[q].k > 0 && !queries[q].history.is_empty()).collect();
-        let slice = (rows / self.config.beam).max(1);
-        let answer = |asked: &[usize]| -> Result<Vec<(usize, Vec<Scored>)>> {
+    ) -> Result<Vec<(usize, Vec<Scored>)>> {
+        let width = Width { beams: self.config.beam, rows };
+        let mut answers = Vec::with_capacity(asked.len());
+        for asked in asked.chunks((rows / self.config.beam).max(1)) {
             let queries: Vec<Query<'_>> = asked.iter().map(|&q| queries[q]).collect();
-            let lists = self.generated(device, &queries, [self.config.beam, rows], control)?;
-            Ok(asked.iter().copied().zip(lists).collect())
-        };
-        // A session's call for one user is computed on its own thread, and starts no others.
-        let parts = if together && asked.len() > slice {
-            asked.par_chunks(slice).map(answer).collect::<Result<Vec<_>>>()?
-        } else {
-            asked.chunks(slice).map(answer).collect::<Result<Vec<_>>>()?
-        };
-        parts.into_iter().flatten().for_each(|(query, list)| lists[query] = list);
-        Ok(lists)
+            let lists = self.generated(device, &queries, width, control)?;
+            let lists = lists.into_iter().map(|list| list.into_iter().map(|item| item.found).collect());
+            answers.extend(asked.iter().copied().zip(lists));
+        }
+        Ok(answers)
     }
 
     fn one(&self, query: &Query<'_>) -> Result<Vec<f32>> {
@@ -220,20 +187,16 @@ impl Generative {
     }
 }
 
-/// What is told of a level, a row a beam.
-#[derive(Default)]
-struct Told {
-    /// What the level is told from.
-    states: Vec<f32>,
-    /// Of all its codes.
-    logits: Vec<f32>,
+/// Places of the queries that there is something to answer.
+fn asked(queries: &[Query<'_>]) -> Vec<usize> {
+    (0..queries.len()).filter(|&q| queries[q].k > 0 && !queries[q].history.is_empty()).collect()
 }
 
-/// A table of words as a layer whose outputs are products with them.
-fn transposed(words: &Tensor) -> Result<Linear> {
-    let (rows, cols) = (words.rows(), words.cols());
-    let values = (0..rows * cols).map(|at| words.as_slice()[at % rows * cols + at / rows]).collect();
-    Ok(Linear { weight: Tensor::from_vec(values, vec![cols, rows])?, bias: None })
+/// An answer to every query: those that there are, by their places.
+fn lists(queries: usize, answers: impl IntoIterator<Item = (usize, Vec<Scored>)>) -> Vec<Vec<Scored>> {
+    let mut lists = vec![Vec::new(); queries];
+    answers.into_iter().for_each(|(query, list)| lists[query] = list);
+    lists
 }
 
 impl Model for Generative {
@@ -249,35 +212,51 @@ impl Model for Generative {
         Some(&self.ids)
     }
 
-    fn generate(&self, query: &Query<'_>, beam: Option<usize>, control: &Control) -> Result<Option<Vec<Scored>>> {
+    fn generate(&self, query: &Query<'_>, beam: Option<usize>, control: &Control) -> Result<Option<Vec<Generated>>> {
         if query.history.is_empty() || query.k == 0 {
             return Ok(Some(Vec::new()));
         }
-        let beam = beam.unwrap_or(self.config.beam);
-        let lists = self.generated(&self.device, std::slice::from_ref(query), [beam, ROWS], control)?;
+        let width = Width { beams: beam.unwrap_or(self.config.beam), rows: ROWS };
+        let lists = self.generated(&self.device, std::slice::from_ref(query), width, control)?;
         Ok(lists.into_iter().next())
     }
 
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
-        self.answer(&self.device, queries, ROWS, true, control)
+        let asked = asked(queries);
+        let slice = (ROWS / self.config.beam).max(1);
+        let answer = |asked: &[usize]| self.answer(&self.device, queries, asked, ROWS, control);
+        // A session's call for one user is computed on its own thread, and starts no others.
+        let answers = match asked.len() > slice {
+            true => asked.par_chunks(slice).map(answer).collect::<Result<Vec<_>>>()?.concat(),
+            false => answer(&asked)?,
+        };
+        Ok(lists(queries.len(), answers))
     }
 
     fn recommend_on(&self, device: &Cuda, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
-        self.answer(device, queries, DEVICE_ROWS, false, control)
+        let answers = self.answer(device, queries, &asked(queries), DEVICE_ROWS, control)?;
+        Ok(lists(queries.len(), answers))
     }
 
     /// log p of the items' codes.
     fn score(&self, query: &Query<'_>, items: &[u32]) -> Result<Vec<f32>> {
         check_known(self.ids.catalogue().len(), items)?;
         let states = self.one(query)?;
+        if self.config.order == Order::Together {
+            let scores = self.scores(&self.device, &states)?;
+            return Ok(items.iter().map(|&item| scores[item as usize]).collect());
+        }
         let mut candidates = items.to_vec();
         candidates.sort_unstable();
         candidates.dedup();
-        let trie = Trie::new(&self.ids, &Filter { exclude: &[], candidates: Some(&candidates) });
-        let tries = std::slice::from_ref(&trie);
-        let beams = self.search(&self.device, states, tries, [usize::MAX, ROWS], &Control::default())?;
+        let among = Query { filter: Filter { exclude: &[], candidates: Some(&candidates) }, ..*query };
+        let (width, control) = (Width { beams: usize::MAX, rows: ROWS }, Control::default());
+        let found = match self.config.order {
+            Order::Confidence => self.walked(&self.device, states, &[self.sets(&among)], width, &control)?,
+            _ => self.walked(&self.device, states, &[self.trie(&among)], width, &control)?,
+        };
         let scores: HashMap<u32, f32> =
-            beams.iter().flat_map(|beams| trie.found(beams)).map(|found| (found.item, found.score)).collect();
+            found.iter().flatten().map(|item| (item.found.item, item.found.score)).collect();
         Ok(items.iter().map(|item| scores.get(item).copied().unwrap_or(f32::NEG_INFINITY)).collect())
     }
 
@@ -292,19 +271,40 @@ impl Model for Generative {
     }
 
     fn explain(&self, query: &Query<'_>, item: u32) -> Result<Value> {
-        let mut states = self.one(query)?;
+        let states = self.one(query)?;
         check_known(self.ids.catalogue().len(), &[item])?;
-        let trie = Trie::new(&self.ids, &Filter { exclude: &[], candidates: Some(&[item]) });
-        let (mut levels, mut beams, mut code) = (Vec::new(), vec![trie.root()], 0);
-        for level in 0..self.config.levels() {
-            let told = self.told(&self.device, level, &states, &[code])?;
-            let before = beams[0].score;
-            beams = trie.follow(&beams, level, &told.logits, 1);
-            // The item is one of those that may be found.
-            code = beams[0].code;
-            levels.push(json!({ "code": code, "probability": (beams[0].score - before).exp() }));
-            states = told.states;
-        }
-        Ok(json!({ "levels": levels }))
+        let among = Query { filter: Filter { exclude: &[], candidates: Some(&[item]) }, ..*query };
+        let told = match self.config.order {
+            Order::Levels => self.steps(states, &self.trie(&among))?,
+            Order::Confidence => self.steps(states, &self.sets(&among))?,
+            Order::Together => {
+                let scored = self.shares(&self.device, &states, item)?;
+                scored.into_iter().enumerate().collect()
+            }
+        };
+        let code = self.ids.code(item);
+        // Those that are not told follow from the others.
+        let rest =
+            (0..code.len()).filter(|level| told.iter().all(|(other, _)| other != level)).map(|level| (level, 1.0));
+        let levels = told.iter().copied().chain(rest);
+        let levels = levels.map(|(level, share)| json!({ "level": level, "code": code[level], "probability": share }));
+        Ok(json!({ "levels": levels.collect::<Vec<_>>() }))
+    }
+}
+
+impl Generative {
+    /// The levels that are told on the way to the one item that a walk may find, and the share of its code on each.
+    fn steps<W: Walk>(&self, states: Vec<f32>, walk: &W) -> Result<Vec<(usize, f32)>> {
+        let (mut steps, mut before) = (Vec::new(), 0.0);
+        let watch = |beams: &[Vec<W::Beam>]| {
+            for beam in beams.iter().flatten() {
+                steps.push((beam.chosen().0 as usize, (beam.score() - before).exp()));
+                before = beam.score();
+            }
+        };
+        let width = Width { beams: 1, rows: ROWS };
+        let walks = std::slice::from_ref(walk);
+        self.search(&self.device, states, walks, width, &Control::default(), watch)?;
+        Ok(steps)
     }
 }

@@ -2,10 +2,11 @@
 
 use pgrec_kernels::{Activation, LayerNorm, Linear, Operators, Rows, Sequences};
 
-use super::config::{CHOSEN, CODES, Config};
+use super::config::{CHOSEN, CHOSEN_LEVELS, CODES, Config};
 use crate::Result;
 use crate::families::sasrec::Body;
 use crate::families::sequential::needed;
+use crate::train::Order;
 
 /// A model's weights: tensors of its artifact, or the parameters of a training.
 pub(super) struct Network<W> {
@@ -13,8 +14,8 @@ pub(super) struct Network<W> {
     positions: W,
     code_levels: W,
     body: Body<W>,
-    chosen: W,
-    chosen_levels: W,
+    /// Vectors of codes that have been told, and of their levels; none where all are told at once.
+    chosen: Option<[W; 2]>,
     depth: Vec<Block<W>>,
     norm: LayerNorm<W>,
 }
@@ -48,8 +49,10 @@ impl<W: Send + Sync> Network<W> {
             positions: needed("positions")?,
             code_levels: needed("code_levels")?,
             body: Body::new(&config.body, weight)?,
-            chosen: needed(CHOSEN)?,
-            chosen_levels: needed("chosen_levels")?,
+            chosen: match config.order {
+                Order::Together => None,
+                Order::Levels | Order::Confidence => Some([needed(CHOSEN)?, needed(CHOSEN_LEVELS)?]),
+            },
             depth: (0..config.depth).map(block).collect::<Result<_>>()?,
             norm: norm(config.depth)?,
         })
@@ -72,20 +75,21 @@ impl<W: Send + Sync> Network<W> {
         self.body.forward(&config.body, dev, x, batch, rows)
     }
 
-    /// s_{l+1} of s_l and the codes chosen on level l.
+    /// The state after one more code has been told, whose rows in the table are `rows`.
     pub(super) fn chosen<O: Operators<Weight = W>>(
         &self,
         config: &Config,
         dev: &O,
-        state: &O::Matrix,
+        state: O::Matrix,
         rows: &Sequences<'_>,
     ) -> O::Matrix {
-        let mut next = dev.embed(&self.chosen, &self.chosen_levels, config.body.item_scale as f32, rows);
-        dev.add(&mut next, state);
+        let Some([vectors, levels]) = &self.chosen else { return state };
+        let mut next = dev.embed(vectors, levels, config.body.item_scale as f32, rows);
+        dev.add(&mut next, &state);
         next
     }
 
-    /// f(s), whose products with a level's table are the logits of its codes.
+    /// f(s), whose products with code words' vectors, over τ, are the logits of those codes.
     pub(super) fn told<O: Operators<Weight = W>>(
         &self,
         config: &Config,
@@ -103,6 +107,7 @@ impl<W: Send + Sync> Network<W> {
             dev.add(&mut y, input);
             x = Some(y);
         }
-        dev.layer_norm(x.as_ref().unwrap_or(state), &self.norm)
+        let told = dev.layer_norm(x.as_ref().unwrap_or(state), &self.norm);
+        if config.body.normalized { dev.l2_normalize(&told) } else { told }
     }
 }

@@ -7,13 +7,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::NAME;
-use super::config::{CHOSEN, CODES, Config, head};
+use super::config::{CHOSEN, CODES, Config};
 use super::model;
 use super::network::Network;
+use crate::codes::Form;
 use crate::families::semantic_ids::SemanticIds;
 use crate::families::sequential::{Architecture, needed};
 use crate::families::{Fitted, Model, Training, params, sasrec};
-use crate::train::{self, CodeRows, Options, Parameter, Parameters, SequenceModel};
+use crate::train::{self, CodeRows, Options, Order, Parameter, Parameters, SequenceModel};
 use crate::{Artifact, ArtifactBuilder, Corpus, Error, Result};
 
 /// The family's own parameters.
@@ -32,17 +33,36 @@ struct Params {
     depth: usize,
     /// Beams that are kept on each level, at least.
     beam: usize,
+    /// In which order codes are told; absent: level after level where levels code what those before have left, else all
+    /// together.
+    order: Option<Order>,
+    /// Whether codes are told by cosines.
+    normalized: bool,
+    /// In the order of confidence: how well the codes of a beam must agree with one another, from 0 to 1.
+    consistency: f64,
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Self { dim: 64, blocks: 2, heads: 2, window: 50, depth: 1, beam: 50 }
+        Self {
+            dim: 64,
+            blocks: 2,
+            heads: 2,
+            window: 50,
+            depth: 1,
+            beam: 50,
+            order: None,
+            normalized: true,
+            consistency: 0.0,
+        }
     }
 }
 
 impl Params {
-    fn config(&self, ids: &SemanticIds) -> Config {
-        let &Self { dim, blocks, heads, window, depth, beam } = self;
+    fn config(&self, ids: &SemanticIds, options: &Options) -> Config {
+        let &Self { dim, blocks, heads, window, depth, beam, order, normalized, consistency } = self;
+        let codes = ids.config();
+        let by_form = if codes.form == Form::Parallel { Order::Together } else { Order::Levels };
         Config {
             body: sasrec::Config {
                 dim,
@@ -52,15 +72,19 @@ impl Params {
                 window,
                 block: sasrec::Block::PreLn,
                 activation: sasrec::Nonlinearity::Gelu,
-                item_scale: 1.0,
+                // Of the sum over the levels.
+                item_scale: (dim as f64 / codes.sizes.len().max(1) as f64).sqrt(),
                 norm_eps: 1e-8,
                 positions: sasrec::Positions::FromEnd,
-                normalized: false,
+                normalized,
             },
+            order: order.unwrap_or(by_form),
+            temperature: options.temperature.unwrap_or(if normalized { 0.07 } else { 1.0 }),
+            consistency,
             depth,
             hidden: 4 * dim,
             beam,
-            codes: ids.config(),
+            codes,
         }
     }
 }
@@ -97,7 +121,7 @@ impl Subject {
     pub(super) fn new(params: &Value, ids: &SemanticIds, training: &Training<'_>) -> Result<Self> {
         let defaults = if training.start.is_some() { defaults().continuing() } else { defaults() };
         let (own, options): (Params, Options) = params::read_trained(NAME, params, &defaults)?;
-        let config = own.config(ids);
+        let config = own.config(ids, &options);
         config.check().map_err(|error| match error {
             Error::Malformed(why) => Error::Parameter(why),
             other => other,
@@ -106,8 +130,8 @@ impl Subject {
         for weight in config.weights() {
             parameters.add(&weight.name, &weight.shape, weight.init, training.seed)?;
         }
-        for name in [CODES.to_owned(), CHOSEN.to_owned()].into_iter().chain((0..config.levels()).map(head)) {
-            parameters.mark_table(needed(&name, parameters.find(&name))?);
+        for table in [CODES, CHOSEN].map(|name| parameters.find(name)).into_iter().flatten() {
+            parameters.mark_table(table);
         }
         Ok(Self { config, corpus: training.corpus.over(ids.catalogue().to_ids()), options, parameters })
     }
@@ -116,7 +140,9 @@ impl Subject {
     fn continue_from(&mut self, start: &Artifact, ids: &SemanticIds) -> Result<()> {
         let known: Config = start.config()?;
         let codes = SemanticIds::open_as(start, known.codes.clone())?;
-        if (Config { beam: self.config.beam, ..known }) != self.config || codes.codes() != ids.codes() {
+        if (Config { beam: self.config.beam, consistency: self.config.consistency, ..known }) != self.config
+            || codes.codes() != ids.codes()
+        {
             let why =
                 "a training that continues a model has that model's sizes and codes: name its base, or leave init out";
             return Err(Error::Parameter(why.into()));
@@ -132,12 +158,12 @@ impl Subject {
     /// What learns it, which knows of no counts.
     pub(super) fn learner<'a>(&self, ids: &'a SemanticIds) -> Result<Learner<'a>> {
         let find = |name: &str| needed(name, self.parameters.find(name));
-        let heads = (0..self.config.levels()).map(|level| find(&head(level))).collect::<Result<_>>()?;
+        let Config { order, temperature, codes, .. } = &self.config;
         Ok(Learner {
             network: Network::new(&self.config, &|name| Ok(self.parameters.find(name)))?,
             config: self.config.clone(),
             table: find(CODES)?,
-            rows: CodeRows::new(&self.config.codes.sizes, &ids.codes(), heads),
+            rows: CodeRows::new(*order, &codes.sizes, &ids.codes(), (1.0 / temperature) as f32),
             ids,
             counts: vec![0.0; ids.catalogue().len()],
         })
@@ -173,7 +199,7 @@ impl SequenceModel for Learner<'_> {
     }
 
     fn normalized(&self) -> bool {
-        false
+        self.config.body.normalized
     }
 
     fn timed(&self) -> bool {
@@ -185,9 +211,11 @@ impl SequenceModel for Learner<'_> {
     }
 
     fn cost(&self) -> usize {
-        let Config { body, depth, hidden, .. } = &self.config;
-        let told: usize = self.config.codes.sizes.iter().map(|size| 2 * body.dim * (2 * depth * hidden + size)).sum();
-        3 * (body.cost(body.window) / body.window + told)
+        let Config { body, depth, hidden, order, codes, .. } = &self.config;
+        let steps = if *order == Order::Together { 1 } else { codes.sizes.len() };
+        let words: usize = codes.sizes.iter().sum();
+        let scored = if *order == Order::Confidence { steps * words / 2 } else { words };
+        3 * (body.cost(body.window) / body.window + 2 * body.dim * (2 * depth * hidden * steps + scored))
     }
 
     fn encode<O: Operators<Weight = Parameter>>(
@@ -201,7 +229,7 @@ impl SequenceModel for Learner<'_> {
         let mut state = network.encode(config, operators, batch, events, Rows::All);
         let mut told = vec![network.told(config, operators, &state, batch)];
         for chosen in answers {
-            state = network.chosen(config, operators, &state, chosen);
+            state = network.chosen(config, operators, state, chosen);
             told.push(network.told(config, operators, &state, batch));
         }
         told
