@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use pgrec_engine::families::generative::Generated;
 use pgrec_engine::serve::{self, Answer};
 use pgrec_engine::{Control, ItemId, Query, Scored};
 use pgrec_kernels::Filter;
@@ -297,19 +298,21 @@ impl Session {
         Ok(indices.into_iter().map(|index| scores.get(&index?).copied()).collect())
     }
 
-    /// Items that a beam search of this width finds for one history, only such as exist.
-    pub fn generate(&self, history: &History, beam: Option<usize>) -> Result<Vec<Item>> {
+    /// Items that a beam search of this width finds for one history, only such as exist, and how each was found.
+    pub fn generate(&self, history: &History, beam: Option<usize>) -> Result<Vec<(Item, Generated)>> {
         let model = &*self.open.model;
+        let mut found: Vec<Generated> = Vec::new();
         let answers = self.existing(std::slice::from_ref(history), |queries| {
-            let generated = |query: &Query<'_>| {
-                let items = compute::run("rec_generate", |control| model.generate(query, beam, control))?;
-                let items = items.ok_or_else(|| self.generates_nothing())?;
-                let items: Vec<_> = items.iter().map(|item| item.found).collect();
+            let mut generated = |query: &Query<'_>| {
+                let list = compute::run("rec_generate", |control| model.generate(query, beam, control))?;
+                found = list.ok_or_else(|| self.generates_nothing())?;
+                let items: Vec<Scored> = found.iter().map(|item| item.found).collect();
                 Ok(Answer { from_model: items.len(), items, source: serve::Source::Model })
             };
-            queries.iter().map(generated).collect()
+            queries.iter().map(&mut generated).collect()
         })?;
-        Ok(answers.iter().flat_map(|answer| self.named(&answer.items)).collect())
+        // The one question was asked last with the answer that it got.
+        Ok(answers.iter().flat_map(|answer| self.named(&answer.items)).zip(found).collect())
     }
 
     fn generates_nothing(&self) -> SqlError {

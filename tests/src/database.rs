@@ -170,8 +170,8 @@ impl<'a> Database<'a> {
              DROP TABLE later;
              CREATE TABLE shop.coded (item_id bigint, code semantic_id);
              INSERT INTO shop.coded SELECT * FROM rec_semantic_ids('codes', 'shop');
-             CALL rec_train('generative', '{\"leave_last\": 2, \"dim\": 16, \"heads\": 2, \"blocks\": 1, \"depth\": 1, \"epochs\": 1}',
-                 'shop', 'writer');
+             CALL rec_train('generative', '{\"leave_last\": 2, \"dim\": 16, \"heads\": 2, \"blocks\": 1, \"depth\": 1, \"epochs\": 1,
+                 \"fusion\": 0.5}', 'shop', 'writer');
              CREATE UNIQUE INDEX ON shop.coded (code)",
         );
     }

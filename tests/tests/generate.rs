@@ -86,3 +86,40 @@ fn a_generative_model_is_measured_explained_and_refused_like_any_other() {
         assert!(database.fails(TRAIN).contains("builds on semantic IDs, and there are none"));
     });
 }
+
+#[test]
+fn codes_may_be_told_in_any_order_and_a_model_be_served_otherwise_without_training() {
+    each_database(|database| {
+        database.run("CALL rec_train('semantic_ids', '{\"quantizer\": \"product\", \"levels\": 4, \"codes\": 8}', 'shop', 'parts')");
+        let train = |model: &str, more: &str| {
+            let params = format!(
+                "{{\"leave_last\": 2, \"base\": \"parts\", \"dim\": 16, \"blocks\": 1, \"window\": 20, \"fusion\": 0.5, {more}}}"
+            );
+            database.run(&format!("CALL rec_train('generative', '{params}', 'shop', '{model}', true)"));
+        };
+        train("sure", "\"epochs\": 2, \"order\": \"confidence\"");
+        let agreed =
+            "SELECT count(*), bool_and(kept), min(agreement) >= 0, max(agreement) <= 1 FROM rec_generate(3, 20)";
+        assert_eq!(database.ask(agreed), "20|t|t|t");
+        assert_eq!(
+            database.ask("SELECT * FROM shop.rec_generate(3, 20)"),
+            database.ask("SELECT * FROM rec_generate(3, 20)")
+        );
+        let steps = "jsonb_array_elements(rec_explain(3, 17)->'reasons'->'levels')";
+        assert_eq!(database.ask(&format!("SELECT count(DISTINCT s->'level') FROM {steps} s")), "4");
+        // With the same weights.
+        train("strict", "\"init\": \"sure\", \"epochs\": 0, \"order\": \"confidence\", \"consistency\": 1");
+        assert_eq!(database.ask("SELECT count(*) > 0 FROM rec_generate(3, 20) WHERE NOT kept"), "t");
+        assert_eq!(
+            database.ask("SELECT rec_score(3, '{1,2,3}')"),
+            database.ask("SELECT rec_score(3, '{1,2,3}', model => 'sure')")
+        );
+        train("levels", "\"init\": \"sure\", \"epochs\": 0, \"order\": \"levels\"");
+        assert_eq!(database.ask("SELECT count(*) FROM rec_generate(3, 20) WHERE kept AND agreement IS NULL"), "20");
+        train("once", "\"epochs\": 2");
+        assert_eq!(database.ask("SELECT count(*) FROM rec_generate(3, 20) WHERE kept AND agreement IS NULL"), "20");
+        let params = "{\"base\": \"parts\", \"epochs\": 0}";
+        let refused = database.fails(&format!("CALL rec_train('generative', '{params}')"));
+        assert!(refused.contains("only a model that is continued"), "{refused}");
+    });
+}

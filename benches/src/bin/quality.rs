@@ -8,15 +8,47 @@ use clap::Parser;
 use pgrec_benches::{Server, Training, best, ml_1m_or_shop, object};
 use xtask::{Dataset, Home, Progress};
 
-/// Those that are compared: a label, the family, its parameters, and whether a seed changes anything.
-const CONTESTANTS: [(&str, &str, &str, bool); 6] = [
-    ("popularity", "popularity", "", false),
-    ("graph", "graph", "", false),
-    ("original", "sasrec", ORIGINAL, true),
-    ("sasrec", "sasrec", "", true),
-    ("hstu", "hstu", "", true),
-    ("generative", "generative", "", true),
+/// One that is compared.
+struct Contestant {
+    label: &'static str,
+    family: &'static str,
+    /// Its own parameters.
+    params: &'static str,
+    /// Whether a seed changes anything.
+    random: bool,
+    /// Whose weights it has, of the same seed.
+    of: Option<&'static str>,
+}
+
+const fn contestant(label: &'static str, family: &'static str, params: &'static str, random: bool) -> Contestant {
+    Contestant { label, family, params, random, of: None }
+}
+
+/// A generative model with the weights of another, which serves them otherwise.
+const fn variant(label: &'static str, of: &'static str, params: &'static str) -> Contestant {
+    Contestant { label, family: "generative", params, random: true, of: Some(of) }
+}
+
+/// Those that are compared.
+const CONTESTANTS: [Contestant; 14] = [
+    contestant("popularity", "popularity", "", false),
+    contestant("graph", "graph", "", false),
+    contestant("original", "sasrec", ORIGINAL, true),
+    contestant("sasrec", "sasrec", "", true),
+    contestant("hstu", "hstu", "", true),
+    contestant("generative", "generative", r#""base": "codes""#, true),
+    contestant("fused", "generative", r#""base": "codes", "fusion": 1"#, true),
+    variant("fused_codes", "fused", r#""base": "codes", "fusion": 1e-6"#),
+    contestant("together", "generative", r#""base": "parallel", "order": "together""#, true),
+    contestant("confidence", "generative", r#""base": "parallel", "order": "confidence""#, true),
+    variant("by_levels", "confidence", r#""base": "parallel", "order": "levels""#),
+    variant("consistent_90", "confidence", r#""base": "parallel", "order": "confidence", "consistency": 0.9"#),
+    variant("consistent_95", "confidence", r#""base": "parallel", "order": "confidence", "consistency": 0.95"#),
+    variant("consistent_99", "confidence", r#""base": "parallel", "order": "confidence", "consistency": 0.99"#),
 ];
+
+/// Parameters of the parallel codes that some learn.
+const PARALLEL: &str = r#"{"quantizer": "product"}"#;
 
 /// SASRec as published: its block, its loss, Adam at .001 on the latest window.
 const ORIGINAL: &str = r#""form": "original", "loss": "bce", "shared_negatives": false, "dim": 50, "batch": 128,
@@ -37,12 +69,12 @@ struct Arguments {
     #[arg(long, default_value_t = 3)]
     seeds: u32,
     /// Only these; may be given several times
-    #[arg(long, value_parser = CONTESTANTS.map(|(label, ..)| label))]
+    #[arg(long, value_parser = CONTESTANTS.map(|contestant| contestant.label))]
     only: Vec<String>,
-    /// More parameters of `sasrec`, `hstu` and `generative`, as a JSON object
+    /// More parameters of networks but `original`, as a JSON object
     #[arg(long, default_value = "{}")]
     params: String,
-    /// Parameters of the semantic IDs that `generative` learns, as a JSON object
+    /// Parameters of the semantic IDs that `generative` and `fused` learn, as a JSON object
     #[arg(long, default_value = "{}")]
     codes: String,
     /// Codes that were published with the data instead
@@ -79,24 +111,31 @@ fn main() -> Result<()> {
         server.load(&progress, &database, &data)?;
         let vectors = data.dimension().is_some();
         drop(data);
-        if vectors {
-            let params = if arguments.published_codes { r#"{"quantizer": "given"}"# } else { &arguments.codes };
-            let codes = Training { model: "codes", family: "semantic_ids", params, memory: None };
-            server.train(&progress, &database, &codes)?;
-        }
-        for (label, family, own, random) in CONTESTANTS {
-            if !arguments.only.is_empty() && !arguments.only.iter().any(|only| only == label) {
+        let mut coded = false;
+        for Contestant { label, family, params: own, random, of } in CONTESTANTS {
+            let is_wanted = |label: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == label);
+            if !is_wanted(label) || of.is_some_and(|of| !is_wanted(of)) {
                 continue;
             }
             if family == "generative" && !vectors {
                 println!("{label}: the items have no vectors to learn codes from");
                 continue;
             }
-            let more = if own.is_empty() && random { arguments.params.as_str() } else { own };
+            if family == "generative" && !coded {
+                let params = if arguments.published_codes { r#"{"quantizer": "given"}"# } else { &arguments.codes };
+                for (model, params) in [("codes", params), ("parallel", PARALLEL)] {
+                    let codes = Training { model, family: "semantic_ids", params, memory: None };
+                    server.train(&progress, &database, &codes)?;
+                }
+                coded = true;
+            }
+            let more = if random && label != "original" { arguments.params.as_str() } else { "" };
             let mut runs = Vec::new();
             for seed in 1..=if random { arguments.seeds } else { 1 } {
                 let model = format!("{label}_{seed}");
-                let params = object(&[r#""leave_last": 2"#, &format!(r#""seed": {seed}"#), more]);
+                let start = of.map_or_else(String::new, |of| format!(r#""init": "{of}_{seed}", "epochs": 0"#));
+                let seeded = format!(r#""seed": {seed}"#);
+                let params = object(&[r#""leave_last": 2"#, &seeded, more, own, &start]);
                 let training = Training { model: &model, family, params: &params, memory: None };
                 let cost = server.train(&progress, &database, &training)?;
                 runs.push(measured(&server, &database, &model, cost.seconds, seed == 1)?);

@@ -151,8 +151,8 @@ pub(super) struct Slice {
     pub(super) answers: Vec<u32>,
     /// One a history, for dropout.
     pub(super) keys: Vec<u64>,
-    /// Of items that are known by codes: the rows of the inputs' codes on every level, then those of the answers' codes
-    /// that others are told after.
+    /// Of items that are known by codes: the rows of the inputs' codes on every level, perhaps the inputs themselves, then
+    /// the rows of the answers' codes that others are told after.
     coded: Vec<Looked>,
     /// The order in which their levels are told.
     pub(super) levels: Vec<usize>,
@@ -212,11 +212,11 @@ impl Slice {
             self.keys.push(key);
         }
         if let Some(codes) = model.codes() {
-            self.pack_codes(codes);
+            self.pack_codes(codes, model.beside().is_some());
         }
     }
 
-    fn pack_codes(&mut self, codes: &CodeRows) {
+    fn pack_codes(&mut self, codes: &CodeRows, beside: bool) {
         let looked = |events: &[u32], positions: Option<&[u32]>, level: usize| Looked {
             rows: events.iter().map(|&item| codes.row(item, level)).collect(),
             positions: positions.map_or_else(|| vec![level as u32; events.len()], <[u32]>::to_vec),
@@ -225,7 +225,8 @@ impl Slice {
         let inputs =
             (0..codes.levels()).map(|level| looked(&self.items, (level == 0).then_some(&self.positions), level));
         let answers = codes.given(&self.levels).iter().map(|&level| looked(&self.answers, None, level));
-        self.coded = inputs.chain(answers).collect();
+        let own = beside.then(|| Looked { rows: self.items.clone(), positions: vec![0; self.items.len()] });
+        self.coded = inputs.chain(own).chain(answers).collect();
     }
 }
 

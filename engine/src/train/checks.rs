@@ -8,7 +8,7 @@ use pgrec_kernels::{Losses, UNASKED};
 
 use super::batches::{self, Cut, HeldOut, Histories, Sample, Slice};
 use super::double::{Double, Matrix64, dot, unit};
-use super::objective::{Drawn, Objective};
+use super::objective::{Drawn, NextItem, Objective};
 use super::optimizer::Gradient;
 use super::options::{LossKind, Options, Windows};
 use super::parameters::Parameters;
@@ -51,17 +51,18 @@ impl<'a, M: SequenceModel> Check<'a, M> {
     /// Loss, and its derivative by every number of every weight, as training computes them.
     pub(crate) fn gradient(&self, parameters: &Parameters, workers: usize) -> Result<(f64, Vec<Vec<f32>>)> {
         let device = Cpu::new();
-        let unit_rows = self.model.normalized().then(|| self.model.items());
-        let scored = unit_rows.map(|items| {
-            let mut scored = parameters.tensor(items).clone();
-            device.unit_rows(parameters.tensor(items).as_slice(), scored.cols(), scored.to_mut());
+        let unit_rows = if self.model.normalized() { self.model.tables() } else { Vec::new() };
+        let unit = |&table| {
+            let mut scored = parameters.tensor(table).clone();
+            device.unit_rows(parameters.tensor(table).as_slice(), scored.cols(), scored.to_mut());
             scored
-        });
-        let mut workers = Workers::new(device, parameters, workers, self.objective.is_dense(), unit_rows);
+        };
+        let scored: Vec<_> = unit_rows.iter().map(unit).collect();
+        let mut workers = Workers::new(device, parameters, workers, self.objective.is_dense(), &unit_rows);
         let step = Step {
             model: self.model,
             parameters,
-            scored: scored.as_ref(),
+            scored: &scored,
             objective: &self.objective,
             histories: &self.histories,
             samples: &self.samples,
@@ -94,30 +95,33 @@ impl<'a, M: SequenceModel> Check<'a, M> {
         for (number, range) in self.slices.iter().enumerate() {
             slice.pack(&self.samples[range.clone()], &self.histories, self.model, 0);
             let told = self.model.encode(weights, &slice.sequences(), &slice.coded());
+            let next_item = |next: &NextItem, told: &Matrix64, table: usize| {
+                let drawn = next.draw(&slice.answers, SplitMix::new(self.step_key ^ number as u64).next());
+                self.sum_of_losses(told, &self.scored_rows(weights, table), &slice.answers, &drawn)
+            };
             sum += match &self.objective {
-                Objective::Next(next) => {
-                    let drawn = next.draw(&slice.answers, SplitMix::new(self.step_key ^ number as u64).next());
-                    self.sum_of_losses(&told[0], &self.scored_rows(weights), &slice.answers, &drawn)
-                }
+                Objective::Next(next) => next_item(next, &told[0], 0),
                 Objective::Outcome => sum_of_doubts(&told[0], &slice.answers),
-                Objective::Codes(codes) => {
-                    let table = self.scored_rows(weights);
+                Objective::Codes(codes, beside) => {
+                    let table = self.scored_rows(weights, 0);
+                    let (told, last) = told.split_at(told.len() - usize::from(beside.is_some()));
+                    let beside = beside.iter().zip(last).map(|(next, told)| next_item(next, told, 1)).sum::<f64>();
                     let at = |(place, told): (usize, &Matrix64)| {
                         let (levels, share) = codes.told(&slice.levels, place);
                         let of = |&level: &usize| sum_of_surprises(told, &table, codes, level, &slice.answers);
                         f64::from(share) * levels.iter().map(of).sum::<f64>()
                     };
-                    told.iter().enumerate().map(at).sum()
+                    beside + told.iter().enumerate().map(at).sum::<f64>()
                 }
             };
         }
         sum / batches::events(&self.samples) as f64
     }
 
-    /// The rows that answers are scored by.
-    fn scored_rows(&self, weights: &Double) -> Vec<Vec<f64>> {
+    /// The rows of one of the model's tables, as answers are scored by them.
+    fn scored_rows(&self, weights: &Double, table: usize) -> Vec<Vec<f64>> {
         let normalized = self.model.normalized();
-        let rows = weights.weight(self.model.items()).rows();
+        let rows = weights.weight(self.model.tables()[table]).rows();
         rows.map(|row| if normalized { unit(row) } else { row.to_vec() }).collect()
     }
 

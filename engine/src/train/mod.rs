@@ -55,6 +55,12 @@ pub(crate) trait SequenceModel: Sync {
     /// The table of item vectors, by which inputs are looked up and answers are scored.
     fn items(&self) -> Parameter;
 
+    /// The table of item vectors by which the next item is told beside its codes: then that is what the last that
+    /// [`SequenceModel::encode`] gives is for, and `coded` has the items themselves after the rows of their codes.
+    fn beside(&self) -> Option<Parameter> {
+        None
+    }
+
     /// Whether answers are scored by the cosine: then [`SequenceModel::encode`] gives rows of length 1.
     fn normalized(&self) -> bool;
 
@@ -71,6 +77,11 @@ pub(crate) trait SequenceModel: Sync {
     /// [`SequenceModel::items`].
     fn codes(&self) -> Option<&CodeRows> {
         None
+    }
+
+    /// The tables by which answers are scored.
+    fn tables(&self) -> Vec<Parameter> {
+        [self.items()].into_iter().chain(self.beside()).collect()
     }
 
     /// Floating-point operations of an event in training, roughly.

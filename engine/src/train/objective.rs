@@ -15,18 +15,21 @@ pub(super) enum Objective<'a> {
     Next(NextItem),
     /// Not telling what came of an event.
     Outcome,
-    /// Not finding the codes of the item that came next.
-    Codes(&'a CodeRows),
+    /// Not finding the codes of the item that came next, and perhaps the item by a vector of its own.
+    Codes(&'a CodeRows, Option<NextItem>),
 }
 
 impl<'a> Objective<'a> {
     /// For a model that learns from `corpus`.
     pub(super) fn new(options: &Options, corpus: &Corpus, model: &'a impl SequenceModel) -> Result<Self> {
         if let Some(codes) = model.codes() {
-            return match options.loss {
-                LossKind::Auto | LossKind::Softmax => Ok(Self::Codes(codes)),
-                _ => Err(Error::Parameter("codes are learnt by a softmax over those there are: leave loss out".into())),
-            };
+            if !matches!(options.loss, LossKind::Auto | LossKind::Softmax) {
+                return Err(Error::Parameter(
+                    "codes are learnt by a softmax over those there are: leave loss out".into(),
+                ));
+            }
+            let beside = model.beside().map(|_| NextItem::new(options, corpus, model.normalized()));
+            return Ok(Self::Codes(codes, beside.transpose()?));
         }
         if model.first_outcome().is_none() {
             return NextItem::new(options, corpus, model.normalized()).map(Self::Next);
@@ -40,17 +43,17 @@ impl<'a> Objective<'a> {
     /// Whether a step touches every row of the item table.
     pub(super) fn is_dense(&self) -> bool {
         match self {
-            Self::Next(next) => next.kind == LossKind::Softmax,
+            Self::Next(next) | Self::Codes(_, Some(next)) => next.kind == LossKind::Softmax,
             Self::Outcome => false,
-            Self::Codes(_) => true,
+            Self::Codes(_, None) => true,
         }
     }
 
     /// Floating-point operations of one event.
     pub(super) fn cost(&self, dim: usize) -> usize {
         match self {
-            Self::Next(next) => next.cost(dim),
-            Self::Outcome | Self::Codes(_) => 0,
+            Self::Next(next) | Self::Codes(_, Some(next)) => next.cost(dim),
+            Self::Outcome | Self::Codes(_, None) => 0,
         }
     }
 }

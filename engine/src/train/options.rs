@@ -42,7 +42,7 @@ pub struct Options {
     pub schedule: Schedule,
     /// Steps over which the learning rate rises from 0.
     pub warmup: u64,
-    /// Epochs at most.
+    /// Epochs at most; 0 only where a model is continued, which is then the same but for what its answers depend on.
     pub epochs: u32,
     /// Epochs without a better validation metric after which training stops; 0: never.
     pub patience: u32,
@@ -239,8 +239,8 @@ impl Options {
         if !(0.0..=1.0).contains(&self.calibration) {
             return wrong("calibration is a number from 0 to 1");
         }
-        if self.epochs == 0 || self.batch == Some(0) || self.validate_every == 0 || self.negatives == Some(0) {
-            return wrong("epochs, batch, validate_every and negatives are whole numbers above 0");
+        if self.batch == Some(0) || self.validate_every == 0 || self.negatives == Some(0) {
+            return wrong("batch, validate_every and negatives are whole numbers above 0");
         }
         Ok(())
     }

@@ -38,6 +38,9 @@ pub(crate) fn fit<M: SequenceModel>(
     parameters: Parameters,
 ) -> Result<Fitted> {
     options.check()?;
+    if options.epochs == 0 && training.start.is_none() {
+        return Err(Error::Parameter("epochs is 0: only a model that is continued by init is one without any".into()));
+    }
     let learnt = training.corpus.without_last(training.leave_last);
     let metrics = Metrics::of(model);
     let (histories, validation) = Validation::split(training, &learnt, options.validation_users, metrics);
@@ -65,8 +68,8 @@ struct Run<'a, M> {
     parameters: Parameters,
     /// The decayed mean of the weights, where it is kept.
     average: Option<Parameters>,
-    /// The items' rows divided by their lengths, where those are scored.
-    scored: Option<Tensor>,
+    /// The rows of the model's tables divided by their lengths, where those are scored.
+    scored: Vec<Tensor>,
     best: Option<(f64, Parameters)>,
     curve: Vec<Value>,
     random: SplitMix,
@@ -89,11 +92,11 @@ impl<'a, M: SequenceModel> Run<'a, M> {
     ) -> Result<Self> {
         let metrics = Metrics::of(model);
         let threads = rayon::current_num_threads();
-        let unit_rows = model.normalized().then(|| model.items());
-        let scored = unit_rows.map(|items| parameters.tensor(items).clone());
+        let unit_rows = if model.normalized() { model.tables() } else { Vec::new() };
+        let scored: Vec<Tensor> = unit_rows.iter().map(|&table| parameters.tensor(table).clone()).collect();
         let corpus = histories.corpus;
         let windows = batches::bytes(corpus, model.window());
-        check_memory(training, options, &parameters, scored.as_ref(), threads, windows)?;
+        check_memory(training, options, &parameters, &scored, threads, windows)?;
         let device = Cpu::new();
         let now = Instant::now();
         let sparse = is_sparse(corpus);
@@ -108,7 +111,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             dropout: options.dropout_for(sparse),
             annealing: options.annealing_for(sparse),
             device,
-            workers: Workers::new(device, &parameters, threads, objective.is_dense(), unit_rows),
+            workers: Workers::new(device, &parameters, threads, objective.is_dense(), &unit_rows),
             optimizer: Optimizer::new(options, &parameters),
             scored,
             average: (options.average > 0.0).then(|| parameters.clone()),
@@ -192,7 +195,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             &Step {
                 model: self.model,
                 parameters: &self.parameters,
-                scored: self.scored.as_ref(),
+                scored: &self.scored,
                 objective: self.objective,
                 histories: self.histories,
                 samples,
@@ -220,14 +223,15 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         Ok(loss)
     }
 
-    /// The rows that answers are scored by, where they are not the items' own.
+    /// The rows that answers are scored by, where they are not the tables' own.
     fn lay_out_scored(&mut self) {
-        let Some(scored) = &mut self.scored else { return };
-        let items = self.parameters.tensor(self.model.items());
-        let (device, cols) = (self.device, items.cols());
-        let range = (RANGE / cols).max(1) * cols;
-        let rows = items.as_slice().par_chunks(range);
-        rows.zip(scored.to_mut().par_chunks_mut(range)).for_each(|(rows, out)| device.unit_rows(rows, cols, out));
+        for (scored, table) in self.scored.iter_mut().zip(self.model.tables()) {
+            let table = self.parameters.tensor(table);
+            let (device, cols) = (self.device, table.cols());
+            let range = (RANGE / cols).max(1) * cols;
+            let rows = table.as_slice().par_chunks(range);
+            rows.zip(scored.to_mut().par_chunks_mut(range)).for_each(|(rows, out)| device.unit_rows(rows, cols, out));
+        }
     }
 
     fn weights(&self) -> &Parameters {
@@ -265,15 +269,16 @@ fn check_memory(
     training: &Training<'_>,
     options: &Options,
     parameters: &Parameters,
-    scored: Option<&Tensor>,
+    scored: &[Tensor],
     threads: usize,
     windows: usize,
 ) -> Result<()> {
     // The weights, the best of them, perhaps their mean; the optimiser; a gradient a worker.
     let copies = 2 + usize::from(options.average > 0.0) + threads;
     let needed = parameters.len().saturating_mul(4 * copies + Optimizer::bytes_a_number(options));
-    // The table that is scored, and a gradient of it a worker.
-    let scored = scored.map_or(0, |scored| scored.as_slice().len().saturating_mul(4 * (1 + threads)));
+    // The tables that are scored, and a gradient of each a worker.
+    let numbers: usize = scored.iter().map(|scored| scored.as_slice().len()).sum();
+    let scored = numbers.saturating_mul(4 * (1 + threads));
     let needed = needed.saturating_add(scored).saturating_add(windows);
     if needed > training.memory {
         let mb = |bytes: usize| bytes.div_ceil(1 << 20);

@@ -24,8 +24,8 @@ pub(super) struct Workers {
 
 struct Worker {
     gradients: Gradients<Matrix>,
-    /// The derivative by the rows that answers are scored by, where those are not the items' own.
-    scored: Option<TableGradient>,
+    /// The derivatives by the rows that answers are scored by, where those are not the tables' own.
+    scored: Vec<TableGradient>,
     slice: Slice,
     loss: f64,
 }
@@ -34,8 +34,8 @@ struct Worker {
 pub(super) struct Step<'a, M> {
     pub(super) model: &'a M,
     pub(super) parameters: &'a Parameters,
-    /// The items' rows divided by their lengths, where answers are scored by those.
-    pub(super) scored: Option<&'a Tensor>,
+    /// The tables' rows divided by their lengths, where answers are scored by those.
+    pub(super) scored: &'a [Tensor],
     pub(super) objective: &'a Objective<'a>,
     pub(super) histories: &'a Histories<'a>,
     pub(super) samples: &'a [Sample],
@@ -50,17 +50,17 @@ pub(super) struct Step<'a, M> {
 }
 
 impl Workers {
-    /// `unit_rows` is the table whose rows answers are scored by after a division by their lengths.
+    /// `unit_rows` are the tables whose rows answers are scored by after a division by their lengths.
     pub(super) fn new(
         device: Cpu,
         parameters: &Parameters,
         count: usize,
         dense: bool,
-        unit_rows: Option<Parameter>,
+        unit_rows: &[Parameter],
     ) -> Self {
         let worker = || Worker {
             gradients: Gradients::new(&device, parameters, dense),
-            scored: unit_rows.map(|table| zero_rows(parameters.tensor(table), dense)),
+            scored: unit_rows.iter().map(|&table| zero_rows(parameters.tensor(table), dense)).collect(),
             slice: Slice::default(),
             loss: 0.0,
         };
@@ -80,8 +80,9 @@ impl Workers {
             Ok::<(), Error>(())
         })?;
         self.sum_gradients();
-        let items = step.model.items();
-        self.add_scored(items, step.parameters.tensor(items));
+        for (place, &table) in step.model.tables().iter().enumerate().take(step.scored.len()) {
+            self.add_scored(place, table, step.parameters.tensor(table));
+        }
         Ok(self.all.iter().map(|worker| worker.loss).sum())
     }
 
@@ -91,7 +92,9 @@ impl Workers {
         for &table in &self.tables {
             sum_tables(&device, self.all.iter_mut().map(|worker| worker.gradients.table(table)).collect());
         }
-        sum_tables(&device, self.all.iter_mut().filter_map(|worker| worker.scored.as_mut()).collect());
+        for place in 0..self.all.first().map_or(0, |worker| worker.scored.len()) {
+            sum_tables(&device, self.all.iter_mut().map(|worker| &mut worker.scored[place]).collect());
+        }
         let Some((first, others)) = self.all.split_first_mut() else { return };
         for (place, slot) in first.gradients.slots_mut().iter_mut().enumerate() {
             let Slot::Whole(sum) = slot else { continue };
@@ -101,11 +104,12 @@ impl Workers {
         }
     }
 
-    /// Turns the derivative by rows of length 1 that were scored into that by the rows of `items`, and adds it to
-    /// the table's, which so far has what came through the inputs.
-    fn add_scored(&mut self, table: Parameter, items: &Tensor) {
+    /// Turns the derivative by rows of length 1 that were scored into that by the rows of a table, whose numbers are
+    /// `items`, and adds it to the table's, which so far has what came through the inputs.
+    fn add_scored(&mut self, place: usize, table: Parameter, items: &Tensor) {
         let (device, cols) = (self.device, items.cols());
-        let Worker { gradients, scored: Some(scored), .. } = &mut self.all[0] else { return };
+        let Worker { gradients, scored, .. } = &mut self.all[0];
+        let scored = &mut scored[place];
         match scored.ids().map(<[u32]>::to_vec) {
             None => {
                 let rows = items.as_slice().par_chunks((RANGE / cols).max(1) * cols);
@@ -142,9 +146,7 @@ impl Workers {
                     Slot::Table(table) => table.clear(),
                 }
             }
-            if let Some(scored) = &mut worker.scored {
-                scored.clear();
-            }
+            worker.scored.iter_mut().for_each(TableGradient::clear);
         });
     }
 }
@@ -170,21 +172,27 @@ impl Worker {
         let (batch, coded) = (slice.sequences(), slice.coded());
         let tape = Tape::new(device, step.parameters.all(), batch, &slice.keys, step.dropout).with(&coded);
         let told = model.encode(&tape, &batch, &coded);
-        let items = model.items();
-        let table = step.scored.unwrap_or(step.parameters.tensor(items));
-        let into = scored.as_mut().unwrap_or(gradients.table(items));
+        let (tables, count) = (model.tables(), told.len());
         let mut derivatives = Vec::with_capacity(told.len());
+        let key = SplitMix::new(step.step_key ^ number as u64).next();
         for (place, told) in told.iter().enumerate() {
+            let value = told.value();
             let parts = match step.objective {
                 Objective::Next(next) => {
-                    let key = SplitMix::new(step.step_key ^ number as u64).next();
-                    vec![next.of(device, told.value(), table, &slice.answers, key, step.weight, into)]
+                    let (rows, into) = scored_by(step, &tables, scored, gradients, 0);
+                    vec![next.of(device, value, rows, &slice.answers, key, step.weight, into)]
                 }
-                Objective::Outcome => vec![device.yes_or_no(told.value(), &slice.answers, step.weight)],
-                Objective::Codes(codes) => {
+                Objective::Outcome => vec![device.yes_or_no(value, &slice.answers, step.weight)],
+                Objective::Codes(_, Some(next)) if place + 1 == count => {
+                    let (rows, into) = scored_by(step, &tables, scored, gradients, 1);
+                    vec![next.of(device, value, rows, &slice.answers, key, step.weight, into)]
+                }
+                Objective::Codes(codes, _) => {
                     let (levels, share) = codes.told(&slice.levels, place);
-                    let (value, answers, weight) = (told.value(), &slice.answers, share * step.weight);
-                    let of = |&level| objective::surprise(device, value, table, codes, level, answers, weight, into);
+                    let (rows, into) = scored_by(step, &tables, scored, gradients, 0);
+                    let weight = share * step.weight;
+                    let of =
+                        |&level| objective::surprise(device, value, rows, codes, level, &slice.answers, weight, into);
                     levels.iter().map(of).collect()
                 }
             };
@@ -195,4 +203,16 @@ impl Worker {
         }
         tape.backward_of(derivatives, gradients);
     }
+}
+
+/// The rows of one of a model's tables that answers are scored by, and where the derivative by them is added.
+fn scored_by<'w, M>(
+    step: &Step<'w, M>,
+    tables: &[Parameter],
+    scored: &'w mut [TableGradient],
+    gradients: &'w mut Gradients<Matrix>,
+    place: usize,
+) -> (&'w Tensor, &'w mut TableGradient) {
+    let rows = step.scored.get(place).unwrap_or(step.parameters.tensor(tables[place]));
+    (rows, scored.get_mut(place).unwrap_or_else(|| gradients.table(tables[place])))
 }

@@ -1,5 +1,6 @@
 //! `rec_generate`.
 
+use pgrec_engine::families::generative::Generated;
 use pgrx::pg_extern;
 use pgrx::prelude::*;
 
@@ -7,9 +8,9 @@ use super::door::Door;
 use super::serve::{Ids, ids, list_scope, open};
 use crate::codes::to_bytes;
 use crate::error::{Result, SqlError, or_raise};
-use crate::serve::Scope;
+use crate::serve::{Item, Scope};
 
-type Row<T> = (i32, T, f32, Vec<u8>);
+type Row<T> = (i32, T, f32, Vec<u8>, Option<f32>, bool);
 
 fn generate<T: Door>(user: Option<T>, beam: Option<i32>, session: Ids<T>, scope: &Scope) -> Result<Vec<Row<T>>> {
     let beam = beam.map(|beam| {
@@ -22,10 +23,10 @@ fn generate<T: Door>(user: Option<T>, beam: Option<i32>, session: Ids<T>, scope:
     let history = serving.history(user.map(Door::id).as_ref(), &ids(session))?;
     let found = serving.generate(&history, beam)?;
     let codes = serving.open.model.semantic_ids();
-    let row = |(rank, item): (i32, crate::serve::Item)| {
+    let row = |(rank, (item, how)): (i32, (Item, Generated))| {
         let index = serving.open.model.catalogue().index_of(&item.id);
         let code = codes.zip(index).map(|(codes, index)| codes.code(index)).unwrap_or_default();
-        Ok((rank, T::item(&item.id)?, item.score, to_bytes(code)))
+        Ok((rank, T::item(&item.id)?, item.score, to_bytes(code), how.agreement, how.kept))
     };
     (1..).zip(found).map(row).collect()
 }
@@ -44,7 +45,17 @@ macro_rules! door {
             session: Option<Vec<Option<$id>>>,
             model: Option<String>,
             recommender: Option<String>,
-        ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, f32), name!(path, Vec<u8>))> {
+        ) -> TableIterator<
+            'static,
+            (
+                name!(rank, i32),
+                name!(item_id, $id),
+                name!(score, f32),
+                name!(path, Vec<u8>),
+                name!(agreement, Option<f32>),
+                name!(kept, bool),
+            ),
+        > {
             let scope = list_scope(k, candidates, exclude, exclude_seen.unwrap_or(true), model, recommender);
             TableIterator::new(or_raise(generate(user_id, beam, session, &scope)))
         }

@@ -300,8 +300,8 @@ impl Function {
                 format!("SELECT r.rank, r.item_id::{item}, r.shared, r.distance, r.code FROM {call} r"),
             ),
             Returns::Generated => (
-                format!("TABLE (rank integer, item_id {item}, score real, path {code})"),
-                format!("SELECT r.rank, r.item_id::{item}, r.score, r.path FROM {call} r"),
+                format!("TABLE (rank integer, item_id {item}, score real, path {code}, agreement real, kept boolean)"),
+                format!("SELECT r.rank, r.item_id::{item}, r.score, r.path, r.agreement, r.kept FROM {call} r"),
             ),
         };
         let rows = match self.returns {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::families::sasrec;
 use crate::families::semantic_ids;
-use crate::families::sequential::{Architecture, Weight, check_sizes};
+use crate::families::sequential::{Architecture, ITEMS, Weight, check_sizes};
 use crate::train::{Init, Order};
 use crate::{Error, Result};
 
@@ -23,6 +23,8 @@ pub struct Config {
     /// In the order of confidence: of beams whose codes agree less with one another than this, from 0 to 1, no item is
     /// given but to fill up a list.
     pub consistency: f64,
+    /// Weight of an item's own vector beside its codes where items are ranked: its cosine with the history's over τ, times this, is added to log p of the codes. 0: items have no vectors of their own.
+    pub fusion: f64,
     /// Feed-forward blocks of the decoder.
     pub depth: usize,
     /// Width of their hidden layers.
@@ -51,19 +53,33 @@ impl Config {
         if !(0.0..=1.0).contains(&self.consistency) {
             return Err(Error::Malformed(format!("{NAME}: consistency is {}, not a share", self.consistency)));
         }
+        if !(self.fusion >= 0.0 && self.fusion.is_finite()) {
+            return Err(Error::Malformed(format!("{NAME}: fusion is {}, not from 0 on", self.fusion)));
+        }
+        if self.is_fused() && !self.body.normalized {
+            return Err(Error::Malformed(format!("{NAME}: fusion is of cosines: leave normalized true")));
+        }
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             return Err(Error::Malformed(format!("{NAME}: temperature is {}, not above 0", self.temperature)));
         }
         Ok(())
     }
 
-    /// The tensors of a model.
-    pub(super) fn weights(&self) -> Vec<Weight> {
+    /// Whether items have vectors of their own.
+    pub(super) fn is_fused(&self) -> bool {
+        self.fusion > 0.0
+    }
+
+    /// The tensors of a model of so many items.
+    pub(super) fn weights(&self, items: usize) -> Vec<Weight> {
         let (d, levels) = (self.body.dim, self.levels());
         let rows: usize = self.codes.sizes.iter().sum();
         let vectors = Init::Normal(0.02);
         let mut all =
             vec![Weight::needed(CODES, &[rows, d], vectors), Weight::needed("code_levels", &[levels, d], vectors)];
+        if self.is_fused() {
+            all.push(Weight::needed(ITEMS, &[items, d], vectors));
+        }
         if self.order != Order::Together {
             all.push(Weight::needed(CHOSEN, &[rows, d], vectors));
             all.push(Weight::needed(CHOSEN_LEVELS, &[levels, d], vectors));

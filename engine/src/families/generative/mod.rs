@@ -9,6 +9,7 @@
 mod confidence;
 mod config;
 mod decode;
+mod fused;
 mod levels;
 mod model;
 mod network;

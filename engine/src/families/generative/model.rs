@@ -17,7 +17,7 @@ use super::network::Network;
 use super::search::{Beam, Generated, Walk};
 use crate::families::Model;
 use crate::families::semantic_ids::SemanticIds;
-use crate::families::sequential::{Architecture, allowed, best, check_known};
+use crate::families::sequential::{Architecture, ITEMS, SCORED, allowed, best, check_known, unit_rows};
 use crate::train::{Order, Parameters};
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, Query, Result};
 
@@ -38,6 +38,10 @@ pub(super) fn artifact(
     for (name, tensor) in parameters.iter() {
         builder.f32(name, tensor.shape(), tensor.as_slice().to_vec());
     }
+    if let Some(items) = parameters.find(ITEMS) {
+        let items = parameters.tensor(items);
+        builder.f32(SCORED, items.shape(), unit_rows(items.as_slice(), items.cols()));
+    }
     ids.store(&mut builder);
     Ok(builder)
 }
@@ -47,6 +51,8 @@ pub struct Generative {
     pub(super) config: Config,
     pub(super) network: Network<Tensor>,
     pub(super) words: Words,
+    /// Vectors of the items themselves, of length 1.
+    items: Option<Tensor>,
     pub(super) ids: SemanticIds,
     index: Index,
     device: Cpu,
@@ -60,15 +66,17 @@ impl Generative {
     pub fn open(artifact: &Artifact) -> Result<Self> {
         let config: Config = artifact.config()?;
         config.check()?;
-        for weight in config.weights() {
+        for weight in config.weights(artifact.catalogue().len()) {
             artifact.tensor_of(&weight.name, &weight.shape)?;
         }
         let weight = |name: &str| artifact.has(name).then(|| artifact.tensor(name)).transpose();
         let network = Network::new(&config, &weight)?;
         let ids = SemanticIds::open_as(artifact, config.codes.clone())?;
+        let shape = [artifact.catalogue().len(), config.body.dim];
+        let items = config.is_fused().then(|| artifact.tensor_of(SCORED, &shape)).transpose()?;
         let words = Words::new(&config, &artifact.tensor(CODES)?)?;
         let index = Index::new(config.levels());
-        Ok(Self { config, network, words, ids, index, device: Cpu::new() })
+        Ok(Self { config, network, words, items, ids, index, device: Cpu::new() })
     }
 
     fn window(&self) -> usize {
@@ -90,17 +98,15 @@ impl Generative {
         };
         let rows: Vec<Vec<u32>> = (0..self.config.levels()).map(rows).collect();
         let levels: Vec<Vec<u32>> = (0..self.config.levels()).map(|level| vec![level as u32; items.len()]).collect();
-        let coded: Vec<Sequences<'_>> = rows
-            .iter()
-            .zip(&levels)
-            .enumerate()
-            .map(|(level, (rows, levels))| Sequences {
-                items: rows,
-                positions: if level == 0 { &positions } else { levels },
-                offsets: &offsets,
-                ..Sequences::default()
-            })
-            .collect();
+        let coded = rows.iter().zip(&levels).enumerate().map(|(level, (rows, levels))| Sequences {
+            items: rows,
+            positions: if level == 0 { &positions } else { levels },
+            offsets: &offsets,
+            ..Sequences::default()
+        });
+        let nought = vec![0; items.len()];
+        let own = Sequences { items: &items, positions: &nought, offsets: &offsets, ..Sequences::default() };
+        let coded: Vec<Sequences<'_>> = coded.chain(self.items.is_some().then_some(own)).collect();
         let batch = Sequences { items: &items, positions: &positions, offsets: &offsets, ..Sequences::default() };
         Ok(device.download(&self.network.encode(&self.config, device, &batch, &coded, Rows::Last))?)
     }
@@ -125,15 +131,15 @@ impl Generative {
         Sets::new(&self.ids, &self.index, &self.words.starts, query.filter, self.config.consistency as f32)
     }
 
-    /// The best items of each query; a search keeps at least as many beams as it wants.
-    fn generated(
+    /// The best items of each query by their codes; a search keeps at least as many beams as it wants.
+    pub(super) fn ranked(
         &self,
         device: &impl Device,
+        states: Vec<f32>,
         queries: &[Query<'_>],
         mut width: Width,
         control: &Control,
     ) -> Result<Vec<Vec<Generated>>> {
-        let states = self.states(device, queries)?;
         width.beams = queries.iter().map(|query| query.k).max().unwrap_or(0).max(width.beams);
         let mut found = match self.config.order {
             Order::Levels => {
@@ -172,8 +178,14 @@ impl Generative {
         let mut answers = Vec::with_capacity(asked.len());
         for asked in asked.chunks((rows / self.config.beam).max(1)) {
             let queries: Vec<Query<'_>> = asked.iter().map(|&q| queries[q]).collect();
-            let lists = self.generated(device, &queries, width, control)?;
-            let lists = lists.into_iter().map(|list| list.into_iter().map(|item| item.found).collect());
+            let states = self.states(device, &queries)?;
+            let lists = match &self.items {
+                Some(items) => self.fused(device, (items, &states), &queries, width, control)?,
+                None => {
+                    let lists = self.ranked(device, states, &queries, width, control)?.into_iter();
+                    lists.map(|list| list.into_iter().map(|item| item.found).collect()).collect()
+                }
+            };
             answers.extend(asked.iter().copied().zip(lists));
         }
         Ok(answers)
@@ -217,7 +229,8 @@ impl Model for Generative {
             return Ok(Some(Vec::new()));
         }
         let width = Width { beams: beam.unwrap_or(self.config.beam), rows: ROWS };
-        let lists = self.generated(&self.device, std::slice::from_ref(query), width, control)?;
+        let states = self.one(query)?;
+        let lists = self.ranked(&self.device, states, std::slice::from_ref(query), width, control)?;
         Ok(lists.into_iter().next())
     }
 
@@ -238,25 +251,22 @@ impl Model for Generative {
         Ok(lists(queries.len(), answers))
     }
 
-    /// log p of the items' codes.
+    /// log p of the items' codes, and where they have vectors of their own what those add.
     fn score(&self, query: &Query<'_>, items: &[u32]) -> Result<Vec<f32>> {
         check_known(self.ids.catalogue().len(), items)?;
         let states = self.one(query)?;
-        if self.config.order == Order::Together {
-            let scores = self.scores(&self.device, &states)?;
-            return Ok(items.iter().map(|&item| scores[item as usize]).collect());
+        let mut wanted = items.to_vec();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let (device, wanted) = (&self.device, [wanted]);
+        let codes = self.by_codes(device, states.clone(), &wanted, ROWS, &Control::default())?;
+        let mut scores: HashMap<u32, f32> = codes.into_iter().flatten().collect();
+        if let Some(table) = &self.items {
+            let vectors = self.vectors(device, &states)?;
+            for own in self.by_vectors(device, (table, &vectors), &wanted)?.into_iter().flatten() {
+                *scores.entry(own.item).or_default() += own.score;
+            }
         }
-        let mut candidates = items.to_vec();
-        candidates.sort_unstable();
-        candidates.dedup();
-        let among = Query { filter: Filter { exclude: &[], candidates: Some(&candidates) }, ..*query };
-        let (width, control) = (Width { beams: usize::MAX, rows: ROWS }, Control::default());
-        let found = match self.config.order {
-            Order::Confidence => self.walked(&self.device, states, &[self.sets(&among)], width, &control)?,
-            _ => self.walked(&self.device, states, &[self.trie(&among)], width, &control)?,
-        };
-        let scores: HashMap<u32, f32> =
-            found.iter().flatten().map(|item| (item.found.item, item.found.score)).collect();
         Ok(items.iter().map(|item| scores.get(item).copied().unwrap_or(f32::NEG_INFINITY)).collect())
     }
 

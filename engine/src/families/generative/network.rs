@@ -5,7 +5,7 @@ use pgrec_kernels::{Activation, LayerNorm, Linear, Operators, Rows, Sequences};
 use super::config::{CHOSEN, CHOSEN_LEVELS, CODES, Config};
 use crate::Result;
 use crate::families::sasrec::Body;
-use crate::families::sequential::needed;
+use crate::families::sequential::{ITEMS, needed};
 use crate::train::Order;
 
 /// A model's weights: tensors of its artifact, or the parameters of a training.
@@ -13,6 +13,8 @@ pub(super) struct Network<W> {
     codes: W,
     positions: W,
     code_levels: W,
+    /// Vectors of the items beside those of their codes.
+    items: Option<W>,
     body: Body<W>,
     /// Vectors of codes that have been told, and of their levels; none where all are told at once.
     chosen: Option<[W; 2]>,
@@ -48,6 +50,7 @@ impl<W: Send + Sync> Network<W> {
             codes: needed(CODES)?,
             positions: needed("positions")?,
             code_levels: needed("code_levels")?,
+            items: if config.is_fused() { Some(needed(ITEMS)?) } else { None },
             body: Body::new(&config.body, weight)?,
             chosen: match config.order {
                 Order::Together => None,
@@ -58,7 +61,8 @@ impl<W: Send + Sync> Network<W> {
         })
     }
 
-    /// One vector a history, or an event. `coded` are the rows of the events' codes on every level.
+    /// One vector a history, or an event. `coded` are the rows of the events' codes on every level, and then the events
+    /// themselves where items have vectors of their own.
     pub(super) fn encode<O: Operators<Weight = W>>(
         &self,
         config: &Config,
@@ -69,8 +73,12 @@ impl<W: Send + Sync> Network<W> {
     ) -> O::Matrix {
         let scale = config.body.item_scale as f32;
         let mut x = dev.embed(&self.codes, &self.positions, scale, &coded[0]);
-        for level in &coded[1..] {
+        let (codes, own) = coded.split_at(config.levels());
+        for level in &codes[1..] {
             dev.add(&mut x, &dev.embed(&self.codes, &self.code_levels, scale, level));
+        }
+        for (items, own) in self.items.iter().zip(own) {
+            dev.add(&mut x, &dev.embed(items, &self.code_levels, scale, own));
         }
         self.body.forward(&config.body, dev, x, batch, rows)
     }

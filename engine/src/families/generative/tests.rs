@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use pgrec_kernels::Filter;
@@ -80,7 +80,9 @@ fn gradients_are_finite_differences_of_the_loss() {
     let (base, control) = (base(&corpus), Control::default());
     let cosines = json!({ "depth": 2, "temperature": 0.2 });
     let products = json!({ "depth": 0, "normalized": false });
-    for (order, own) in ORDERS.iter().flat_map(|order| [(order, &cosines), (order, &products)]) {
+    // A check knows no defaults.
+    let fused = json!({ "depth": 1, "temperature": 0.2, "fusion": 1, "loss": "softmax" });
+    for (order, own) in ORDERS.iter().flat_map(|order| [&cosines, &products, &fused].map(|own| (order, own))) {
         let mut params = json!({ "dim": 8, "blocks": 1, "heads": 2, "window": 5, "order": order });
         params.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
         let training = Training::new(&corpus, &params, &control);
@@ -114,10 +116,10 @@ fn what_follows_is_learnt_and_an_item_without_a_code_is_never_generated() {
 fn a_beam_as_wide_as_the_catalogue_ranks_as_scores_do() {
     let mut random = SplitMix::new(fresh_seed());
     let corpus = corpus(60, random.next());
-    for order in ORDERS {
-        let params =
-            json!({ "dim": 16, "blocks": 1, "heads": 2, "window": 8, "epochs": 2, "beam": 100, "order": order });
-        ranks_as_it_scores(&fitted(&corpus, &params), order != "together", &mut random);
+    for (order, fusion) in ORDERS.iter().flat_map(|order| [(order, 0.0), (order, 0.7)]) {
+        let params = json!({ "dim": 16, "blocks": 1, "heads": 2, "window": 8, "epochs": 2, "beam": 100,
+            "order": order, "fusion": fusion });
+        ranks_as_it_scores(&fitted(&corpus, &params), *order != "together", &mut random);
     }
 }
 
@@ -134,7 +136,9 @@ fn ranks_as_it_scores(model: &Generative, by_levels: bool, random: &mut SplitMix
         let found = model.recommend(&[query], &control).unwrap().remove(0);
         assert_eq!(found.iter().map(|found| found.item).collect::<Vec<_>>(), expected);
         assert!(found.iter().all(|found| (found.score - scores[found.item as usize]).abs() < 1e-5));
-        let sum: f32 = scores.iter().map(|score| score.exp()).sum();
+        let told = model.generate(&query, None, &control).unwrap().unwrap();
+        let told: HashMap<u32, f32> = told.iter().map(|told| (told.found.item, told.found.score)).collect();
+        let sum: f32 = told.values().map(|score| score.exp()).sum();
         assert!((sum - 1.0).abs() < 1e-4, "{sum}");
         // Together as alone.
         let narrow = Query { k: 5, ..query };
@@ -154,7 +158,7 @@ fn ranks_as_it_scores(model: &Generative, by_levels: bool, random: &mut SplitMix
         let product: f64 =
             explained["levels"].as_array().unwrap().iter().map(|l| l["probability"].as_f64().unwrap()).product();
         // Shares of codes that are told at once are not those among items.
-        assert!(product > 0.0 && (!by_levels || (product.ln() - f64::from(scores[4])).abs() < 1e-4));
+        assert!(product > 0.0 && (!by_levels || (product.ln() - f64::from(told[&4])).abs() < 1e-4));
     }
     let nothing = Query { k: 3, ..Query::default() };
     assert_eq!(model.recommend(&[nothing], &control).unwrap(), [Vec::new()]);
@@ -162,6 +166,36 @@ fn ranks_as_it_scores(model: &Generative, by_levels: bool, random: &mut SplitMix
         model.recommend(&[Query { history: &[9999], k: 1, ..Query::default() }], &control),
         Err(Error::Parameter(_))
     ));
+}
+
+#[test]
+fn what_beams_find_whose_codes_disagree_only_fills_up_a_list() {
+    let corpus = corpus(200, fresh_seed());
+    let mut params = small();
+    (params["epochs"], params["order"], params["consistency"]) = (json!(10), json!("confidence"), json!(0.997));
+    let model = fitted(&corpus, &params);
+    let (mut kept, mut dropped) = (0, 0);
+    for item in 0..40u32 {
+        let history = [item, item + 2, item + 4];
+        let query = Query { history: &history, k: 20, ..Query::default() };
+        let found = model.generate(&query, Some(20), &Control::default()).unwrap().unwrap();
+        assert_eq!(found.len(), 20);
+        assert!(found.iter().all(|one| one.kept == (one.agreement.unwrap() >= 0.997)));
+        assert!(found.iter().all(|one| (0.0..=1.0).contains(&one.agreement.unwrap())));
+        assert!(found.is_sorted_by_key(|one| !one.kept));
+        assert!(
+            found
+                .chunk_by(|a, b| a.kept == b.kept)
+                .all(|part| part.is_sorted_by(|a, b| a.found.score >= b.found.score))
+        );
+        kept += found.iter().filter(|one| one.kept).count();
+        dropped += found.iter().filter(|one| !one.kept).count();
+    }
+    assert!(kept > 0 && dropped > 0, "{kept} kept, {dropped} not");
+    params["order"] = json!("levels");
+    let query = Query { history: &[1, 3], k: 5, ..Query::default() };
+    let found = fitted(&corpus, &params).generate(&query, None, &Control::default()).unwrap().unwrap();
+    assert!(found.iter().all(|one| one.kept && one.agreement.is_none()));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::model;
 use super::network::Network;
 use crate::codes::Form;
 use crate::families::semantic_ids::SemanticIds;
-use crate::families::sequential::{Architecture, needed};
+use crate::families::sequential::{Architecture, ITEMS, needed};
 use crate::families::{Fitted, Model, Training, params, sasrec};
 use crate::train::{self, CodeRows, Options, Order, Parameter, Parameters, SequenceModel};
 use crate::{Artifact, ArtifactBuilder, Corpus, Error, Result};
@@ -40,6 +40,8 @@ struct Params {
     normalized: bool,
     /// In the order of confidence: how well the codes of a beam must agree with one another, from 0 to 1.
     consistency: f64,
+    /// Weight of an item's own vector beside its codes where items are ranked; 0: items have none.
+    fusion: f64,
 }
 
 impl Default for Params {
@@ -54,13 +56,14 @@ impl Default for Params {
             order: None,
             normalized: true,
             consistency: 0.0,
+            fusion: 0.0,
         }
     }
 }
 
 impl Params {
     fn config(&self, ids: &SemanticIds, options: &Options) -> Config {
-        let &Self { dim, blocks, heads, window, depth, beam, order, normalized, consistency } = self;
+        let &Self { dim, blocks, heads, window, depth, beam, order, normalized, consistency, fusion } = self;
         let codes = ids.config();
         let by_form = if codes.form == Form::Parallel { Order::Together } else { Order::Levels };
         Config {
@@ -81,6 +84,7 @@ impl Params {
             order: order.unwrap_or(by_form),
             temperature: options.temperature.unwrap_or(if normalized { 0.07 } else { 1.0 }),
             consistency,
+            fusion,
             depth,
             hidden: 4 * dim,
             beam,
@@ -105,7 +109,12 @@ pub(super) fn fit(training: &Training<'_>) -> Result<Fitted> {
     let counts = learnt.counts().into_iter().map(|count| count as f32).collect();
     let learner = Learner { counts, ..subject.learner(ids)? };
     let Subject { corpus, options, parameters, .. } = subject;
-    train::fit(&Training { corpus: &corpus, base: None, start: None, ..*training }, &options, &learner, parameters)
+    train::fit(
+        &Training { corpus: &corpus, base: None, start: training.start.clone(), ..*training },
+        &options,
+        &learner,
+        parameters,
+    )
 }
 
 /// What is trained, by what a training is given.
@@ -127,10 +136,10 @@ impl Subject {
             other => other,
         })?;
         let mut parameters = Parameters::default();
-        for weight in config.weights() {
+        for weight in config.weights(ids.catalogue().len()) {
             parameters.add(&weight.name, &weight.shape, weight.init, training.seed)?;
         }
-        for table in [CODES, CHOSEN].map(|name| parameters.find(name)).into_iter().flatten() {
+        for table in [CODES, CHOSEN, ITEMS].map(|name| parameters.find(name)).into_iter().flatten() {
             parameters.mark_table(table);
         }
         Ok(Self { config, corpus: training.corpus.over(ids.catalogue().to_ids()), options, parameters })
@@ -140,14 +149,20 @@ impl Subject {
     fn continue_from(&mut self, start: &Artifact, ids: &SemanticIds) -> Result<()> {
         let known: Config = start.config()?;
         let codes = SemanticIds::open_as(start, known.codes.clone())?;
-        if (Config { beam: self.config.beam, consistency: self.config.consistency, ..known }) != self.config
-            || codes.codes() != ids.codes()
-        {
+        // The same weights serve whatever these are.
+        let weights = |config: &Config| Config {
+            beam: 0,
+            consistency: 0.0,
+            fusion: f64::from(config.is_fused()),
+            order: if config.order == Order::Together { Order::Together } else { Order::Levels },
+            ..config.clone()
+        };
+        if weights(&known) != weights(&self.config) || codes.codes() != ids.codes() {
             let why =
                 "a training that continues a model has that model's sizes and codes: name its base, or leave init out";
             return Err(Error::Parameter(why.into()));
         }
-        for weight in self.config.weights() {
+        for weight in self.config.weights(ids.catalogue().len()) {
             let own = needed(&weight.name, self.parameters.find(&weight.name))?;
             let known = start.tensor_of(&weight.name, &weight.shape)?;
             self.parameters.tensor_mut(own).to_mut().copy_from_slice(known.as_slice());
@@ -163,6 +178,7 @@ impl Subject {
             network: Network::new(&self.config, &|name| Ok(self.parameters.find(name)))?,
             config: self.config.clone(),
             table: find(CODES)?,
+            beside: self.parameters.find(ITEMS),
             rows: CodeRows::new(*order, &codes.sizes, &ids.codes(), (1.0 / temperature) as f32),
             ids,
             counts: vec![0.0; ids.catalogue().len()],
@@ -179,6 +195,8 @@ pub(super) struct Learner<'a> {
     config: Config,
     network: Network<Parameter>,
     table: Parameter,
+    /// Vectors of the items themselves.
+    beside: Option<Parameter>,
     rows: CodeRows,
     ids: &'a SemanticIds,
     /// How often each item was touched.
@@ -196,6 +214,10 @@ impl SequenceModel for Learner<'_> {
 
     fn items(&self) -> Parameter {
         self.table
+    }
+
+    fn beside(&self) -> Option<Parameter> {
+        self.beside
     }
 
     fn normalized(&self) -> bool {
@@ -225,13 +247,15 @@ impl SequenceModel for Learner<'_> {
         coded: &[Sequences<'_>],
     ) -> Vec<O::Matrix> {
         let (config, network) = (&self.config, &self.network);
-        let (events, answers) = coded.split_at(config.levels());
+        let (events, answers) = coded.split_at(config.levels() + usize::from(self.beside.is_some()));
         let mut state = network.encode(config, operators, batch, events, Rows::All);
+        let beside = self.beside.map(|_| operators.l2_normalize(&state));
         let mut told = vec![network.told(config, operators, &state, batch)];
         for chosen in answers {
             state = network.chosen(config, operators, state, chosen);
             told.push(network.told(config, operators, &state, batch));
         }
+        told.extend(beside);
         told
     }
 

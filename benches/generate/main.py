@@ -1,0 +1,88 @@
+"""Run by `cargo xtask bench generate` against its private server, which has the data and a generative model."""
+
+import argparse
+import statistics
+import time
+
+import psycopg
+import torch
+
+from peer import Peer
+
+GENERATE = "SELECT item_id, score FROM rec_generate(%s, 10, %s)"
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("conninfo")
+    arguments.add_argument("--turns", type=int, default=30)
+    arguments.add_argument("--users", type=int, default=512)
+    given = arguments.parse_args()
+    with psycopg.connect(given.conninfo, autocommit=True) as connection:
+        artifact = "SELECT data FROM rec.artifact JOIN rec.model USING (model_id) WHERE name = 'writer' ORDER BY chunk"
+        peer = Peer(b"".join(bytes(chunk) for (chunk,) in connection.execute(artifact)))
+        items = [item for (item,) in connection.execute("SELECT item_id FROM rec_semantic_ids('codes') ORDER BY 1")]
+        print(f"{len(items):,} items, {torch.get_num_threads()} threads of PyTorch {torch.__version__}", flush=True)
+        for length in (5, 50):
+            prepare(connection, items, length, given.users)
+            for beam in (10, 20, 50, 256):
+                latency(connection, peer, items, length, beam, given.turns)
+            throughput(connection, peer, items, length, given.users)
+
+
+def history(items, user, length):
+    return [(user * 7919 + place * place * 31 + place) % len(items) for place in range(length)]
+
+
+def prepare(connection, items, length, users):
+    """Somebodies with histories of so many events."""
+    connection.execute("DELETE FROM shop.interaction WHERE user_id < 0")
+    with connection.cursor().copy("COPY shop.interaction (user_id, item_id, at) FROM STDIN") as copy:
+        for user in range(users):
+            for place, item in enumerate(history(items, user, length)):
+                copy.write_row((-1 - user, items[item], f"2030-01-01 00:{place:02}"))
+    connection.execute("VACUUM ANALYZE shop.interaction")
+
+
+def latency(connection, peer, items, length, beam, turns):
+    """One user after the other; ours with everything that a call in SQL does, theirs from a history in memory."""
+    ours, theirs, apart = [], [], 0.0
+    for user in range(-3, turns):
+        user = max(user, 0)
+        began = time.perf_counter()
+        rows = connection.execute(GENERATE, (-1 - user, beam), prepare=True, binary=True).fetchall()
+        between = time.perf_counter()
+        found, scores = peer.generate([history(items, user, length)], beam, 10)
+        ended = time.perf_counter()
+        ours.append((between - began) * 1e3)
+        theirs.append((ended - between) * 1e3)
+        found = [items[item] for item in found[0].tolist()]
+        if found != [item for item, _ in rows]:
+            apart = max(apart, max(abs(a - b) for (_, a), b in zip(rows, scores[0].tolist())))
+            assert apart < 1e-3, (found, rows)
+    ours, theirs = statistics.median(ours[3:]), statistics.median(theirs[3:])
+    print(f"{length:>3} events, beam {beam:>3}: {ours:7.2f} ms in SQL, {theirs:7.2f} ms in PyTorch", flush=True)
+    print(f"RESULT generate.{length}.{beam}.ratio {theirs / ours:.2f} x", flush=True)
+
+
+def throughput(connection, peer, items, length, users):
+    """All users at once, with the model's own beam of 50."""
+    everybody = [-1 - user for user in range(users)]
+    call = "SELECT count(*) FROM rec_next_many(%s::bigint[], 10)"
+    histories = [history(items, user, length) for user in range(users)]
+    ours, theirs = [], []
+    for _ in range(3):
+        began = time.perf_counter()
+        connection.execute(call, (everybody,))
+        between = time.perf_counter()
+        for start in range(0, users, 64):
+            peer.generate(histories[start : start + 64], 50, 10)
+        ours.append(users / (between - began))
+        theirs.append(users / (time.perf_counter() - between))
+    ours, theirs = max(ours), max(theirs)
+    print(f"{length:>3} events, beam  50, {users} users: {ours:,.0f} users/s in SQL, {theirs:,.0f} in PyTorch", flush=True)
+    print(f"RESULT generate.{length}.many.ratio {ours / theirs:.2f} x", flush=True)
+
+
+if __name__ == "__main__":
+    main()
