@@ -87,21 +87,17 @@ class Peer:
 
     @torch.inference_mode()
     def generate(self, histories, beam, k):
-        """Items and log p, `[users, k]`, best first. Items of the history are left out."""
+        """Items and log p, `[users, k]`, best first."""
         users = len(histories)
         states = self.encode(histories)
         dim = states.shape[-1]
         nodes = torch.zeros(users, 1, dtype=torch.int64)
         scores = torch.zeros(users, 1)
-        seen = torch.tensor(histories)
         for level in range(self.levels):
             logits = self.logits(states, level).view(users, -1, self.sizes[level])
             following = self.follow[level][nodes]
             # Shares are of the codes that some item has after a beam's.
             total = scores.unsqueeze(-1) + torch.log_softmax(logits.masked_fill(following < 0, -math.inf), -1)
-            if level + 1 == self.levels:
-                own = (following.flatten(1).unsqueeze(-1) == seen.unsqueeze(1)).any(-1)
-                total = total.masked_fill(own.view_as(total), -math.inf)
             width = min(beam, total[0].numel())
             scores, places = total.flatten(1).topk(width)
             nodes = following.flatten(1).gather(1, places)

@@ -52,6 +52,9 @@ pub struct Item {
     pub score: f32,
 }
 
+/// Beams up to which a search is done on the session's own thread.
+const QUICK_BEAMS: usize = 512;
+
 /// A scope made concrete: recommender, model and filters in dense indices.
 pub struct Session {
     /// The recommender.
@@ -301,10 +304,16 @@ impl Session {
     /// Items that a beam search of this width finds for one history, only such as exist, and how each was found.
     pub fn generate(&self, history: &History, beam: Option<usize>) -> Result<Vec<(Item, Generated)>> {
         let model = &*self.open.model;
+        let own = model.beam().ok_or_else(|| self.generates_nothing())?;
+        // Some milliseconds at most: to wake another thread would take as long.
+        let is_quick = beam.unwrap_or(own).max(self.k) <= QUICK_BEAMS;
         let mut found: Vec<Generated> = Vec::new();
         let answers = self.existing(std::slice::from_ref(history), |queries| {
             let mut generated = |query: &Query<'_>| {
-                let list = compute::run("rec_generate", |control| model.generate(query, beam, control))?;
+                let list = match is_quick {
+                    true => model.generate(query, beam, &Control::default())?,
+                    false => compute::run("rec_generate", |control| model.generate(query, beam, control))?,
+                };
                 found = list.ok_or_else(|| self.generates_nothing())?;
                 let items: Vec<Scored> = found.iter().map(|item| item.found).collect();
                 Ok(Answer { from_model: items.len(), items, source: serve::Source::Model })

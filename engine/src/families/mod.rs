@@ -69,6 +69,11 @@ pub trait Model: Send + Sync {
         None
     }
 
+    /// How wide the model's own beam search is; None of a model that does not generate.
+    fn beam(&self) -> Option<usize> {
+        None
+    }
+
     /// The `k` best items for a query by a beam search of this width, or of the model's own where none is given; None of
     /// a model that does not generate.
     fn generate(&self, _query: &Query<'_>, _beam: Option<usize>, _control: &Control) -> Result<Option<Vec<Generated>>> {

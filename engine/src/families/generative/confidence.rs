@@ -5,6 +5,7 @@
 //! expectations differ too much, by the Jensen-Shannon divergence over its own items, is not kept (consistency).
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::f32::consts::LN_2;
 use std::ops::Range;
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use std::sync::OnceLock;
 
 use pgrec_kernels::{Filter, Scored};
 
-use super::search::{Beam, Generated, Logits, Walk, log_sum};
+use super::search::{Beam, Generated, Walk, log_sum};
 use crate::families::semantic_ids::SemanticIds;
 
 /// All items by their codes on one level, whatever the others are; made when first asked for.
@@ -151,10 +152,6 @@ impl<'a> Sets<'a> {
             && self.filter.candidates.is_none_or(|candidates| candidates.binary_search(&item).is_ok())
     }
 
-    fn is_kept(&self, set: &Set) -> bool {
-        set.agreement() >= self.consistency
-    }
-
     /// The codes that items of a set have on a level.
     fn rows(&self, set: &Set, level: usize) -> Cow<'a, [u32]> {
         let Some(items) = &set.items else { return Cow::Borrowed(&self.all(level).rows) };
@@ -184,32 +181,6 @@ impl<'a> Sets<'a> {
         let shift = log_sum(sums.iter().copied());
         sums.into_iter().map(|sum| (sum - shift).exp()).collect()
     }
-
-    /// What follows a set, of which `logit` are told; which of those that ask it is.
-    fn after(&self, mut set: Set, logit: impl Fn(u32) -> f32 + Copy, parent: usize, into: &mut Vec<Set>) {
-        if let Some(items) = &set.items {
-            let told = self.shares(items, &set.left, logit);
-            set.divergences.push(divergence(&set.expected, &told));
-        }
-        // Items that ask have a level on which they differ.
-        let Some(Question { level, shift, .. }) = self.question(&set, logit) else { return };
-        let left: Vec<usize> = set.left.iter().copied().filter(|&other| other != level).collect();
-        for (row, items) in self.groups(&set, level) {
-            if !items.iter().any(|&item| self.is_open(item)) {
-                continue;
-            }
-            let expected = if items.len() > 1 { self.shares(&items, &left, logit) } else { Vec::new() };
-            into.push(Set {
-                items: Some(items),
-                left: left.clone(),
-                chosen: (level as u32, row),
-                score: set.score + logit(row) - shift,
-                parent,
-                expected,
-                divergences: set.divergences.clone(),
-            });
-        }
-    }
 }
 
 impl Walk for Sets<'_> {
@@ -229,36 +200,43 @@ impl Walk for Sets<'_> {
         if is_open { vec![root] } else { Vec::new() }
     }
 
-    /// Those that are kept come first. Ties are in the order of their first items.
-    fn follow(&self, beams: Vec<Set>, logits: &Logits<'_>, width: usize) -> Vec<Set> {
-        let (asking, mut followed): (Vec<Set>, Vec<Set>) = beams.into_iter().partition(Beam::asks);
-        for (parent, set) in asking.into_iter().enumerate() {
-            self.after(set, logits.of(parent), parent, &mut followed);
+    fn follow(&self, set: &Set, logit: impl Fn(u32) -> f32 + Copy, parent: usize, into: &mut Vec<Set>) {
+        let mut divergences = set.divergences.clone();
+        if let Some(items) = &set.items {
+            divergences.push(divergence(&set.expected, &self.shares(items, &set.left, logit)));
         }
-        let better = |a: &Set, b: &Set| {
-            let kept = self.is_kept(b).cmp(&self.is_kept(a));
-            kept.then(b.score.total_cmp(&a.score)).then(a.first().cmp(&b.first()))
-        };
-        if width < followed.len() {
-            followed.select_nth_unstable_by(width, better);
-            followed.truncate(width);
+        // Items that ask have a level on which they differ.
+        let Some(Question { level, shift, .. }) = self.question(set, logit) else { return };
+        let left: Vec<usize> = set.left.iter().copied().filter(|&other| other != level).collect();
+        for (row, items) in self.groups(set, level) {
+            if !items.iter().any(|&item| self.is_open(item)) {
+                continue;
+            }
+            let expected = if items.len() > 1 { self.shares(&items, &left, logit) } else { Vec::new() };
+            into.push(Set {
+                items: Some(items),
+                left: left.clone(),
+                chosen: (level as u32, row),
+                score: set.score + logit(row) - shift,
+                parent,
+                expected,
+                divergences: divergences.clone(),
+            });
         }
-        followed.sort_unstable_by(better);
-        followed
     }
 
-    fn found(&self, beams: &[Set]) -> Vec<Generated> {
-        let found = |set: &Set| Generated {
-            found: Scored { item: set.first(), score: set.score },
-            agreement: Some(set.agreement()),
-            kept: self.is_kept(set),
-        };
-        let mut found: Vec<Generated> = beams.iter().map(found).collect();
-        found.sort_by(|a, b| {
-            let (one, other) = (a.found, b.found);
-            b.kept.cmp(&a.kept).then(other.score.total_cmp(&one.score)).then(one.item.cmp(&other.item))
-        });
-        found
+    fn keeps(&self, set: &Set) -> bool {
+        set.agreement() >= self.consistency
+    }
+
+    /// In the order of their first items.
+    fn tie(&self, one: &Set, other: &Set) -> Ordering {
+        one.first().cmp(&other.first())
+    }
+
+    fn found(&self, set: &Set) -> Generated {
+        let found = Scored { item: set.first(), score: set.score };
+        Generated { found, agreement: Some(set.agreement()), kept: self.keeps(set) }
     }
 }
 

@@ -6,7 +6,7 @@ use pgrec_kernels::{Activation, Device, Linear, Sequences, Tensor};
 
 use super::Generative;
 use super::config::Config;
-use super::search::{Beam, Logits, Walk, log_sum};
+use super::search::{Beam, Search, Walk, log_sum};
 use crate::train::Order;
 use crate::{Control, Result};
 
@@ -23,7 +23,9 @@ pub(super) struct Words {
 pub(super) struct Width {
     /// Beams that are kept for each query.
     pub(super) beams: usize,
-    /// Beams of all queries that are told together.
+    /// Of those, how many are told before it is seen what the others are still needed for.
+    pub(super) together: usize,
+    /// Beams of all queries that are told together, at most.
     pub(super) rows: usize,
 }
 
@@ -92,55 +94,73 @@ impl Generative {
         Ok(Told { states: next.unwrap_or_else(|| states.to_vec()), logits })
     }
 
-    /// Searches each query's walk from its state (`[queries, dim]`), and shows `watch` the beams of every query after
-    /// every step.
-    pub(super) fn search<W: Walk>(
+    /// Searches each query's walk from its state (`[queries, dim]`) for as many items as it wants, and shows `watch` the
+    /// searches after every step.
+    pub(super) fn search<'w, W: Walk>(
         &self,
         device: &impl Device,
-        states: Vec<f32>,
-        walks: &[W],
+        states: &[f32],
+        (walks, wanted): (&'w [W], &[usize]),
         width: Width,
         control: &Control,
-        mut watch: impl FnMut(&[Vec<W::Beam>]),
-    ) -> Result<Vec<Vec<W::Beam>>> {
+        mut watch: impl FnMut(&[Search<'w, W>]),
+    ) -> Result<Vec<Search<'w, W>>> {
         let dim = self.config.body.dim;
-        let mut beams: Vec<Vec<W::Beam>> = walks.iter().map(Walk::roots).collect();
-        // Of every beam that asks: the state that its last code was chosen by, and that code.
-        let (mut parents, mut chosen) = (Vec::new(), Vec::new());
-        for (state, beams) in states.chunks_exact(dim).zip(&beams) {
-            for beam in beams.iter().filter(|beam| beam.asks()) {
-                parents.extend_from_slice(state);
-                chosen.push(beam.chosen());
-            }
-        }
+        let mut searches: Vec<Search<'_, W>> =
+            walks.iter().zip(wanted).map(|(walk, &wanted)| Search::new(walk, width.beams, wanted)).collect();
+        // Of every beam that asks the state that its last code was chosen by, one search after the other.
+        let mut parents: Vec<Vec<f32>> = states.chunks_exact(dim).map(<[f32]>::to_vec).collect();
         for step in 0..self.config.levels() {
-            if chosen.is_empty() {
+            let mut told = Vec::new();
+            while searches.iter().any(Search::is_due) {
+                self.round(device, step, (&mut searches, &parents), width, control, &mut told)?;
+            }
+            for (search, parents) in searches.iter_mut().zip(&mut parents) {
+                let rows = search.step().iter().map(|beam| &told[beam.parent() * dim..][..dim]);
+                *parents = rows.flatten().copied().collect();
+            }
+            watch(&searches);
+            if parents.iter().all(Vec::is_empty) {
                 break;
             }
-            let mut told = Told::default();
-            for (parents, chosen) in parents.chunks(width.rows * dim).zip(chosen.chunks(width.rows)) {
-                control.check()?;
-                let more = self.told(device, step, parents, chosen)?;
-                told.states.extend(more.states);
-                told.logits.extend(more.logits);
-            }
-            let cols = told.logits.len() / chosen.len();
-            let mut first = 0;
-            (parents, chosen) = (Vec::new(), Vec::new());
-            for (walk, beams) in walks.iter().zip(&mut beams) {
-                let asking = beams.iter().filter(|beam| beam.asks()).count();
-                let values = &told.logits[first * cols..(first + asking) * cols];
-                let logits = Logits { values, cols, first: self.words.first(step) };
-                *beams = walk.follow(std::mem::take(beams), &logits, width.beams);
-                for beam in beams.iter().filter(|beam| beam.asks()) {
-                    parents.extend_from_slice(&told.states[(first + beam.parent()) * dim..][..dim]);
-                    chosen.push(beam.chosen());
-                }
-                first += asking;
-            }
-            watch(&beams);
         }
-        Ok(beams)
+        Ok(searches)
+    }
+
+    /// Tells every search's next beams, and adds what they are told from to `told`.
+    fn round<W: Walk>(
+        &self,
+        device: &impl Device,
+        step: usize,
+        (searches, parents): (&mut [Search<'_, W>], &[Vec<f32>]),
+        width: Width,
+        control: &Control,
+        told: &mut Vec<f32>,
+    ) -> Result<()> {
+        let (dim, first) = (self.config.body.dim, self.words.first(step));
+        let (mut states, mut chosen, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        for (search, parents) in searches.iter().zip(parents) {
+            let due = search.due(width.together);
+            let start = search.told() * dim;
+            states.extend_from_slice(&parents[start..start + due.len() * dim]);
+            chosen.extend(due.iter().map(Beam::chosen));
+            counts.push(due.len());
+        }
+        let (before, mut logits) = (told.len() / dim, Vec::new());
+        for (states, chosen) in states.chunks(width.rows * dim).zip(chosen.chunks(width.rows)) {
+            control.check()?;
+            let more = self.told(device, step, states, chosen)?;
+            told.extend(more.states);
+            logits.extend(more.logits);
+        }
+        let mut rows = logits.chunks_exact(logits.len() / chosen.len().max(1)).enumerate();
+        for (search, count) in searches.iter_mut().zip(counts) {
+            for (row, logits) in rows.by_ref().take(count) {
+                search.tell(|word| logits[(word - first) as usize], before + row);
+            }
+            search.settle();
+        }
+        Ok(())
     }
 
     /// log p of all items of each query where codes are told at once: their logits' sums, so that the items' shares sum

@@ -24,7 +24,7 @@ impl Generative {
     ) -> Result<Vec<Vec<Scored>>> {
         let wanted: Vec<Query<'_>> =
             queries.iter().map(|query| Query { k: query.k.max(width.beams), ..*query }).collect();
-        let generated = self.ranked(device, states.to_vec(), &wanted, width, control)?;
+        let generated = self.ranked(device, states, &wanted, width, control)?;
         let vectors = self.vectors(device, states)?;
         let k: Vec<usize> = wanted.iter().map(|query| query.k.min(items.rows())).collect();
         let filters: Vec<Filter<'_>> = queries.iter().map(|query| query.filter).collect();
@@ -36,9 +36,7 @@ impl Generative {
             .zip(&codes)
             .map(|(near, codes)| sorted(near.iter().map(|s| s.item).filter(|item| !codes.contains_key(item))))
             .collect();
-        for (codes, more) in
-            codes.iter_mut().zip(self.by_codes(device, states.to_vec(), &missing, width.rows, control)?)
-        {
+        for (codes, more) in codes.iter_mut().zip(self.by_codes(device, states, &missing, width.rows, control)?) {
             codes.extend(more);
         }
         let all: Vec<Vec<u32>> = codes.iter().map(|codes| sorted(codes.keys().copied())).collect();
@@ -54,7 +52,7 @@ impl Generative {
     pub(super) fn by_codes(
         &self,
         device: &impl Device,
-        states: Vec<f32>,
+        states: &[f32],
         items: &[Vec<u32>],
         rows: usize,
         control: &Control,
@@ -64,7 +62,8 @@ impl Generative {
             Query { k: items.len(), filter, ..Query::default() }
         });
         let queries: Vec<Query<'_>> = queries.collect();
-        let found = self.ranked(device, states, &queries, Width { beams: usize::MAX, rows }, control)?;
+        let found =
+            self.ranked(device, states, &queries, Width { beams: usize::MAX, together: rows, rows }, control)?;
         Ok(found.into_iter().map(|list| list.into_iter().map(|g| (g.found.item, g.found.score)).collect()).collect())
     }
 

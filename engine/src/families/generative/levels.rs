@@ -1,28 +1,95 @@
 //! Codes told level after level: a walk down the trie of the codes there are.
 
-use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use pgrec_kernels::{Filter, Scored};
 
-use super::search::{Beam, Generated, Logits, Walk, log_sum};
+use super::search::{Beam, Generated, Walk, log_sum};
+use crate::artifact::Shared;
 use crate::families::semantic_ids::SemanticIds;
+use crate::{Artifact, ArtifactBuilder, Error, Result};
 
-/// Where a search may go: items in the order of their codes.
-pub(super) struct Trie<'a> {
+/// What the codes of the items begin with, level after level, in their order.
+pub(super) struct Trie {
+    levels: Vec<Level>,
+}
+
+/// Beginnings of codes that reach down to one level.
+struct Level {
+    /// Of each, the place in the items' order where its items start.
+    first: Shared<u32>,
+    /// Its last code.
+    codes: Shared<u16>,
+}
+
+fn first_name(level: usize) -> String {
+    format!("trie.{level}.first")
+}
+
+fn codes_name(level: usize) -> String {
+    format!("trie.{level}.codes")
+}
+
+impl Trie {
+    /// Adds the trie of these codes to an artifact.
+    pub(super) fn store(ids: &SemanticIds, artifact: &mut ArtifactBuilder) {
+        let order = ids.ordered();
+        for level in 0..ids.quantizer().levels() {
+            let (mut first, mut codes) = (Vec::new(), Vec::new());
+            for (place, &item) in order.iter().enumerate() {
+                let code = ids.code(item);
+                if place == 0 || ids.code(order[place - 1])[..=level] != code[..=level] {
+                    first.push(place as u32);
+                    codes.push(code[level]);
+                }
+            }
+            artifact.u32(&first_name(level), first).u16(&codes_name(level), codes);
+        }
+    }
+
+    /// Opens that of codes that have so many words on each level.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] where it cannot be that of as many items.
+    pub(super) fn open(artifact: &Artifact, sizes: &[usize], items: usize) -> Result<Self> {
+        let level = |(level, &size): (usize, &usize)| {
+            let (first, codes) = (artifact.u32s(&first_name(level))?, artifact.u16s(&codes_name(level))?);
+            let starts = first.first().is_none_or(|&place| place == 0) && first.is_sorted_by(|a, b| a < b);
+            let within = first.last().is_none_or(|&place| (place as usize) < items);
+            if !starts || !within || codes.len() != first.len() || codes.iter().any(|&code| usize::from(code) >= size) {
+                return Err(Error::Malformed(format!("generative: level {level} of the trie is none")));
+            }
+            Ok(Level { first, codes })
+        };
+        Ok(Self { levels: sizes.iter().enumerate().map(level).collect::<Result<_>>()? })
+    }
+}
+
+/// Where a search may go.
+pub(super) struct Descent<'a> {
     ids: &'a SemanticIds,
-    /// Items in the order of their codes.
-    items: Cow<'a, [u32]>,
-    /// Places among them, ascending, of those that may not be found.
+    levels: Vec<LevelView<'a>>,
+    /// The first row of every level in the table of code words.
+    starts: &'a [u32],
+    /// The items that may be found, in the order of their codes, where those are not all.
+    candidates: Option<Vec<u32>>,
+    /// Places among those items, ascending, of which none may be found after all.
     closed: Vec<usize>,
+}
+
+/// A level's lists, as they lie in memory.
+struct LevelView<'a> {
+    first: &'a [u32],
+    codes: &'a [u16],
 }
 
 /// The beginning of a code that some item has.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Prefix {
-    /// Items that begin so, as places in the trie's list.
+    /// Items that begin so and may be found, as places among those.
     items: Range<usize>,
-    /// The same of all items, as places in their order.
+    /// All items that begin so, as places in their order.
     all: Range<usize>,
     /// Its length.
     levels: u32,
@@ -50,15 +117,17 @@ impl Beam for Prefix {
     }
 }
 
-impl<'a> Trie<'a> {
-    /// Of the items that a filter lets pass.
-    pub(super) fn new(ids: &'a SemanticIds, filter: &Filter<'_>) -> Self {
-        let mut items = Cow::Borrowed(ids.ordered());
-        if let Some(candidates) = filter.candidates {
+impl<'a> Descent<'a> {
+    /// To the items that a filter lets pass.
+    pub(super) fn new(ids: &'a SemanticIds, trie: &'a Trie, starts: &'a [u32], filter: &Filter<'_>) -> Self {
+        let levels = trie.levels.iter().map(|level| LevelView { first: &level.first, codes: &level.codes }).collect();
+        let candidates = filter.candidates.map(|candidates| {
             let mut candidates = candidates.to_vec();
             candidates.sort_by_key(|&item| ids.code(item));
-            items = Cow::Owned(candidates);
-        }
+            candidates
+        });
+        let mut descent = Self { ids, levels, starts, candidates, closed: Vec::new() };
+        let items = descent.items();
         let place = |item: &u32| {
             let code = ids.code(*item);
             let place = items.partition_point(|&other| ids.code(other) < code);
@@ -66,86 +135,77 @@ impl<'a> Trie<'a> {
         };
         let mut closed: Vec<usize> = filter.exclude.iter().filter_map(place).collect();
         closed.sort_unstable();
-        Self { ids, items, closed }
+        descent.closed = closed;
+        descent
+    }
+
+    /// Items in the order of their codes.
+    fn items(&self) -> &[u32] {
+        self.candidates.as_deref().unwrap_or(self.ids.ordered())
     }
 
     /// Whether an item of this stretch may be found.
     fn is_open(&self, places: &Range<usize>) -> bool {
+        if self.closed.is_empty() {
+            return !places.is_empty();
+        }
         let first = self.closed.partition_point(|&place| place < places.start);
         let closed = self.closed[first..].partition_point(|&place| place < places.end);
         closed < places.len()
     }
 
-    /// The stretches of `order` within `range` of one code on a level, and that code.
-    fn stretches(&self, order: &[u32], range: &Range<usize>, level: usize) -> Vec<(u16, Range<usize>)> {
-        let code = |item: u32| self.ids.code(item)[level];
-        let mut stretches = Vec::new();
-        let mut start = range.start;
-        while start < range.end {
-            let own = code(order[start]);
-            let end = start + order[start..range.end].partition_point(|&item| code(item) <= own);
-            stretches.push((own, start..end));
-            start = end;
-        }
-        stretches
-    }
-
-    /// What follows one prefix, of which `logit` are told; which of those that ask it is.
-    fn after(&self, prefix: &Prefix, logit: impl Fn(u32) -> f32 + Copy, parent: usize, first: u32) -> Vec<Prefix> {
-        let level = prefix.levels as usize;
-        let all = self.stretches(self.ids.ordered(), &prefix.all, level);
-        let own = match self.items {
-            Cow::Borrowed(_) => Cow::Borrowed(&all),
-            Cow::Owned(_) => Cow::Owned(self.stretches(&self.items, &prefix.items, level)),
-        };
-        let row = |code: u16| first + u32::from(code);
-        let shift = log_sum(all.iter().map(|&(code, _)| logit(row(code))));
-        let next = own.iter().filter(|(_, items)| self.is_open(items)).map(|(code, items)| Prefix {
-            items: items.clone(),
-            all: all[all.partition_point(|(other, _)| other < code)].1.clone(),
-            levels: prefix.levels + 1,
-            row: row(*code),
-            score: prefix.score + logit(row(*code)) - shift,
-            parent,
-        });
-        next.collect()
+    /// Those of a prefix's candidates that go on with a code on a level; `from` is where such may begin.
+    fn stretch(&self, candidates: &[u32], range: &Range<usize>, from: usize, level: usize, code: u16) -> Range<usize> {
+        let own = |item: u32| self.ids.code(item)[level];
+        let start = from + candidates[from..range.end].partition_point(|&item| own(item) < code);
+        start..start + candidates[start..range.end].partition_point(|&item| own(item) == code)
     }
 }
 
-impl Walk for Trie<'_> {
+impl Walk for Descent<'_> {
     type Beam = Prefix;
 
     fn roots(&self) -> Vec<Prefix> {
-        let (items, all) = (0..self.items.len(), 0..self.ids.ordered().len());
+        let (items, all) = (0..self.items().len(), 0..self.ids.ordered().len());
         let root = Prefix { items, all, levels: 0, row: 0, score: 0.0, parent: 0 };
         if self.is_open(&root.items) { vec![root] } else { Vec::new() }
     }
 
-    /// Ties are in the order of codes. Prefixes that ask are all of one length.
-    fn follow(&self, beams: Vec<Prefix>, logits: &Logits<'_>, width: usize) -> Vec<Prefix> {
-        let (asking, mut followed): (Vec<Prefix>, Vec<Prefix>) = beams.into_iter().partition(Beam::asks);
-        for (parent, prefix) in asking.iter().enumerate() {
-            followed.extend(self.after(prefix, logits.of(parent), parent, logits.first));
+    fn follow(&self, prefix: &Prefix, logit: impl Fn(u32) -> f32 + Copy, parent: usize, into: &mut Vec<Prefix>) {
+        let level = prefix.levels as usize;
+        let LevelView { first, codes } = self.levels[level];
+        let from = first.partition_point(|&place| (place as usize) < prefix.all.start);
+        let to = from + first[from..].partition_point(|&place| (place as usize) < prefix.all.end);
+        let row = |code: u16| self.starts[level] + u32::from(code);
+        let shift = log_sum(codes[from..to].iter().map(|&code| logit(row(code))));
+        let mut start = prefix.items.start;
+        for node in from..to {
+            let end = if node + 1 < to { first[node + 1] as usize } else { prefix.all.end };
+            let all = first[node] as usize..end;
+            let items = match &self.candidates {
+                None => all.clone(),
+                Some(candidates) => self.stretch(candidates, &prefix.items, start, level, codes[node]),
+            };
+            start = items.end;
+            if self.is_open(&items) {
+                let row = row(codes[node]);
+                let score = prefix.score + logit(row) - shift;
+                into.push(Prefix { items, all, levels: prefix.levels + 1, row, score, parent });
+            }
         }
-        let better = |a: &Prefix, b: &Prefix| b.score.total_cmp(&a.score).then(a.items.start.cmp(&b.items.start));
-        if width < followed.len() {
-            followed.select_nth_unstable_by(width, better);
-            followed.truncate(width);
-        }
-        followed.sort_unstable_by(better);
-        followed
     }
 
-    fn found(&self, beams: &[Prefix]) -> Vec<Generated> {
-        let found = |prefix: &Prefix| Generated {
-            found: Scored { item: self.items[prefix.items.start], score: prefix.score },
-            agreement: None,
-            kept: true,
-        };
-        let mut found: Vec<Generated> = beams.iter().map(found).collect();
-        found.sort_by(|Generated { found: a, .. }, Generated { found: b, .. }| {
-            b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
-        });
-        found
+    fn keeps(&self, _: &Prefix) -> bool {
+        true
+    }
+
+    /// In the order of codes.
+    fn tie(&self, one: &Prefix, other: &Prefix) -> Ordering {
+        one.all.start.cmp(&other.all.start)
+    }
+
+    fn found(&self, prefix: &Prefix) -> Generated {
+        let found = Scored { item: self.items()[prefix.items.start], score: prefix.score };
+        Generated { found, agreement: None, kept: true }
     }
 }

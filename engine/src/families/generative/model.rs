@@ -12,15 +12,17 @@ use super::NAME;
 use super::confidence::{Index, Sets};
 use super::config::{CODES, Config};
 use super::decode::{Width, Words};
-use super::levels::Trie;
+use super::levels::{Descent, Trie};
 use super::network::Network;
-use super::search::{Beam, Generated, Walk};
+use super::search::{Beam, Generated, Search, Walk};
 use crate::families::Model;
 use crate::families::semantic_ids::SemanticIds;
 use crate::families::sequential::{Architecture, ITEMS, SCORED, allowed, best, check_known, unit_rows};
 use crate::train::{Order, Parameters};
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, Query, Result};
 
+/// Beams of a query that are told before it is seen what the others are needed for: enough that products of matrices pay.
+const TOGETHER: usize = 32;
 /// Beams that are told together at most: what their matrices take stays in a core's caches.
 const ROWS: usize = 512;
 /// On a CUDA device: long enough that starting kernels does not count.
@@ -43,6 +45,7 @@ pub(super) fn artifact(
         builder.f32(SCORED, items.shape(), unit_rows(items.as_slice(), items.cols()));
     }
     ids.store(&mut builder);
+    Trie::store(ids, &mut builder);
     Ok(builder)
 }
 
@@ -54,6 +57,7 @@ pub struct Generative {
     /// Vectors of the items themselves, of length 1.
     items: Option<Tensor>,
     pub(super) ids: SemanticIds,
+    trie: Trie,
     index: Index,
     device: Cpu,
 }
@@ -75,8 +79,9 @@ impl Generative {
         let shape = [artifact.catalogue().len(), config.body.dim];
         let items = config.is_fused().then(|| artifact.tensor_of(SCORED, &shape)).transpose()?;
         let words = Words::new(&config, &artifact.tensor(CODES)?)?;
+        let trie = Trie::open(artifact, &config.codes.sizes, ids.ordered().len())?;
         let index = Index::new(config.levels());
-        Ok(Self { config, network, words, items, ids, index, device: Cpu::new() })
+        Ok(Self { config, network, words, items, ids, trie, index, device: Cpu::new() })
     }
 
     fn window(&self) -> usize {
@@ -114,17 +119,18 @@ impl Generative {
     fn walked<W: Walk>(
         &self,
         device: &impl Device,
-        states: Vec<f32>,
+        states: &[f32],
         walks: &[W],
+        wanted: &[usize],
         width: Width,
         control: &Control,
     ) -> Result<Vec<Vec<Generated>>> {
-        let beams = self.search(device, states, walks, width, control, |_| ())?;
-        Ok(walks.iter().zip(&beams).map(|(walk, beams)| walk.found(beams)).collect())
+        let searches = self.search(device, states, (walks, wanted), width, control, |_| ())?;
+        Ok(searches.iter().map(Search::found).collect())
     }
 
-    fn trie(&self, query: &Query<'_>) -> Trie<'_> {
-        Trie::new(&self.ids, &query.filter)
+    fn descent(&self, query: &Query<'_>) -> Descent<'_> {
+        Descent::new(&self.ids, &self.trie, &self.words.starts, &query.filter)
     }
 
     fn sets<'a>(&'a self, query: &Query<'a>) -> Sets<'a> {
@@ -135,23 +141,24 @@ impl Generative {
     pub(super) fn ranked(
         &self,
         device: &impl Device,
-        states: Vec<f32>,
+        states: &[f32],
         queries: &[Query<'_>],
         mut width: Width,
         control: &Control,
     ) -> Result<Vec<Vec<Generated>>> {
-        width.beams = queries.iter().map(|query| query.k).max().unwrap_or(0).max(width.beams);
+        let wanted: Vec<usize> = queries.iter().map(|query| query.k).collect();
+        width.beams = wanted.iter().copied().max().unwrap_or(0).max(width.beams);
         let mut found = match self.config.order {
             Order::Levels => {
-                let walks: Vec<Trie<'_>> = queries.iter().map(|query| self.trie(query)).collect();
-                self.walked(device, states, &walks, width, control)?
+                let walks: Vec<Descent<'_>> = queries.iter().map(|query| self.descent(query)).collect();
+                self.walked(device, states, &walks, &wanted, width, control)?
             }
             Order::Confidence => {
                 let walks: Vec<Sets<'_>> = queries.iter().map(|query| self.sets(query)).collect();
-                self.walked(device, states, &walks, width, control)?
+                self.walked(device, states, &walks, &wanted, width, control)?
             }
             Order::Together => {
-                let scores = self.scores(device, &states)?;
+                let scores = self.scores(device, states)?;
                 let items = self.ids.catalogue().len();
                 let list = |(scores, query): (&[f32], &Query<'_>)| {
                     let scored = |item: u32| Scored { item, score: scores[item as usize] };
@@ -171,10 +178,10 @@ impl Generative {
         device: &impl Device,
         queries: &[Query<'_>],
         asked: &[usize],
-        rows: usize,
+        [together, rows]: [usize; 2],
         control: &Control,
     ) -> Result<Vec<(usize, Vec<Scored>)>> {
-        let width = Width { beams: self.config.beam, rows };
+        let width = Width { beams: self.config.beam, together, rows };
         let mut answers = Vec::with_capacity(asked.len());
         for asked in asked.chunks((rows / self.config.beam).max(1)) {
             let queries: Vec<Query<'_>> = asked.iter().map(|&q| queries[q]).collect();
@@ -182,7 +189,7 @@ impl Generative {
             let lists = match &self.items {
                 Some(items) => self.fused(device, (items, &states), &queries, width, control)?,
                 None => {
-                    let lists = self.ranked(device, states, &queries, width, control)?.into_iter();
+                    let lists = self.ranked(device, &states, &queries, width, control)?.into_iter();
                     lists.map(|list| list.into_iter().map(|item| item.found).collect()).collect()
                 }
             };
@@ -224,20 +231,24 @@ impl Model for Generative {
         Some(&self.ids)
     }
 
+    fn beam(&self) -> Option<usize> {
+        Some(self.config.beam)
+    }
+
     fn generate(&self, query: &Query<'_>, beam: Option<usize>, control: &Control) -> Result<Option<Vec<Generated>>> {
         if query.history.is_empty() || query.k == 0 {
             return Ok(Some(Vec::new()));
         }
-        let width = Width { beams: beam.unwrap_or(self.config.beam), rows: ROWS };
+        let width = Width { beams: beam.unwrap_or(self.config.beam), together: TOGETHER, rows: ROWS };
         let states = self.one(query)?;
-        let lists = self.ranked(&self.device, states, std::slice::from_ref(query), width, control)?;
+        let lists = self.ranked(&self.device, &states, std::slice::from_ref(query), width, control)?;
         Ok(lists.into_iter().next())
     }
 
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
         let asked = asked(queries);
         let slice = (ROWS / self.config.beam).max(1);
-        let answer = |asked: &[usize]| self.answer(&self.device, queries, asked, ROWS, control);
+        let answer = |asked: &[usize]| self.answer(&self.device, queries, asked, [TOGETHER, ROWS], control);
         // A session's call for one user is computed on its own thread, and starts no others.
         let answers = match asked.len() > slice {
             true => asked.par_chunks(slice).map(answer).collect::<Result<Vec<_>>>()?.concat(),
@@ -247,7 +258,7 @@ impl Model for Generative {
     }
 
     fn recommend_on(&self, device: &Cuda, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
-        let answers = self.answer(device, queries, &asked(queries), DEVICE_ROWS, control)?;
+        let answers = self.answer(device, queries, &asked(queries), [usize::MAX, DEVICE_ROWS], control)?;
         Ok(lists(queries.len(), answers))
     }
 
@@ -259,7 +270,7 @@ impl Model for Generative {
         wanted.sort_unstable();
         wanted.dedup();
         let (device, wanted) = (&self.device, [wanted]);
-        let codes = self.by_codes(device, states.clone(), &wanted, ROWS, &Control::default())?;
+        let codes = self.by_codes(device, &states, &wanted, ROWS, &Control::default())?;
         let mut scores: HashMap<u32, f32> = codes.into_iter().flatten().collect();
         if let Some(table) = &self.items {
             let vectors = self.vectors(device, &states)?;
@@ -285,8 +296,8 @@ impl Model for Generative {
         check_known(self.ids.catalogue().len(), &[item])?;
         let among = Query { filter: Filter { exclude: &[], candidates: Some(&[item]) }, ..*query };
         let told = match self.config.order {
-            Order::Levels => self.steps(states, &self.trie(&among))?,
-            Order::Confidence => self.steps(states, &self.sets(&among))?,
+            Order::Levels => self.steps(&states, &self.descent(&among))?,
+            Order::Confidence => self.steps(&states, &self.sets(&among))?,
             Order::Together => {
                 let scored = self.shares(&self.device, &states, item)?;
                 scored.into_iter().enumerate().collect()
@@ -304,17 +315,16 @@ impl Model for Generative {
 
 impl Generative {
     /// The levels that are told on the way to the one item that a walk may find, and the share of its code on each.
-    fn steps<W: Walk>(&self, states: Vec<f32>, walk: &W) -> Result<Vec<(usize, f32)>> {
+    fn steps<W: Walk>(&self, states: &[f32], walk: &W) -> Result<Vec<(usize, f32)>> {
         let (mut steps, mut before) = (Vec::new(), 0.0);
-        let watch = |beams: &[Vec<W::Beam>]| {
-            for beam in beams.iter().flatten() {
+        let watch = |searches: &[Search<'_, W>]| {
+            for beam in searches.iter().filter_map(Search::best) {
                 steps.push((beam.chosen().0 as usize, (beam.score() - before).exp()));
                 before = beam.score();
             }
         };
-        let width = Width { beams: 1, rows: ROWS };
-        let walks = std::slice::from_ref(walk);
-        self.search(&self.device, states, walks, width, &Control::default(), watch)?;
+        let (width, walks) = (Width { beams: 1, together: 1, rows: ROWS }, std::slice::from_ref(walk));
+        self.search(&self.device, states, (walks, &[1]), width, &Control::default(), watch)?;
         Ok(steps)
     }
 }

@@ -1,36 +1,21 @@
 //! Beam search over the codes there are, whatever the order in which they are told.
 
+use std::cmp::Ordering;
+
 use pgrec_kernels::Scored;
 
-/// Logits, a row a beam that asks.
-pub(super) struct Logits<'a> {
-    /// `[beams, cols]`
-    pub(super) values: &'a [f32],
-    pub(super) cols: usize,
-    /// The code word of the first column.
-    pub(super) first: u32,
-}
-
-impl Logits<'_> {
-    /// Those of one beam, by code word.
-    pub(super) fn of(&self, beam: usize) -> impl Fn(u32) -> f32 + Copy + '_ {
-        let row = &self.values[beam * self.cols..][..self.cols];
-        move |word| row[(word - self.first) as usize]
-    }
-}
-
 /// Some codes that items have.
-pub(super) trait Beam: Clone {
+pub(super) trait Beam {
     /// Whether its items differ in codes that have not been told.
     fn asks(&self) -> bool;
 
-    /// Which asking beam of the step before it comes from.
+    /// Which row of the step that told it comes from.
     fn parent(&self) -> usize;
 
     /// Its latest code: the level, and the row in the table of all code words.
     fn chosen(&self) -> (u32, u32);
 
-    /// log p of its codes.
+    /// log p of its codes, which is never below that of what follows.
     fn score(&self) -> f32;
 }
 
@@ -45,6 +30,14 @@ pub struct Generated {
     pub kept: bool,
 }
 
+impl Generated {
+    /// Kept ones first, then the best, ties by ascending index.
+    fn order(&self, other: &Self) -> Ordering {
+        let (one, two) = (self.found, other.found);
+        other.kept.cmp(&self.kept).then(two.score.total_cmp(&one.score)).then(one.item.cmp(&two.item))
+    }
+}
+
 /// Ways to a query's items.
 pub(super) trait Walk {
     type Beam: Beam;
@@ -52,12 +45,114 @@ pub(super) trait Walk {
     /// Before the first code; nothing where no item may be found.
     fn roots(&self) -> Vec<Self::Beam>;
 
-    /// The best `width` of what follows `beams`, best first: one more code, among those that some item has; `logits` are
-    /// of those that ask. Beams that do not ask stay. No beam is without an item that may be found.
-    fn follow(&self, beams: Vec<Self::Beam>, logits: &Logits<'_>, width: usize) -> Vec<Self::Beam>;
+    /// Adds what follows a beam that asks: one more code, among those that some item has, of items that may be found.
+    /// `logit` gives those of code words, `parent` is the row that they were told in.
+    fn follow(&self, beam: &Self::Beam, logit: impl Fn(u32) -> f32 + Copy, parent: usize, into: &mut Vec<Self::Beam>);
 
-    /// The items of beams that ask nothing any more, best first, ties by ascending index.
-    fn found(&self, beams: &[Self::Beam]) -> Vec<Generated>;
+    /// Whether what it leads to does not only fill up a list.
+    fn keeps(&self, beam: &Self::Beam) -> bool;
+
+    /// Which of two equally good beams comes first.
+    fn tie(&self, one: &Self::Beam, other: &Self::Beam) -> Ordering;
+
+    /// The item of a beam that asks nothing any more.
+    fn found(&self, beam: &Self::Beam) -> Generated;
+}
+
+/// The search of one query, at one step.
+pub(super) struct Search<'w, W: Walk> {
+    walk: &'w W,
+    /// Beams that are kept.
+    width: usize,
+    /// Items that are wanted.
+    wanted: usize,
+    /// What asks, best first.
+    asking: Vec<W::Beam>,
+    /// Of those, how many have been told.
+    told: usize,
+    /// What has followed.
+    next: Vec<W::Beam>,
+    /// What asks nothing any more.
+    done: Vec<W::Beam>,
+    /// The least score that an item still needs: that of as many kept ones as are wanted.
+    needed: f32,
+}
+
+impl<'w, W: Walk> Search<'w, W> {
+    pub(super) fn new(walk: &'w W, width: usize, wanted: usize) -> Self {
+        let (asking, done): (Vec<_>, Vec<_>) = walk.roots().into_iter().partition(Beam::asks);
+        Self { walk, width, wanted, asking, told: 0, next: Vec::new(), done, needed: f32::NEG_INFINITY }
+    }
+
+    /// The next beams to tell, up to `most`: what nothing better can follow is left out.
+    pub(super) fn due(&self, most: usize) -> &[W::Beam] {
+        let left = &self.asking[self.told..];
+        let left = &left[..left.len().min(most)];
+        let worth = left.iter().rposition(|beam| beam.score() >= self.needed).map_or(0, |last| last + 1);
+        &left[..worth]
+    }
+
+    /// How many have been told.
+    pub(super) fn told(&self) -> usize {
+        self.told
+    }
+
+    /// Whether there are beams to tell.
+    pub(super) fn is_due(&self) -> bool {
+        !self.due(usize::MAX).is_empty()
+    }
+
+    /// Takes the logits of the next beam that was due.
+    pub(super) fn tell(&mut self, logit: impl Fn(u32) -> f32 + Copy, parent: usize) {
+        self.walk.follow(&self.asking[self.told], logit, parent, &mut self.next);
+        self.told += 1;
+    }
+
+    /// After some were told: what has come to an end says what the others need.
+    pub(super) fn settle(&mut self) {
+        let (next, done): (Vec<_>, Vec<_>) = std::mem::take(&mut self.next).into_iter().partition(Beam::asks);
+        self.next = next;
+        self.done.extend(done);
+        if self.done.len() < self.wanted || self.wanted == 0 {
+            return;
+        }
+        let mut scores: Vec<f32> = self.done.iter().filter(|beam| self.walk.keeps(beam)).map(Beam::score).collect();
+        if scores.len() >= self.wanted {
+            let (_, least, _) = scores.select_nth_unstable_by(self.wanted - 1, |a, b| b.total_cmp(a));
+            self.needed = *least;
+        }
+    }
+
+    /// Goes on with the best of what has followed, and gives what asks of it.
+    pub(super) fn step(&mut self) -> &[W::Beam] {
+        let walk = self.walk;
+        let mut all = std::mem::take(&mut self.next);
+        all.retain(|beam| beam.score() >= self.needed);
+        all.append(&mut self.done);
+        let better = |a: &W::Beam, b: &W::Beam| {
+            walk.keeps(b).cmp(&walk.keeps(a)).then(b.score().total_cmp(&a.score())).then_with(|| walk.tie(a, b))
+        };
+        if self.width < all.len() {
+            all.select_nth_unstable_by(self.width, better);
+            all.truncate(self.width);
+        }
+        all.sort_unstable_by(better);
+        (self.asking, self.done) = all.into_iter().partition(Beam::asks);
+        self.told = 0;
+        &self.asking
+    }
+
+    /// The items that were found, best first.
+    pub(super) fn found(&self) -> Vec<Generated> {
+        let mut found: Vec<Generated> = self.done.iter().map(|beam| self.walk.found(beam)).collect();
+        found.sort_by(Generated::order);
+        found
+    }
+
+    /// The best beam, where there is one.
+    pub(super) fn best(&self) -> Option<&W::Beam> {
+        self.asking.iter().chain(&self.done).next()
+    }
 }
 
 /// log Σ exp x

@@ -143,6 +143,7 @@ fn ranks_as_it_scores(model: &Generative, by_levels: bool, random: &mut SplitMix
         // Together as alone.
         let narrow = Query { k: 5, ..query };
         let alone = model.recommend(&[narrow], &control).unwrap();
+        assert_eq!(alone[0].iter().map(|found| found.item).collect::<Vec<_>>(), expected[..5]);
         let together = model.recommend(&[narrow, query, narrow], &control).unwrap();
         assert_eq!((&together[0], &together[2]), (&alone[0], &alone[0]));
         // Only what the filter lets pass.

@@ -187,7 +187,7 @@ impl Subject {
 }
 
 fn defaults() -> Options {
-    Options { epochs: 60, patience: 8, learning_rate: 1e-3, dropout: Some(0.2), ..Options::default() }
+    Options { epochs: 40, patience: 8, learning_rate: 1e-3, dropout: Some(0.3), ..Options::default() }
 }
 
 /// What the training loop sees of the family.
