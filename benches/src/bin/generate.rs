@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     let server = Server::start(&home, &progress, "bench-generate")?;
     server.load(&progress, DATABASE, &data)?;
     drop(data);
-    for (model, family, params) in [("codes", "semantic_ids", "{}"), ("writer", "generative", r#"{"epochs": 1}"#)] {
+    for (model, family, params) in [("codes", "semantic_ids", "{}"), ("writer", "generative", r#"{"epochs": 6}"#)] {
         server.train(&progress, DATABASE, &Training { model, family, params, memory: None })?;
     }
     server.ask(DATABASE, "SELECT rec_deploy('writer')")?;

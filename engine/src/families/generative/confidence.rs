@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 use pgrec_kernels::{Filter, Scored};
 
-use super::search::{Beam, Generated, Walk, log_sum};
+use super::search::{Beam, Generated, Told, Walk, log_sum};
 use crate::families::semantic_ids::SemanticIds;
 
 /// All items by their codes on one level, whatever the others are; made when first asked for.
@@ -200,7 +200,8 @@ impl Walk for Sets<'_> {
         if is_open { vec![root] } else { Vec::new() }
     }
 
-    fn follow(&self, set: &Set, logit: impl Fn(u32) -> f32 + Copy, parent: usize, into: &mut Vec<Set>) {
+    fn follow(&self, set: &Set, told: Told<impl Fn(u32) -> f32 + Copy>, take: &mut impl FnMut(Set)) {
+        let Told { logit, parent, needed } = told;
         let mut divergences = set.divergences.clone();
         if let Some(items) = &set.items {
             divergences.push(divergence(&set.expected, &self.shares(items, &set.left, logit)));
@@ -209,15 +210,16 @@ impl Walk for Sets<'_> {
         let Some(Question { level, shift, .. }) = self.question(set, logit) else { return };
         let left: Vec<usize> = set.left.iter().copied().filter(|&other| other != level).collect();
         for (row, items) in self.groups(set, level) {
-            if !items.iter().any(|&item| self.is_open(item)) {
+            let score = set.score + logit(row) - shift;
+            if score < needed || !items.iter().any(|&item| self.is_open(item)) {
                 continue;
             }
             let expected = if items.len() > 1 { self.shares(&items, &left, logit) } else { Vec::new() };
-            into.push(Set {
+            take(Set {
                 items: Some(items),
                 left: left.clone(),
                 chosen: (level as u32, row),
-                score: set.score + logit(row) - shift,
+                score,
                 parent,
                 expected,
                 divergences: divergences.clone(),

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use pgrec_kernels::{Filter, Scored};
 
-use super::search::{Beam, Generated, Walk, log_sum};
+use super::search::{Beam, Generated, Told, Walk, log_sum};
 use crate::artifact::Shared;
 use crate::families::semantic_ids::SemanticIds;
 use crate::{Artifact, ArtifactBuilder, Error, Result};
@@ -171,7 +171,8 @@ impl Walk for Descent<'_> {
         if self.is_open(&root.items) { vec![root] } else { Vec::new() }
     }
 
-    fn follow(&self, prefix: &Prefix, logit: impl Fn(u32) -> f32 + Copy, parent: usize, into: &mut Vec<Prefix>) {
+    fn follow(&self, prefix: &Prefix, told: Told<impl Fn(u32) -> f32 + Copy>, take: &mut impl FnMut(Prefix)) {
+        let Told { logit, parent, needed } = told;
         let level = prefix.levels as usize;
         let LevelView { first, codes } = self.levels[level];
         let from = first.partition_point(|&place| (place as usize) < prefix.all.start);
@@ -180,6 +181,11 @@ impl Walk for Descent<'_> {
         let shift = log_sum(codes[from..to].iter().map(|&code| logit(row(code))));
         let mut start = prefix.items.start;
         for node in from..to {
+            let row = row(codes[node]);
+            let score = prefix.score + logit(row) - shift;
+            if score < needed {
+                continue;
+            }
             let end = if node + 1 < to { first[node + 1] as usize } else { prefix.all.end };
             let all = first[node] as usize..end;
             let items = match &self.candidates {
@@ -188,9 +194,7 @@ impl Walk for Descent<'_> {
             };
             start = items.end;
             if self.is_open(&items) {
-                let row = row(codes[node]);
-                let score = prefix.score + logit(row) - shift;
-                into.push(Prefix { items, all, levels: prefix.levels + 1, row, score, parent });
+                take(Prefix { items, all, levels: prefix.levels + 1, row, score, parent });
             }
         }
     }

@@ -38,6 +38,17 @@ impl Generated {
     }
 }
 
+/// What was told of a beam.
+#[derive(Clone, Copy)]
+pub(super) struct Told<F> {
+    /// The logit of each code word that may follow.
+    pub(super) logit: F,
+    /// The row that they were told in.
+    pub(super) parent: usize,
+    /// log p that is needed: what is less likely may be left out.
+    pub(super) needed: f32,
+}
+
 /// Ways to a query's items.
 pub(super) trait Walk {
     type Beam: Beam;
@@ -45,9 +56,9 @@ pub(super) trait Walk {
     /// Before the first code; nothing where no item may be found.
     fn roots(&self) -> Vec<Self::Beam>;
 
-    /// Adds what follows a beam that asks: one more code, among those that some item has, of items that may be found.
-    /// `logit` gives those of code words, `parent` is the row that they were told in.
-    fn follow(&self, beam: &Self::Beam, logit: impl Fn(u32) -> f32 + Copy, parent: usize, into: &mut Vec<Self::Beam>);
+    /// Gives `take` what follows a beam that asks: one more code, among those that some item has, of items that may be
+    /// found. `told.logit` gives those of code words.
+    fn follow(&self, beam: &Self::Beam, told: Told<impl Fn(u32) -> f32 + Copy>, take: &mut impl FnMut(Self::Beam));
 
     /// Whether what it leads to does not only fill up a list.
     fn keeps(&self, beam: &Self::Beam) -> bool;
@@ -62,7 +73,7 @@ pub(super) trait Walk {
 /// The search of one query, at one step.
 pub(super) struct Search<'w, W: Walk> {
     walk: &'w W,
-    /// Beams that are kept.
+    /// Beams that ask that are kept at a step.
     width: usize,
     /// Items that are wanted.
     wanted: usize,
@@ -102,24 +113,24 @@ impl<'w, W: Walk> Search<'w, W> {
         !self.due(usize::MAX).is_empty()
     }
 
-    /// Takes the logits of the next beam that was due.
+    /// Takes the logits of the next beam that was due, which were told in row `parent`.
     pub(super) fn tell(&mut self, logit: impl Fn(u32) -> f32 + Copy, parent: usize) {
-        self.walk.follow(&self.asking[self.told], logit, parent, &mut self.next);
-        self.told += 1;
+        let Self { walk, asking, told, next, done, needed, .. } = self;
+        walk.follow(&asking[*told], Told { logit, parent, needed: *needed }, &mut |beam| {
+            if beam.asks() { next.push(beam) } else { done.push(beam) }
+        });
+        *told += 1;
     }
 
     /// After some were told: what has come to an end says what the others need.
     pub(super) fn settle(&mut self) {
-        let (next, done): (Vec<_>, Vec<_>) = std::mem::take(&mut self.next).into_iter().partition(Beam::asks);
-        self.next = next;
-        self.done.extend(done);
-        if self.done.len() < self.wanted || self.wanted == 0 {
-            return;
-        }
-        let mut scores: Vec<f32> = self.done.iter().filter(|beam| self.walk.keeps(beam)).map(Beam::score).collect();
-        if scores.len() >= self.wanted {
+        let kept = self.done.iter().filter(|beam| self.walk.keeps(beam));
+        let mut scores: Vec<f32> = kept.map(Beam::score).collect();
+        if self.wanted > 0 && scores.len() >= self.wanted {
             let (_, least, _) = scores.select_nth_unstable_by(self.wanted - 1, |a, b| b.total_cmp(a));
             self.needed = *least;
+            let needed = self.needed;
+            self.done.retain(|beam| beam.score() >= needed);
         }
     }
 
@@ -128,7 +139,6 @@ impl<'w, W: Walk> Search<'w, W> {
         let walk = self.walk;
         let mut all = std::mem::take(&mut self.next);
         all.retain(|beam| beam.score() >= self.needed);
-        all.append(&mut self.done);
         let better = |a: &W::Beam, b: &W::Beam| {
             walk.keeps(b).cmp(&walk.keeps(a)).then(b.score().total_cmp(&a.score())).then_with(|| walk.tie(a, b))
         };
@@ -137,8 +147,7 @@ impl<'w, W: Walk> Search<'w, W> {
             all.truncate(self.width);
         }
         all.sort_unstable_by(better);
-        (self.asking, self.done) = all.into_iter().partition(Beam::asks);
-        self.told = 0;
+        (self.asking, self.told) = (all, 0);
         &self.asking
     }
 

@@ -146,6 +146,11 @@ fn ranks_as_it_scores(model: &Generative, by_levels: bool, random: &mut SplitMix
         assert_eq!(alone[0].iter().map(|found| found.item).collect::<Vec<_>>(), expected[..5]);
         let together = model.recommend(&[narrow, query, narrow], &control).unwrap();
         assert_eq!((&together[0], &together[2]), (&alone[0], &alone[0]));
+        // However few beams there are, there is an item for each that is wanted.
+        for k in [1, 3, 10, 30] {
+            let found = model.generate(&Query { k, ..query }, Some(1), &control).unwrap().unwrap();
+            assert_eq!(found.len(), k);
+        }
         // Only what the filter lets pass.
         let (exclude, candidates) = ([0, 5, 7], [3, 5, 11, 20]);
         let filter = Filter { exclude: &exclude, candidates: Some(&candidates) };
@@ -178,9 +183,11 @@ fn what_beams_find_whose_codes_disagree_only_fills_up_a_list() {
     let (mut kept, mut dropped) = (0, 0);
     for item in 0..40u32 {
         let history = [item, item + 2, item + 4];
-        let query = Query { history: &history, k: 20, ..Query::default() };
+        let query = Query { history: &history, k: ITEMS - 1, ..Query::default() };
         let found = model.generate(&query, Some(20), &Control::default()).unwrap().unwrap();
-        assert_eq!(found.len(), 20);
+        assert_eq!(found.len(), ITEMS - 1);
+        let few = model.generate(&Query { k: 5, ..query }, Some(50), &Control::default()).unwrap().unwrap();
+        assert!(few.iter().all(|one| one.kept) || found.iter().filter(|one| one.kept).count() < 5);
         assert!(found.iter().all(|one| one.kept == (one.agreement.unwrap() >= 0.997)));
         assert!(found.iter().all(|one| (0.0..=1.0).contains(&one.agreement.unwrap())));
         assert!(found.is_sorted_by_key(|one| !one.kept));
