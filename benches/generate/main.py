@@ -9,7 +9,7 @@ import torch
 
 from peer import Peer
 
-GENERATE = "SELECT item_id, score FROM rec_generate(%s, 10, %s)"
+GENERATE = "SELECT item_id, score FROM rec_generate(%s, 10, %s, exclude_seen => false)"
 
 
 def main():
@@ -28,6 +28,8 @@ def main():
             for beam in (10, 20, 50, 256):
                 latency(connection, peer, items, length, beam, given.turns)
             throughput(connection, peer, items, length, given.users)
+        connection.execute("DELETE FROM shop.interaction WHERE user_id < 0")
+        validity(connection)
 
 
 def history(items, user, length):
@@ -46,7 +48,7 @@ def prepare(connection, items, length, users):
 
 def latency(connection, peer, items, length, beam, turns):
     """One user after the other; ours with everything that a call in SQL does, theirs from a history in memory."""
-    ours, theirs, apart = [], [], 0.0
+    ours, theirs, alike = [], [], 0
     for user in range(-3, turns):
         user = max(user, 0)
         began = time.perf_counter()
@@ -56,12 +58,12 @@ def latency(connection, peer, items, length, beam, turns):
         ended = time.perf_counter()
         ours.append((between - began) * 1e3)
         theirs.append((ended - between) * 1e3)
-        found = [items[item] for item in found[0].tolist()]
-        if found != [item for item, _ in rows]:
-            apart = max(apart, max(abs(a - b) for (_, a), b in zip(rows, scores[0].tolist())))
-            assert apart < 1e-3, (found, rows)
+        alike += [items[item] for item in found[0].tolist()] == [item for item, _ in rows]
+        # Ours keeps finished beams beside those that are wanted, so that it may find what is better.
+        assert all(own > other - 1e-3 for (_, own), other in zip(rows, scores[0].tolist())), (found, scores, rows)
     ours, theirs = statistics.median(ours[3:]), statistics.median(theirs[3:])
-    print(f"{length:>3} events, beam {beam:>3}: {ours:7.2f} ms in SQL, {theirs:7.2f} ms in PyTorch", flush=True)
+    line = f"{length:>3} events, beam {beam:>3}: {ours:7.2f} ms in SQL, {theirs:7.2f} ms in PyTorch"
+    print(f"{line}, {alike} of {turns + 3} lists alike", flush=True)
     print(f"RESULT generate.{length}.{beam}.ratio {theirs / ours:.2f} x", flush=True)
 
 
@@ -82,6 +84,18 @@ def throughput(connection, peer, items, length, users):
     ours, theirs = max(ours), max(theirs)
     print(f"{length:>3} events, beam  50, {users} users: {ours:,.0f} users/s in SQL, {theirs:,.0f} in PyTorch", flush=True)
     print(f"RESULT generate.{length}.many.ratio {ours / theirs:.2f} x", flush=True)
+
+
+def validity(connection):
+    """50 items for each user: whether each exists, is none of the user's own, and is listed once."""
+    listed, there, own, twice = connection.execute("""
+        WITH listed AS MATERIALIZED (
+            SELECT * FROM rec_next_many(ARRAY(SELECT DISTINCT user_id FROM shop.interaction), 50))
+        SELECT count(*), count(i.item_id), count(*) FILTER (WHERE EXISTS (
+                SELECT FROM shop.interaction own WHERE own.user_id = l.user_id AND own.item_id = l.item_id)),
+            count(*) - count(DISTINCT (l.user_id, l.item_id))
+        FROM listed l LEFT JOIN shop.item i USING (item_id)""").fetchone()
+    print(f"{listed:,} generated items: {listed - there} do not exist, {own} were touched before, {twice} twice", flush=True)
 
 
 if __name__ == "__main__":

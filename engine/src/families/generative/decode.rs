@@ -163,30 +163,26 @@ impl Generative {
         Ok(())
     }
 
-    /// log p of all items of each query where codes are told at once: their logits' sums, so that the items' shares sum
-    /// up to 1. `[queries, items]`
-    pub(super) fn scores(&self, device: &impl Device, states: &[f32]) -> Result<Vec<f32>> {
-        let told = self.told(device, 0, states, &[])?;
-        let codes = self.ids.codes();
-        let of_query = |logits: &[f32]| {
-            let score = |code: &[u16]| -> f32 {
-                code.iter()
-                    .zip(&self.words.starts)
-                    .map(|(&code, &start)| logits[(start + u32::from(code)) as usize])
-                    .sum()
-            };
-            let mut scores: Vec<f32> = codes.of.chunks_exact(codes.levels).map(score).collect();
-            let shift = log_sum(scores.iter().copied());
-            scores.iter_mut().for_each(|score| *score -= shift);
-            scores
+    /// The logits of all code words for each query, where codes are told at once: `[queries, words]`.
+    pub(super) fn logits(&self, device: &impl Device, states: &[f32]) -> Result<Vec<f32>> {
+        Ok(self.told(device, 0, states, &[])?.logits)
+    }
+
+    /// log p of all items by the logits of a query: of their sums, so that the items' shares sum up to 1.
+    pub(super) fn scores(&self, logits: &[f32]) -> Vec<f32> {
+        let (codes, starts) = (self.ids.codes(), &self.words.starts);
+        let score = |code: &[u16]| -> f32 {
+            code.iter().zip(starts).map(|(&code, &start)| logits[(start + u32::from(code)) as usize]).sum()
         };
-        let words = self.config.codes.sizes.iter().sum::<usize>();
-        Ok(told.logits.chunks_exact(words.max(1)).flat_map(of_query).collect())
+        let mut scores: Vec<f32> = codes.of.chunks_exact(codes.levels).map(score).collect();
+        let shift = log_sum(scores.iter().copied());
+        scores.iter_mut().for_each(|score| *score -= shift);
+        scores
     }
 
     /// The shares of an item's codes among those that some item has on a level, where codes are told at once.
     pub(super) fn shares(&self, device: &impl Device, state: &[f32], item: u32) -> Result<Vec<f32>> {
-        let logits = self.told(device, 0, state, &[])?.logits;
+        let logits = self.logits(device, state)?;
         let (codes, own) = (self.ids.codes(), self.ids.code(item));
         let share = |level: usize| {
             let logit = |code: u16| logits[(self.words.starts[level] + u32::from(code)) as usize];

@@ -158,14 +158,15 @@ impl Generative {
                 self.walked(device, states, &walks, &wanted, width, control)?
             }
             Order::Together => {
-                let scores = self.scores(device, states)?;
                 let items = self.ids.catalogue().len();
-                let list = |(scores, query): (&[f32], &Query<'_>)| {
+                let list = |(logits, query): (&[f32], &Query<'_>)| {
+                    let scores = self.scores(logits);
                     let scored = |item: u32| Scored { item, score: scores[item as usize] };
                     let found = best(allowed(items, query).map(scored).collect(), query.k);
                     found.into_iter().map(|found| Generated { found, agreement: None, kept: true }).collect()
                 };
-                scores.chunks_exact(items.max(1)).zip(queries).map(list).collect()
+                let words: usize = self.config.codes.sizes.iter().sum();
+                self.logits(device, states)?.chunks_exact(words.max(1)).zip(queries).map(list).collect()
             }
         };
         found.iter_mut().zip(queries).for_each(|(found, query)| found.truncate(query.k));

@@ -95,12 +95,11 @@ impl<'w, W: Walk> Search<'w, W> {
         Self { walk, width, wanted, asking, told: 0, next: Vec::new(), done, needed: f32::NEG_INFINITY }
     }
 
-    /// The next beams to tell, up to `most`: what nothing better can follow is left out.
+    /// The next beams to tell, up to `most`: none where nothing that is left is needed.
     pub(super) fn due(&self, most: usize) -> &[W::Beam] {
         let left = &self.asking[self.told..];
-        let left = &left[..left.len().min(most)];
-        let worth = left.iter().rposition(|beam| beam.score() >= self.needed).map_or(0, |last| last + 1);
-        &left[..worth]
+        let needed = left.iter().rposition(|beam| beam.score() >= self.needed).map_or(0, |last| last + 1);
+        &left[..needed.min(most)]
     }
 
     /// How many have been told.
@@ -110,7 +109,7 @@ impl<'w, W: Walk> Search<'w, W> {
 
     /// Whether there are beams to tell.
     pub(super) fn is_due(&self) -> bool {
-        !self.due(usize::MAX).is_empty()
+        !self.due(1).is_empty()
     }
 
     /// Takes the logits of the next beam that was due, which were told in row `parent`.
