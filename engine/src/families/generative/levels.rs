@@ -144,14 +144,11 @@ impl<'a> Descent<'a> {
         self.candidates.as_deref().unwrap_or(self.ids.ordered())
     }
 
-    /// Whether an item of this stretch may be found.
-    fn is_open(&self, places: &Range<usize>) -> bool {
-        if self.closed.is_empty() {
-            return !places.is_empty();
-        }
-        let first = self.closed.partition_point(|&place| place < places.start);
-        let closed = self.closed[first..].partition_point(|&place| place < places.end);
-        closed < places.len()
+    /// Those of `closed` that lie in a stretch.
+    fn closed<'c>(closed: &'c [usize], places: &Range<usize>) -> &'c [usize] {
+        let first = closed.partition_point(|&place| place < places.start);
+        let after = first + closed[first..].partition_point(|&place| place < places.end);
+        &closed[first..after]
     }
 
     /// Those of a prefix's candidates that go on with a code on a level; `from` is where such may begin.
@@ -168,7 +165,7 @@ impl Walk for Descent<'_> {
     fn roots(&self) -> Vec<Prefix> {
         let (items, all) = (0..self.items().len(), 0..self.ids.ordered().len());
         let root = Prefix { items, all, levels: 0, row: 0, score: 0.0, parent: 0 };
-        if self.is_open(&root.items) { vec![root] } else { Vec::new() }
+        if self.closed.len() < root.items.len() { vec![root] } else { Vec::new() }
     }
 
     fn follow(&self, prefix: &Prefix, told: Told<impl Fn(u32) -> f32 + Copy>, take: &mut impl FnMut(Prefix)) {
@@ -179,6 +176,7 @@ impl Walk for Descent<'_> {
         let to = from + first[from..].partition_point(|&place| (place as usize) < prefix.all.end);
         let row = |code: u16| self.starts[level] + u32::from(code);
         let shift = log_sum(codes[from..to].iter().map(|&code| logit(row(code))));
+        let closed = Self::closed(&self.closed, &prefix.items);
         let mut start = prefix.items.start;
         for node in from..to {
             let row = row(codes[node]);
@@ -193,7 +191,7 @@ impl Walk for Descent<'_> {
                 Some(candidates) => self.stretch(candidates, &prefix.items, start, level, codes[node]),
             };
             start = items.end;
-            if self.is_open(&items) {
+            if Self::closed(closed, &items).len() < items.len() {
                 take(Prefix { items, all, levels: prefix.levels + 1, row, score, parent });
             }
         }
