@@ -305,12 +305,11 @@ impl Session {
     pub fn generate(&self, history: &History, beam: Option<usize>) -> Result<Vec<(Item, Generated)>> {
         let model = &*self.open.model;
         let own = model.beam().ok_or_else(|| self.generates_nothing())?;
-        // Some milliseconds at most: to wake another thread would take as long.
-        let is_quick = beam.unwrap_or(own).max(self.k) <= QUICK_BEAMS;
         let mut found: Vec<Generated> = Vec::new();
         let answers = self.existing(std::slice::from_ref(history), |queries| {
             let mut generated = |query: &Query<'_>| {
-                let list = match is_quick {
+                // Some milliseconds at most: to wake another thread would take as long.
+                let list = match beam.unwrap_or(own).max(query.k) <= QUICK_BEAMS {
                     true => model.generate(query, beam, &Control::default())?,
                     false => compute::run("rec_generate", |control| model.generate(query, beam, control))?,
                 };

@@ -35,6 +35,11 @@ pub const MOST_WORDS: usize = 1 << 16;
 /// Levels at most: each is printed as a letter.
 pub const MOST_LEVELS: usize = 26;
 
+/// The first row of every level in a table of all code words, level after level, of so many each.
+pub(crate) fn starts(sizes: &[usize]) -> Vec<u32> {
+    sizes.iter().scan(0, |start, &size| Some(std::mem::replace(start, *start + size as u32))).collect()
+}
+
 /// Code words of one level.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Codebook {

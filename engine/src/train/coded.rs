@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::codes::Codes;
+use crate::codes::{Codes, starts};
 use crate::random::SplitMix;
 
 /// In which order the codes of an item are told.
@@ -86,8 +86,7 @@ impl Choices {
 impl CodeRows {
     /// Of items with these codes, of so many code words a level.
     pub(crate) fn new(order: Order, sizes: &[usize], codes: &Codes<'_>, scale: f32) -> Self {
-        let starts = sizes.iter().scan(0, |start, &size| Some(std::mem::replace(start, *start + size as u32)));
-        let starts: Vec<u32> = starts.collect();
+        let starts = starts(sizes);
         let items = codes.order();
         let choices = starts
             .iter()

@@ -23,7 +23,8 @@ pub struct Config {
     /// In the order of confidence: of beams whose codes agree less with one another than this, from 0 to 1, no item is
     /// given but to fill up a list.
     pub consistency: f64,
-    /// Weight of an item's own vector beside its codes where items are ranked: its cosine with the history's over τ, times this, is added to log p of the codes. 0: items have no vectors of their own.
+    /// Weight of an item's own vector beside its codes where items are ranked: its cosine with the history's over τ, times
+    /// this, is added to log p of the codes. 0: items have no vectors of their own.
     pub fusion: f64,
     /// Feed-forward blocks of the decoder.
     pub depth: usize,
@@ -50,6 +51,7 @@ impl Config {
     pub(super) fn check(&self) -> Result<()> {
         self.body.check()?;
         check_sizes(NAME, &[("hidden", self.hidden), ("beam", self.beam), ("levels", self.levels())])?;
+        check_sizes(NAME, &[("depth", self.depth.max(1))])?;
         if !(0.0..=1.0).contains(&self.consistency) {
             return Err(Error::Malformed(format!("{NAME}: consistency is {}, not a share", self.consistency)));
         }

@@ -7,6 +7,8 @@ use pgrec_kernels::{Activation, Device, Linear, Sequences, Tensor};
 use super::Generative;
 use super::config::Config;
 use super::search::{Beam, Search, Walk, log_sum};
+use crate::codes::starts;
+use crate::families::sequential::unit_rows;
 use crate::train::Order;
 use crate::{Control, Result};
 
@@ -40,20 +42,17 @@ struct Told {
 impl Words {
     /// `words` are the vectors of all code words.
     pub(super) fn new(config: &Config, words: &Tensor) -> Result<Self> {
-        let sizes = &config.codes.sizes;
-        let starts = sizes.iter().scan(0, |start, &size| Some(std::mem::replace(start, *start + size as u32)));
-        let starts: Vec<u32> = starts.collect();
-        let dim = words.cols();
-        let scale = |row: &[f32]| {
-            let length = if config.body.normalized { row.iter().map(|x| x * x).sum::<f32>().sqrt() } else { 1.0 };
-            1.0 / (config.temperature as f32 * length.max(1e-12))
+        let (sizes, dim) = (&config.codes.sizes, words.cols());
+        let starts = starts(sizes);
+        let words = match config.body.normalized {
+            true => unit_rows(words.as_slice(), dim),
+            false => words.as_slice().to_vec(),
         };
         let head = |first: usize, size: usize| -> Result<Linear> {
-            let rows = words.as_slice()[first * dim..(first + size) * dim].chunks_exact(dim);
+            let rows = words[first * dim..(first + size) * dim].chunks_exact(dim);
             let mut values = vec![0.0; dim * size];
             for (column, row) in rows.enumerate() {
-                let scale = scale(row);
-                row.iter().enumerate().for_each(|(at, x)| values[at * size + column] = x * scale);
+                row.iter().enumerate().for_each(|(at, x)| values[at * size + column] = x / config.temperature as f32);
             }
             Ok(Linear { weight: Tensor::from_vec(values, vec![dim, size])?, bias: None })
         };
