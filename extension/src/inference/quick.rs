@@ -2,7 +2,8 @@
 //!
 //! Whoever is free takes what is there, the oldest first, with other questions to the same model: while one batch is
 //! computed the next one comes together, so nobody waits in order that a batch becomes larger. A batch is as large as
-//! takes some 2 ms, and never takes what another thread could begin with at once.
+//! takes some 2 ms, or longer where many wait for longer than that: more questions together take less time each. It never
+//! takes what another thread could begin with at once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,8 +19,9 @@ use crate::error::Result;
 use crate::pg::board::{Board, Lane, now};
 use crate::pg::interrupt::SignalsBlocked;
 
-/// What a batch takes, about.
+/// What a batch takes, about, or a part of the time for which the oldest of its questions has waited.
 const BATCH: Duration = Duration::from_millis(2);
+const PART_OF_WAIT: u32 = 3;
 /// A list that takes longer is computed beside the lane, where it keeps no others from a thread; so is the first one of a
 /// model, which has to be opened.
 const LONG: Duration = Duration::from_millis(20);
@@ -182,7 +184,9 @@ impl Quick {
                 let known = self.shared.models.known(task.asked.identity());
                 time = known.and_then(|loaded| loaded.time());
                 // Of an unknown model one question at a time, to see how long it takes.
-                let fits = time.map_or(1, |time| (BATCH.as_nanos() / time.as_nanos().max(1)).max(1) as usize);
+                let waited = Duration::from_nanos(now().saturating_sub(task.taken.asked()));
+                let budget = BATCH.max(waited / PART_OF_WAIT);
+                let fits = time.map_or(1, |time| (budget.as_nanos() / time.as_nanos().max(1)).max(1) as usize);
                 most = most.min(fits);
             }
             batch.push(task);

@@ -72,6 +72,9 @@ pub fn compare(
     Ok(())
 }
 
+/// Connections of a thread of pgbench.
+const CLIENTS_A_THREAD: usize = 8;
+
 /// What the worker says of the last turn.
 const INSIDE: &str = "SELECT round(calls / batches::numeric, 2) || ', ' || round(wait_p50::numeric, 3) || ', '
     || round(compute_p50::numeric, 3) FROM rec.stat_worker WHERE batches > 0";
@@ -91,7 +94,8 @@ fn one_turn(
     std::fs::write(&file, script).with_context(|| format!("writing {}", file.display()))?;
     let mut bench = server.cluster.client("pgbench", database);
     bench.env("PGOPTIONS", side.options).current_dir(&folder);
-    let jobs = std::thread::available_parallelism().map_or(1, usize::from).min(clients);
+    // Before it sleeps, a thread of pgbench looks at all its connections: one of many would be what is measured.
+    let jobs = clients.div_ceil(CLIENTS_A_THREAD);
     bench.args(["-n", "-M", "prepared", "-l", "-T", &seconds.to_string(), "-c", &clients.to_string()]);
     bench.args(["-j", &jobs.to_string(), "-f"]).arg(&file);
     let output = bench.output().context("starting pgbench")?;

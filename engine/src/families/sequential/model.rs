@@ -93,34 +93,25 @@ impl<A: Architecture> Sequential<A> {
         check_known(self.items(), items)
     }
 
-    /// Operations a query costs, roughly.
-    fn cost(&self, query: &Query<'_>) -> usize {
-        let events = query.history.len().min(self.architecture.window());
-        self.architecture.cost(events) + 2 * self.items() * self.architecture.dim()
+    /// Operations that the vector of a history costs, roughly, and those of ranking by one.
+    fn encoding_cost(&self, query: &Query<'_>) -> usize {
+        self.architecture.cost(query.history.len().min(self.architecture.window()))
     }
 
-    /// Cuts queries into slices of bounded cost, of at least one query each.
-    fn slices(&self, queries: &[Query<'_>], most: usize) -> Vec<Range<usize>> {
-        let mut slices = Vec::new();
-        let (mut start, mut cost) = (0, 0);
-        for (index, query) in queries.iter().enumerate() {
-            let more = self.cost(query);
-            if index > start && cost + more > most {
-                slices.push(start..index);
-                (start, cost) = (index, 0);
-            }
-            cost += more;
-        }
-        slices.push(start..queries.len());
-        slices
+    fn ranking_cost(&self) -> usize {
+        2 * self.items() * self.architecture.dim()
     }
 
-    /// Answers a slice of queries, with `vectors` those of the queries that are asked for.
-    fn answer(
+    /// Lists by the vectors that `encode` gives of some queries at a time: as many as cost `most`, at least one. Then as
+    /// many are ranked together as cost that, which are more. `beside`: slices at the same time.
+    fn answers<D: Device + Sync>(
         &self,
-        device: &impl Device,
+        device: &D,
         queries: &[Query<'_>],
-        vectors: impl FnOnce(&[Query<'_>]) -> Result<Vec<f32>>,
+        most: usize,
+        beside: bool,
+        control: &Control,
+        encode: impl Fn(&[Query<'_>]) -> Result<Vec<f32>> + Sync,
     ) -> Result<Vec<Vec<Scored>>> {
         let mut answers = vec![Vec::new(); queries.len()];
         let asked: Vec<usize> =
@@ -131,12 +122,41 @@ impl<A: Architecture> Sequential<A> {
         for &i in &asked {
             self.known(queries[i].filter.candidates.unwrap_or(&[]))?;
         }
-        let vectors = vectors(&asked.iter().map(|&i| queries[i]).collect::<Vec<_>>())?;
+        let queries: Vec<Query<'_>> = asked.iter().map(|&i| queries[i]).collect();
+        let vectors = in_slices(
+            &queries,
+            most,
+            beside,
+            |query| self.encoding_cost(query),
+            |slice| {
+                control.check()?;
+                encode(&queries[slice])
+            },
+        )?;
         let dim = self.architecture.dim();
+        let lists = in_slices(
+            &queries,
+            most,
+            beside,
+            |_| self.ranking_cost(),
+            |slice| {
+                control.check()?;
+                self.ranked(device, &queries[slice.clone()], &vectors[slice.start * dim..slice.end * dim])
+            },
+        )?;
+        for (i, list) in asked.into_iter().zip(lists) {
+            answers[i] = list;
+        }
+        Ok(answers)
+    }
+
+    /// The best items by the vectors of queries.
+    fn ranked(&self, device: &impl Device, queries: &[Query<'_>], vectors: &[f32]) -> Result<Vec<Vec<Scored>>> {
+        let mut lists = vec![Vec::new(); queries.len()];
         let (mut exact, mut exact_vectors) = (Vec::new(), Vec::new());
-        for (&i, vector) in asked.iter().zip(vectors.chunks_exact(dim)) {
+        for (i, vector) in vectors.chunks_exact(self.architecture.dim()).enumerate() {
             match self.neighbours(vector, &queries[i])? {
-                Some(found) => answers[i] = found,
+                Some(found) => lists[i] = found,
                 None => {
                     exact.push(i);
                     exact_vectors.extend_from_slice(vector);
@@ -147,9 +167,9 @@ impl<A: Architecture> Sequential<A> {
         let filters: Vec<Filter<'_>> = exact.iter().map(|&i| queries[i].filter).collect();
         let found = device.top_k(&exact_vectors, &self.scored, &k, &filters)?;
         for (i, found) in exact.into_iter().zip(found) {
-            answers[i] = found;
+            lists[i] = found;
         }
-        Ok(answers)
+        Ok(lists)
     }
 
     /// The answer by nearest neighbours, scored exactly; `None` when every item has to be scored: a small
@@ -205,32 +225,18 @@ impl<A: Architecture> Model for Sequential<A> {
     }
 
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
-        let answer = |queries: &[Query<'_>]| {
-            control.check()?;
-            self.answer(&self.device, queries, |asked| {
-                if asked.iter().any(|query| Remembered::<Matrix>::suits(&self.architecture, query)) {
-                    let vectors: Result<Vec<_>> = asked.iter().map(|query| self.encode(query)).collect();
-                    return Ok(vectors?.concat());
-                }
-                self.vectors(&self.device, asked.iter().copied())
-            })
-        };
-        let slices = self.slices(queries, SLICE);
-        if slices.len() == 1 {
-            return answer(queries);
-        }
-        let answers: Result<Vec<_>> = slices.into_par_iter().map(|slice| answer(&queries[slice])).collect();
-        Ok(answers?.into_iter().flatten().collect())
+        self.answers(&self.device, queries, SLICE, true, control, |asked| {
+            if asked.iter().any(|query| Remembered::<Matrix>::suits(&self.architecture, query)) {
+                let vectors: Result<Vec<_>> = asked.iter().map(|query| self.encode(query)).collect();
+                return Ok(vectors?.concat());
+            }
+            self.vectors(&self.device, asked.iter().copied())
+        })
     }
 
     fn recommend_on(&self, device: &Cuda, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
-        let mut answers = Vec::with_capacity(queries.len());
-        for slice in self.slices(queries, DEVICE_SLICE) {
-            control.check()?;
-            let vectors = |asked: &[Query<'_>]| self.vectors(device, asked.iter().copied());
-            answers.extend(self.answer(device, &queries[slice], vectors)?);
-        }
-        Ok(answers)
+        let encode = |asked: &[Query<'_>]| self.vectors(device, asked.iter().copied());
+        self.answers(device, queries, DEVICE_SLICE, false, control, encode)
     }
 
     fn score(&self, query: &Query<'_>, items: &[u32]) -> Result<Vec<f32>> {
@@ -271,7 +277,7 @@ impl<A: Architecture> Model for Sequential<A> {
         let recent = &query.history[first..];
         let times = query.times.get(first..).unwrap_or(&[]);
         let used = recent.len().min(window);
-        let affordable = (EXPLAINED_COST / self.cost(query).max(1)).max(1);
+        let affordable = (EXPLAINED_COST / self.encoding_cost(query).max(1)).max(1);
         let considered = used.min(EXPLAINED_EVENTS).min(affordable);
         let mut changes = Vec::with_capacity(considered);
         for age in 0..considered {
@@ -295,6 +301,34 @@ impl<A: Architecture> Model for Sequential<A> {
             "contributions": contributions,
         }))
     }
+}
+
+/// What `work` gives for slices of some queries, one after the other or beside each other, in the order of the queries.
+/// Queries of a slice cost no more than `most` together, unless it is one.
+fn in_slices<T: Send>(
+    queries: &[Query<'_>],
+    most: usize,
+    beside: bool,
+    cost: impl Fn(&Query<'_>) -> usize,
+    work: impl Fn(Range<usize>) -> Result<Vec<T>> + Sync,
+) -> Result<Vec<T>> {
+    let mut slices = Vec::new();
+    let (mut start, mut sum) = (0, 0);
+    for (index, query) in queries.iter().enumerate() {
+        let more = cost(query);
+        if index > start && sum + more > most {
+            slices.push(start..index);
+            (start, sum) = (index, 0);
+        }
+        sum += more;
+    }
+    slices.push(start..queries.len());
+    let parts: Result<Vec<Vec<T>>> = if beside && slices.len() > 1 {
+        slices.into_par_iter().map(&work).collect()
+    } else {
+        slices.into_iter().map(&work).collect()
+    };
+    Ok(parts?.into_iter().flatten().collect())
 }
 
 /// The items whose rows of a table have the largest cosines with that of `item`, of the first `items` rows.
