@@ -25,7 +25,7 @@ pub(super) struct Words {
 pub(super) struct Width {
     /// Beams that are kept for each query.
     pub(super) beams: usize,
-    /// Of those, how many are told before it is seen what the others are still needed for.
+    /// Of those, how many of a query are told before it is seen what the others are still needed for.
     pub(super) together: usize,
     /// Beams of all queries that are told together, at most.
     pub(super) rows: usize,

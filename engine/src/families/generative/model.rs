@@ -21,8 +21,10 @@ use crate::families::sequential::{Architecture, ITEMS, SCORED, allowed, best, ch
 use crate::train::{Order, Parameters};
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, Query, Result};
 
-/// Beams of a query that are told before it is seen what the others are needed for: enough that products of matrices pay.
-const TOGETHER: usize = 32;
+/// Beams of all queries that are told before it is seen what others are needed for: enough that products of matrices pay.
+const TOGETHER: usize = 16;
+/// Of each query, at least.
+const LEAST: usize = 2;
 /// Beams that are told together at most: what their matrices take stays in a core's caches.
 const ROWS: usize = 512;
 /// On a CUDA device: long enough that starting kernels does not count.
@@ -182,9 +184,10 @@ impl Generative {
         [together, rows]: [usize; 2],
         control: &Control,
     ) -> Result<Vec<(usize, Vec<Scored>)>> {
-        let width = Width { beams: self.config.beam, together, rows };
         let mut answers = Vec::with_capacity(asked.len());
         for asked in asked.chunks((rows / self.config.beam).max(1)) {
+            let together = (together / asked.len()).max(LEAST);
+            let width = Width { beams: self.config.beam, together, rows };
             let queries: Vec<Query<'_>> = asked.iter().map(|&q| queries[q]).collect();
             let states = self.states(device, &queries)?;
             let lists = match &self.items {

@@ -10,7 +10,6 @@ use super::NAME;
 use super::config::{CHOSEN, CODES, Config};
 use super::model;
 use super::network::Network;
-use crate::codes::Form;
 use crate::families::semantic_ids::SemanticIds;
 use crate::families::sequential::{Architecture, ITEMS, needed};
 use crate::families::{Fitted, Model, Training, params, sasrec};
@@ -33,9 +32,8 @@ struct Params {
     depth: usize,
     /// Beams that are kept on each level, at least.
     beam: usize,
-    /// In which order codes are told; absent: level after level where levels code what those before have left, else all
-    /// together.
-    order: Option<Order>,
+    /// In which order codes are told.
+    order: Order,
     /// Whether codes are told by cosines.
     normalized: bool,
     /// In the order of confidence: how well the codes of a beam must agree with one another, from 0 to 1.
@@ -53,7 +51,7 @@ impl Default for Params {
             window: 50,
             depth: 1,
             beam: 50,
-            order: None,
+            order: Order::Levels,
             normalized: true,
             consistency: 0.0,
             fusion: 0.0,
@@ -65,7 +63,6 @@ impl Params {
     fn config(&self, ids: &SemanticIds, options: &Options) -> Config {
         let &Self { dim, blocks, heads, window, depth, beam, order, normalized, consistency, fusion } = self;
         let codes = ids.config();
-        let by_form = if codes.form == Form::Parallel { Order::Together } else { Order::Levels };
         Config {
             body: sasrec::Config {
                 dim,
@@ -81,7 +78,7 @@ impl Params {
                 positions: sasrec::Positions::FromEnd,
                 normalized,
             },
-            order: order.unwrap_or(by_form),
+            order,
             temperature: options.temperature.unwrap_or(if normalized { 0.07 } else { 1.0 }),
             consistency,
             fusion,
