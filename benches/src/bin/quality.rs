@@ -30,7 +30,7 @@ const fn variant(label: &'static str, of: &'static str, params: &'static str) ->
 }
 
 /// Those that are compared.
-const CONTESTANTS: [Contestant; 14] = [
+const CONTESTANTS: [Contestant; 15] = [
     contestant("popularity", "popularity", "", false),
     contestant("graph", "graph", "", false),
     contestant("original", "sasrec", ORIGINAL, true),
@@ -38,6 +38,7 @@ const CONTESTANTS: [Contestant; 14] = [
     contestant("hstu", "hstu", "", true),
     contestant("generative", "generative", r#""base": "codes""#, true),
     contestant("fused", "generative", r#""base": "codes", "fusion": 1"#, true),
+    variant("fused_3", "fused", r#""base": "codes", "fusion": 3"#),
     variant("fused_codes", "fused", r#""base": "codes", "fusion": 1e-6"#),
     contestant("together", "generative", r#""base": "parallel", "order": "together""#, true),
     contestant("confidence", "generative", r#""base": "parallel", "order": "confidence""#, true),
