@@ -30,6 +30,8 @@ benchmark() {
     timeout 200 python3 "$here/report.py" "$out/measured.jsonl" "$out/report.json" >"$out/benchmark.txt" \
         2>"$out/report.log" || failed=1
     tail -n 5 "$out/measured.log" "$out/report.log"
+    timeout 100 "$here/generation" >>"$out/benchmark.txt" 2>"$out/generation.log" || failed=1
+    tail -n 5 "$out/generation.log"
     cat "$out/benchmark.txt"
 }
 

@@ -40,6 +40,7 @@ pub(super) fn build(home: &Home, progress: &Progress, folder: &Path) -> Result<u
         ("engine_tests", built(home, &["test", "--no-run", "--package", "pgrec-engine", "--test", "cuda"])?),
         ("server_tests", built(home, &["test", "--no-run", "--package", "pgrec-tests", "--test", "device"])?),
         ("cuda", built(home, &["build", "--package", "pgrec-kernels", "--example", "cuda"])?),
+        ("generation", built(home, &["build", "--package", "pgrec-engine", "--example", "generation"])?),
         ("worker", built(home, &["build", "--package", "pgrec-benches", "--bin", "worker"])?),
     ];
     let mut bytes = postgres(home, progress, folder)?;
