@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::f32::consts::LN_2;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use pgrec_kernels::{Filter, Scored};
@@ -64,7 +64,7 @@ pub(super) struct Sets<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct Set {
     /// All items that have them, ascending; none where that is every item.
-    items: Option<Rc<[u32]>>,
+    items: Option<Arc<[u32]>>,
     /// Levels that have not been told.
     left: Vec<usize>,
     chosen: (u32, u32),
@@ -132,7 +132,7 @@ impl<'a> Sets<'a> {
     }
 
     /// The codes that items of a set have on a level, and those items.
-    fn groups(&self, set: &Set, level: usize) -> Vec<(u32, Rc<[u32]>)> {
+    fn groups(&self, set: &Set, level: usize) -> Vec<(u32, Arc<[u32]>)> {
         let Some(items) = &set.items else {
             let all = self.all(level);
             return all.rows.iter().zip(&all.items).map(|(&row, of)| (row, all.order[of.clone()].into())).collect();

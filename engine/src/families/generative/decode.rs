@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use pgrec_kernels::{Activation, Device, Linear, Sequences, Tensor};
+use rayon::prelude::*;
 
 use super::Generative;
 use super::config::Config;
@@ -29,6 +30,17 @@ pub(super) struct Width {
     pub(super) together: usize,
     /// Beams of all queries that are told together, at most.
     pub(super) rows: usize,
+    /// Whether queries go on beside each other: where a device tells the beams of thousands, one thread that looks at what
+    /// follows takes longer than the device.
+    pub(super) beside: bool,
+}
+
+/// Does something with each, beside each other or one after the other.
+fn each<T: Send>(beside: bool, all: impl Iterator<Item = T>, work: impl Fn(T) + Send + Sync) {
+    match beside {
+        true => all.collect::<Vec<_>>().into_par_iter().for_each(work),
+        false => all.for_each(work),
+    }
 }
 
 /// What is told of beams, a row each.
@@ -114,10 +126,10 @@ impl Generative {
             while searches.iter().any(Search::is_due) {
                 self.round(device, step, (&mut searches, &parents), width, control, &mut told)?;
             }
-            for (search, parents) in searches.iter_mut().zip(&mut parents) {
+            each(width.beside, searches.iter_mut().zip(&mut parents), |(search, parents)| {
                 let rows = search.step().iter().map(|beam| &told[beam.parent() * dim..][..dim]);
                 *parents = rows.flatten().copied().collect();
-            }
+            });
             watch(&searches);
             if parents.iter().all(Vec::is_empty) {
                 break;
@@ -137,13 +149,13 @@ impl Generative {
         told: &mut Vec<f32>,
     ) -> Result<()> {
         let (dim, first) = (self.config.body.dim, self.words.first(step));
-        let (mut states, mut chosen, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut states, mut chosen, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         for (search, parents) in searches.iter().zip(parents) {
             let due = search.due(width.together);
             let start = search.told() * dim;
             states.extend_from_slice(&parents[start..start + due.len() * dim]);
             chosen.extend(due.iter().map(Beam::chosen));
-            counts.push(due.len());
+            ends.push(chosen.len());
         }
         let (before, mut logits) = (told.len() / dim, Vec::new());
         for (states, chosen) in states.chunks(width.rows * dim).zip(chosen.chunks(width.rows)) {
@@ -152,13 +164,15 @@ impl Generative {
             told.extend(more.states);
             logits.extend(more.logits);
         }
-        let mut rows = logits.chunks_exact(logits.len() / chosen.len().max(1)).enumerate();
-        for (search, count) in searches.iter_mut().zip(counts) {
-            for (row, logits) in rows.by_ref().take(count) {
+        let words = logits.len() / chosen.len().max(1);
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        each(width.beside, searches.iter_mut().zip(starts.zip(ends.iter().copied())), |(search, (start, end))| {
+            for row in start..end {
+                let logits = &logits[row * words..][..words];
                 search.tell(|word| logits[(word - first) as usize], before + row);
             }
             search.settle();
-        }
+        });
         Ok(())
     }
 

@@ -36,7 +36,7 @@ impl Generative {
             .zip(&codes)
             .map(|(near, codes)| sorted(near.iter().map(|s| s.item).filter(|item| !codes.contains_key(item))))
             .collect();
-        for (codes, more) in codes.iter_mut().zip(self.by_codes(device, states, &missing, width.rows, control)?) {
+        for (codes, more) in codes.iter_mut().zip(self.by_codes(device, states, &missing, width, control)?) {
             codes.extend(more);
         }
         let all: Vec<Vec<u32>> = codes.iter().map(|codes| sorted(codes.keys().copied())).collect();
@@ -54,7 +54,7 @@ impl Generative {
         device: &impl Device,
         states: &[f32],
         items: &[Vec<u32>],
-        rows: usize,
+        width: Width,
         control: &Control,
     ) -> Result<Vec<Vec<(u32, f32)>>> {
         let queries = items.iter().map(|items| {
@@ -62,8 +62,8 @@ impl Generative {
             Query { k: items.len(), filter, ..Query::default() }
         });
         let queries: Vec<Query<'_>> = queries.collect();
-        let found =
-            self.ranked(device, states, &queries, Width { beams: usize::MAX, together: rows, rows }, control)?;
+        let width = Width { beams: usize::MAX, together: width.rows, ..width };
+        let found = self.ranked(device, states, &queries, width, control)?;
         Ok(found.into_iter().map(|list| list.into_iter().map(|g| (g.found.item, g.found.score)).collect()).collect())
     }
 

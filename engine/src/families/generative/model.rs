@@ -131,6 +131,11 @@ impl Generative {
         Ok(searches.iter().map(Search::found).collect())
     }
 
+    /// How wide searches are on the CPU.
+    fn width(&self) -> Width {
+        Width { beams: self.config.beam, together: TOGETHER, rows: ROWS, beside: false }
+    }
+
     fn descent(&self, query: &Query<'_>) -> Descent<'_> {
         Descent::new(&self.ids, &self.trie, &self.words.starts, &query.filter)
     }
@@ -175,19 +180,19 @@ impl Generative {
         Ok(found)
     }
 
-    /// Answers queries in slices of which so many beams are told together, one slice after the other.
+    /// Answers queries in slices of which so many beams are told together, one slice after the other. `most.together` is of
+    /// all queries of a slice.
     fn answer(
         &self,
         device: &impl Device,
         queries: &[Query<'_>],
         asked: &[usize],
-        [together, rows]: [usize; 2],
+        most: Width,
         control: &Control,
     ) -> Result<Vec<(usize, Vec<Scored>)>> {
         let mut answers = Vec::with_capacity(asked.len());
-        for asked in asked.chunks((rows / self.config.beam).max(1)) {
-            let together = (together / asked.len()).max(LEAST);
-            let width = Width { beams: self.config.beam, together, rows };
+        for asked in asked.chunks((most.rows / most.beams).max(1)) {
+            let width = Width { together: (most.together / asked.len()).max(LEAST), ..most };
             let queries: Vec<Query<'_>> = asked.iter().map(|&q| queries[q]).collect();
             let states = self.states(device, &queries)?;
             let lists = match &self.items {
@@ -243,7 +248,7 @@ impl Model for Generative {
         if query.history.is_empty() || query.k == 0 {
             return Ok(Some(Vec::new()));
         }
-        let width = Width { beams: beam.unwrap_or(self.config.beam), together: TOGETHER, rows: ROWS };
+        let width = Width { beams: beam.unwrap_or(self.config.beam), ..self.width() };
         let states = self.one(query)?;
         let lists = self.ranked(&self.device, &states, std::slice::from_ref(query), width, control)?;
         Ok(lists.into_iter().next())
@@ -252,7 +257,7 @@ impl Model for Generative {
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
         let asked = asked(queries);
         let slice = (ROWS / self.config.beam).max(1);
-        let answer = |asked: &[usize]| self.answer(&self.device, queries, asked, [TOGETHER, ROWS], control);
+        let answer = |asked: &[usize]| self.answer(&self.device, queries, asked, self.width(), control);
         // A session's call for one user is computed on its own thread, and starts no others.
         let answers = match asked.len() > slice {
             true => asked.par_chunks(slice).map(answer).collect::<Result<Vec<_>>>()?.concat(),
@@ -262,7 +267,8 @@ impl Model for Generative {
     }
 
     fn recommend_on(&self, device: &Cuda, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
-        let answers = self.answer(device, queries, &asked(queries), [usize::MAX, DEVICE_ROWS], control)?;
+        let width = Width { together: usize::MAX, rows: DEVICE_ROWS, beside: true, ..self.width() };
+        let answers = self.answer(device, queries, &asked(queries), width, control)?;
         Ok(lists(queries.len(), answers))
     }
 
@@ -274,7 +280,7 @@ impl Model for Generative {
         wanted.sort_unstable();
         wanted.dedup();
         let (device, wanted) = (&self.device, [wanted]);
-        let codes = self.by_codes(device, &states, &wanted, ROWS, &Control::default())?;
+        let codes = self.by_codes(device, &states, &wanted, self.width(), &Control::default())?;
         let mut scores: HashMap<u32, f32> = codes.into_iter().flatten().collect();
         if let Some(table) = &self.items {
             let vectors = self.vectors(device, &states)?;
@@ -327,7 +333,7 @@ impl Generative {
                 before = beam.score();
             }
         };
-        let (width, walks) = (Width { beams: 1, together: 1, rows: ROWS }, std::slice::from_ref(walk));
+        let (width, walks) = (Width { beams: 1, ..self.width() }, std::slice::from_ref(walk));
         self.search(&self.device, states, (walks, &[1]), width, &Control::default(), watch)?;
         Ok(steps)
     }

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use pgrec_kernels::Scored;
 
 /// Some codes that items have.
-pub(super) trait Beam {
+pub(super) trait Beam: Send {
     /// Whether its items differ in codes that have not been told.
     fn asks(&self) -> bool;
 
@@ -50,7 +50,7 @@ pub(super) struct Told<F> {
 }
 
 /// Ways to a query's items.
-pub(super) trait Walk {
+pub(super) trait Walk: Sync {
     type Beam: Beam;
 
     /// Before the first code; nothing where no item may be found.
