@@ -10,6 +10,11 @@ impl SplitMix {
         Self(seed)
     }
 
+    /// What a generator goes on with that is to give the same numbers.
+    pub(crate) fn state(&self) -> u64 {
+        self.0
+    }
+
     /// 64 random bits.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -1,6 +1,7 @@
 //! The settings `rec.*`.
 
 use std::ffi::CString;
+use std::time::Duration;
 
 use pgrec_kernels::cuda::Precision;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
@@ -27,6 +28,7 @@ static SCHEDULE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 static TRAINING_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static TRAINING_NICENESS: GucSetting<i32> = GucSetting::<i32>::new(10);
 static TRAINING_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(1 << 20);
+static TRAINING_CHECKPOINT: GucSetting<i32> = GucSetting::<i32>::new(30);
 
 /// `rec.device`.
 #[allow(non_camel_case_types)]
@@ -281,6 +283,16 @@ fn define_training() {
         GucContext::Userset,
         GucFlags::UNIT_KB,
     );
+    GucRegistry::define_int_guc(
+        c"rec.training_checkpoint",
+        c"How often a training in epochs keeps how far it is.",
+        c"One that was interrupted goes on from there when it is asked for again in the same words within a week. -1: never.",
+        &TRAINING_CHECKPOINT,
+        -1,
+        i32::MAX / 1000,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
 }
 
 /// `rec.use_worker`.
@@ -346,6 +358,11 @@ pub fn training_threads() -> i32 {
 /// `rec.training_niceness`, 0 to 19.
 pub fn training_niceness() -> i32 {
     TRAINING_NICENESS.get().clamp(0, 19)
+}
+
+/// `rec.training_checkpoint`; None where nothing is kept.
+pub fn training_checkpoint() -> Option<Duration> {
+    u64::try_from(TRAINING_CHECKPOINT.get()).ok().map(Duration::from_secs)
 }
 
 /// `rec.training_memory`, in kB.

@@ -199,11 +199,11 @@ fn models_of_codes_rank_nothing_and_say_so() {
     each_database(|database| {
         database.with_codes();
         for (call, expected) in [
-            ("SELECT rec_deploy('codes')", "rank nothing and cannot be deployed"),
-            ("CALL rec_train('semantic_ids', deploy => true)", "rank nothing and cannot be deployed"),
+            ("SELECT rec_deploy('codes')", "rank nothing"),
+            ("CALL rec_train('semantic_ids', deploy => true)", "rank nothing"),
             ("SELECT * FROM rec_next(1, model => 'codes')", "ranks nothing"),
             ("SELECT * FROM rec_evaluate('semantic_ids')", "rank nothing"),
-            ("SELECT * FROM rec_evaluate('codes')", "ranks nothing"),
+            ("SELECT * FROM rec_evaluate('codes')", "rank nothing"),
             ("SELECT rec_semantic_id(1, 'tgh')", "model \"tgh\" has no semantic IDs"),
             ("SELECT rec_semantic_id(1, 'none')", "does not exist"),
             ("SELECT * FROM rec_semantic_items('', -1)", "k must not be negative"),

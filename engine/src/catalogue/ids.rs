@@ -54,7 +54,7 @@ pub enum IdKind {
 }
 
 /// Ids of one kind, ascending (text by bytes), without repeats: the dense index of an id is its rank.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ItemIds {
     /// integer and bigint
     Int(Vec<i64>),

@@ -6,6 +6,7 @@ use pgrec_kernels::Scored;
 use pgrec_kernels::cuda::Cuda;
 use serde_json::{Map, Value};
 
+use crate::train::Kept;
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, Query, Result, Task};
 
 pub mod generative;
@@ -156,6 +157,8 @@ pub struct Training<'a> {
     pub base: Option<Arc<dyn Model>>,
     /// Bytes that weights, gradients and optimiser may take, beside the corpus.
     pub memory: usize,
+    /// Where a family of epochs keeps how far it is, and goes on from.
+    pub kept: Option<Kept<'a>>,
     /// Cancellation and progress.
     pub control: &'a Control,
 }
@@ -163,7 +166,8 @@ pub struct Training<'a> {
 impl<'a> Training<'a> {
     /// On all of a corpus, from scratch, with seed 0 and without a bound on memory.
     pub fn new(corpus: &'a Corpus, params: &'a Value, control: &'a Control) -> Self {
-        Self { corpus, leave_last: 0, params, seed: 0, start: None, base: None, memory: usize::MAX, control }
+        let (start, base, kept) = (None, None, None);
+        Self { corpus, leave_last: 0, params, seed: 0, start, base, memory: usize::MAX, kept, control }
     }
 }
 

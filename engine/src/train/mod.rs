@@ -19,6 +19,7 @@ mod rows;
 mod schedule;
 mod tape;
 mod trainer;
+mod unfinished;
 mod validation;
 mod workers;
 
@@ -38,6 +39,7 @@ pub(crate) use rows::{RowTrainer, Slice};
 pub(crate) use tape::Dropout;
 pub(crate) use tape::{Tape, Var};
 pub(crate) use trainer::fit;
+pub use unfinished::Kept;
 
 use crate::{ArtifactBuilder, Result};
 

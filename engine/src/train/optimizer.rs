@@ -5,7 +5,8 @@ use rayon::prelude::*;
 
 use super::RANGE;
 use super::options::{OptimizerKind, Options};
-use super::parameters::Parameters;
+use super::parameters::{Parameters, name_of};
+use super::unfinished::Found;
 
 /// What the optimiser remembers of every number.
 pub(super) struct Optimizer {
@@ -17,6 +18,10 @@ pub(super) struct Optimizer {
     step: u64,
     states: Vec<State>,
 }
+
+/// What its memory is called in a file.
+const MEAN: &str = "mean";
+const SQUARES: &str = "squares";
 
 #[derive(Default)]
 struct State {
@@ -57,6 +62,24 @@ impl Optimizer {
             step: 0,
             states: states.collect(),
         }
+    }
+
+    /// Adds what it remembers to a list.
+    pub(super) fn list<'a>(&'a self, into: &mut Vec<(String, &'a [f32])>) {
+        for (place, state) in self.states.iter().enumerate() {
+            into.push((name_of(MEAN, place), &state.mean));
+            into.push((name_of(SQUARES, place), &state.squares));
+        }
+    }
+
+    /// Remembers what a file has of so many steps; nothing where that is of other sizes, and then this is of no use.
+    pub(super) fn fill(&mut self, steps: u64, file: &Found<'_>) -> Option<()> {
+        self.step = steps;
+        for (place, state) in self.states.iter_mut().enumerate() {
+            file.fill(&name_of(MEAN, place), &mut state.mean)?;
+            file.fill(&name_of(SQUARES, place), &mut state.squares)?;
+        }
+        Some(())
     }
 
     /// Bytes it holds a number of the model.

@@ -2,6 +2,7 @@
 
 use pgrec_kernels::{Backward, TableGradient, Tensor};
 
+use super::unfinished::Found;
 use crate::random::SplitMix;
 use crate::{Error, Result};
 
@@ -90,6 +91,21 @@ impl Parameters {
         &mut self.tensors
     }
 
+    /// Adds all numbers to a list, under names that begin so.
+    pub(super) fn list<'a>(&'a self, group: &str, into: &mut Vec<(String, &'a [f32])>) {
+        let named = self.tensors.iter().enumerate().map(|(place, tensor)| (name_of(group, place), tensor.as_slice()));
+        into.extend(named);
+    }
+
+    /// Such weights with the numbers of a file, if it has as many.
+    pub(super) fn found(&self, group: &str, file: &Found<'_>) -> Option<Self> {
+        let mut found = self.clone();
+        for (place, tensor) in found.tensors.iter_mut().enumerate() {
+            file.fill(&name_of(group, place), tensor.to_mut())?;
+        }
+        Some(found)
+    }
+
     /// Moves every number by `share` of its distance towards another's.
     pub(super) fn approach(&mut self, other: &Self, share: f32) {
         for (own, other) in self.tensors.iter_mut().zip(&other.tensors) {
@@ -101,6 +117,11 @@ impl Parameters {
     pub(crate) fn len(&self) -> usize {
         self.tensors.iter().map(|tensor| tensor.as_slice().len()).sum()
     }
+}
+
+/// What the numbers of a weight are called in a file.
+pub(super) fn name_of(group: &str, place: usize) -> String {
+    format!("{group}.{place}")
 }
 
 /// An accumulator for a table: of all rows, or of those that are touched.

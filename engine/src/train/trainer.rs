@@ -13,6 +13,7 @@ use super::optimizer::Optimizer;
 use super::options::Options;
 use super::parameters::Parameters;
 use super::tape::Dropout;
+use super::unfinished::{self, Found, Kept, Standing};
 use super::validation::{Metrics, Validation};
 use super::workers::{Step, Workers};
 use super::{RANGE, SequenceModel, is_sparse, schedule};
@@ -30,6 +31,11 @@ const SLICE_COST: usize = 2_000_000_000;
 /// Between two reports of progress.
 const REPORT: Duration = Duration::from_millis(250);
 
+/// What weights are called in a file: those of the latest step, their decayed mean, and the best of all epochs.
+const WEIGHTS: &str = "weights";
+const AVERAGE: &str = "average";
+const BEST: &str = "best";
+
 /// Trains a model from `parameters` on.
 pub(crate) fn fit<M: SequenceModel>(
     training: &Training<'_>,
@@ -46,6 +52,7 @@ pub(crate) fn fit<M: SequenceModel>(
     let (histories, validation) = Validation::split(training, &learnt, options.validation_users, metrics);
     let objective = Objective::new(options, &learnt, model)?;
     let mut run = Run::new(training, options, model, parameters, &histories, &objective)?;
+    run.go_on();
     run.epochs(&validation)?;
     run.finish()
 }
@@ -74,10 +81,18 @@ struct Run<'a, M> {
     curve: Vec<Value>,
     random: SplitMix,
     metrics: Metrics,
+    /// Epochs that are over, and of those the last ones without a better validation figure.
+    epoch: u32,
+    without_gain: u32,
     steps: u64,
     events: u64,
+    /// Epochs and seconds of a training that this one goes on with.
+    before: Option<(u32, f64)>,
     started: Instant,
     reported: Instant,
+    kept: Instant,
+    /// Why the last attempt to keep this failed.
+    not_kept: Option<String>,
     progress: TrainingProgress,
 }
 
@@ -120,10 +135,15 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             curve: Vec::new(),
             random: SplitMix::new(training.seed),
             metrics,
+            epoch: 0,
+            without_gain: 0,
             steps: 0,
             events: 0,
+            before: None,
             started: now,
             reported: now,
+            kept: now,
+            not_kept: None,
             progress: TrainingProgress {
                 epochs: options.epochs,
                 metric: metrics.labels[0],
@@ -132,12 +152,65 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         })
     }
 
+    /// Goes on from what an interrupted training like this one has kept, if there is such.
+    fn go_on(&mut self) -> Option<()> {
+        let bytes = std::fs::read(self.training.kept?.file).ok()?;
+        let found = Found::read(&bytes)?;
+        let of = |group: &str| self.parameters.found(group, &found);
+        let parameters = of(WEIGHTS)?;
+        let average = if self.average.is_some() { Some(of(AVERAGE)?) } else { None };
+        let best = match found.standing.best {
+            Some(figure) => Some((f64::from_bits(figure), of(BEST)?)),
+            None => None,
+        };
+        let mut optimizer = Optimizer::new(self.options, &parameters);
+        optimizer.fill(found.standing.steps, &found)?;
+        (self.parameters, self.average, self.best, self.optimizer) = (parameters, average, best, optimizer);
+        let Standing { epoch, without_gain, steps, events, seconds, random, curve, .. } = found.standing;
+        (self.epoch, self.without_gain, self.steps, self.events) = (epoch, without_gain, steps, events);
+        (self.random, self.curve, self.before) = (SplitMix::new(random), curve, Some((epoch, seconds)));
+        self.progress.best = self.best.as_ref().map(|(best, _)| *best);
+        Some(())
+    }
+
+    /// Keeps how far this is, where that is due.
+    fn keep(&mut self) {
+        let Some(Kept { file, every }) = self.training.kept else { return };
+        if self.kept.elapsed() < every {
+            return;
+        }
+        let standing = Standing {
+            epoch: self.epoch,
+            without_gain: self.without_gain,
+            steps: self.steps,
+            events: self.events,
+            seconds: self.seconds(),
+            random: self.random.state(),
+            best: self.best.as_ref().map(|(figure, _)| figure.to_bits()),
+            curve: self.curve.clone(),
+        };
+        let mut numbers = Vec::new();
+        self.parameters.list(WEIGHTS, &mut numbers);
+        self.average.iter().for_each(|average| average.list(AVERAGE, &mut numbers));
+        self.best.iter().for_each(|(_, best)| best.list(BEST, &mut numbers));
+        self.optimizer.list(&mut numbers);
+        // A full disk ends no training.
+        self.not_kept = unfinished::write(file, &standing, &numbers).err().map(|error| error.to_string());
+        self.kept = Instant::now();
+    }
+
+    /// Seconds in training, those before an interruption among them.
+    fn seconds(&self) -> f64 {
+        self.before.map_or(0.0, |(_, seconds)| seconds) + self.started.elapsed().as_secs_f64()
+    }
+
     fn epochs(&mut self, validation: &Validation) -> Result<()> {
-        let mut without_gain = 0;
-        for epoch in 1..=self.options.epochs {
+        let &Options { epochs, patience, validate_every, .. } = self.options;
+        while self.epoch < epochs && (patience == 0 || self.without_gain < patience) {
+            let epoch = self.epoch + 1;
             let loss = self.epoch(epoch)?;
-            let mut point = json!({ "epoch": epoch, "loss": loss, "seconds": self.started.elapsed().as_secs_f64() });
-            let due = epoch % self.options.validate_every == 0 || epoch == self.options.epochs;
+            let mut point = json!({ "epoch": epoch, "loss": loss });
+            let due = epoch.is_multiple_of(validate_every) || epoch == epochs;
             if due && let Some(figures) = self.validate(validation)? {
                 let [figure, _] = figures;
                 for (label, figure) in self.metrics.labels.into_iter().zip(figures) {
@@ -147,16 +220,15 @@ impl<'a, M: SequenceModel> Run<'a, M> {
                 if better {
                     self.best = Some((figure, self.weights().clone()));
                 }
-                without_gain = if better { 0 } else { without_gain + self.options.validate_every };
+                self.without_gain = if better { 0 } else { self.without_gain + validate_every };
                 self.progress.validation = Some(figure);
                 self.progress.best = self.best.as_ref().map(|(best, _)| *best);
             }
-            point["seconds"] = json!(self.started.elapsed().as_secs_f64());
+            point["seconds"] = json!(self.seconds());
             self.curve.push(point);
+            self.epoch = epoch;
             self.report(true);
-            if self.options.patience > 0 && without_gain >= self.options.patience {
-                break;
-            }
+            self.keep();
         }
         Ok(())
     }
@@ -247,7 +319,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             return;
         }
         self.reported = Instant::now();
-        let seconds = self.started.elapsed().as_secs_f64();
+        let seconds = self.seconds();
         let progress = &mut self.progress;
         progress.events_per_second = self.events as f64 / seconds.max(1e-9);
         let done = f64::from(progress.epoch - 1) + progress.step as f64 / progress.steps.max(1) as f64;
@@ -260,7 +332,14 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             Some((_, best)) => best,
             None => self.average.unwrap_or(self.parameters),
         };
-        Ok(Fitted { artifact: self.model.artifact(&best, true)?, curve: self.curve, metrics: Map::new() })
+        let mut metrics = Map::new();
+        if let Some((epochs, _)) = self.before {
+            metrics.insert("went_on_after_epoch".into(), json!(epochs));
+        }
+        if let Some(why) = self.not_kept {
+            metrics.insert("not_kept".into(), json!(why));
+        }
+        Ok(Fitted { artifact: self.model.artifact(&best, true)?, curve: self.curve, metrics })
     }
 }
 

@@ -183,10 +183,15 @@ fn nothing_deployed(recommender: &Recommender) -> SqlError {
         ))
 }
 
-/// A model of such a family cannot serve.
-pub fn ranks_nothing(family: &str) -> SqlError {
-    SqlError::parameter(format!("models of family \"{family}\" rank nothing and cannot be deployed"))
-        .hint("They are asked by name, or build other models: SELECT * FROM rec_families();")
+/// Fails where models of a family cannot serve.
+pub fn require_ranking(family: &str) -> Result<()> {
+    if families::find(family).is_none_or(|family| family.ranks) {
+        return Ok(());
+    }
+    Err(SqlError::parameter(format!(
+        "models of family \"{family}\" rank nothing: they are neither deployed nor evaluated"
+    ))
+    .hint("They are asked by name, or build other models: SELECT * FROM rec_families();"))
 }
 
 /// How often a generated name is tried again when another session was faster.

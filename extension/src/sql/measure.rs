@@ -150,6 +150,7 @@ fn evaluate(request: &Request, recommender: Option<&str>) -> Result<(Option<Stri
     };
     match stored {
         Some(row) => {
+            model::require_ranking(&row.family)?;
             require_unseen(&row, request.protocol)?;
             let open = open::open_row(row)?;
             let read = read_as_caller(&recommender, open.model.tasks(), "rec_evaluate")?;
@@ -163,9 +164,7 @@ fn evaluate(request: &Request, recommender: Option<&str>) -> Result<(Option<Stri
 fn evaluate_family(request: &Request, recommender: &Recommender) -> Result<(Option<String>, String, Vec<EvalRow>)> {
     let family = request::trainable(request.model.as_deref())?;
     let mut params = Params::parse(request.params.clone())?;
-    if !family.ranks {
-        return Err(model::ranks_nothing(family.name));
-    }
+    model::require_ranking(family.name)?;
     if params.leave_last != 0 || params.init.is_some() || params.base.is_some() {
         return Err(SqlError::parameter("leave_last, init and base cannot be given here")
             .hint("A family is fitted from scratch, without the last two events of every user."));

@@ -1,6 +1,6 @@
 //! `rec_families`, `rec_deploy`, `rec_rollback`, `rec_drop_model`.
 
-use pgrec_engine::families::{self, FAMILIES};
+use pgrec_engine::families::FAMILIES;
 use pgrx::pg_extern;
 use pgrx::prelude::*;
 
@@ -40,9 +40,7 @@ fn deploy(name: Option<&str>, recommender: Option<&str>) -> Result<String> {
     let recommender = recommender::resolve(Mode::Write, recommender)?;
     recommender.require_owner("deploy its models")?;
     let model = model::ready(Mode::Write, &recommender, Some(required(name)?))?;
-    if families::find(&model.family).is_some_and(|family| !family.ranks) {
-        return Err(model::ranks_nothing(&model.family));
-    }
+    model::require_ranking(&model.family)?;
     deployment::add(&recommender, &model, &role::current_name())?;
     Ok(model.name)
 }

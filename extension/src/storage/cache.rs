@@ -12,7 +12,7 @@ use pgrec_engine::inference::message::Identity;
 use pgrec_kernels::Bytes;
 use pgrx::pg_sys;
 
-use super::{mapping, segments};
+use super::{mapping, segments, unfinished};
 use crate::catalog::{ModelRow, artifact};
 use crate::error::{Result, SqlError};
 use crate::pg::lock::Lock;
@@ -156,6 +156,7 @@ pub fn orphans(mode: Mode) -> Result<Vec<PathBuf>> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let orphan = match Name::parse(&name) {
             None if segments::is_orphan(&name, &databases) => true,
+            None if unfinished::is_orphan(&entry.path(), |database| databases.contains(&database)) => true,
             Some(Name { writer: Some(pid), .. }) => !Path::new("/proc").join(pid.to_string()).exists(),
             Some(Name { database, .. }) if !databases.contains(&database) => true,
             Some(Name { database, model, checksum, .. }) => database == own && !models.contains(&(model, checksum)),

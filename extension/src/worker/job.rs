@@ -1,10 +1,13 @@
 //! One training, from its data to its stored model.
 
 use std::ffi::CStr;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgrec_engine::evaluate::{self, EvalRow, Protocol, Spec};
+use pgrec_engine::train::Kept;
 use pgrec_engine::{Artifact, Control, Corpus, Model, families};
 use pgrec_kernels::cpu::Isa;
 use rayon::ThreadPool;
@@ -25,7 +28,8 @@ use crate::outcomes;
 use crate::pg::lock::{self, Held};
 use crate::pg::spi::Mode;
 use crate::pg::{interrupt, process, role, transaction};
-use crate::storage::open;
+use crate::settings;
+use crate::storage::{open, unfinished};
 
 /// Last events that must be unseen for a model to be validated when it is trained.
 pub const VALIDATED: u32 = 2;
@@ -68,6 +72,8 @@ struct Job<'a> {
     family: Trainable,
     params: Params,
     pool: ThreadPool,
+    /// How often it keeps how far it is.
+    keeps: Option<Duration>,
     start: Instant,
     cpu: f64,
 }
@@ -77,6 +83,8 @@ struct Input {
     read: Read,
     init: Option<Arc<Artifact>>,
     base: Option<Arc<Artifact>>,
+    /// Where it keeps how far it is.
+    unfinished: PathBuf,
 }
 
 /// What fitting makes.
@@ -93,7 +101,8 @@ impl<'a> Job<'a> {
         let params = Params::parse(task.params.clone())?;
         let threads = usize::try_from(task.order.threads).unwrap_or(0);
         let pool = compute::pool(threads, task.order.niceness)?;
-        Ok(Self { task, family, params, pool, start: Instant::now(), cpu: process::cpu_seconds() })
+        let keeps = settings::training_checkpoint();
+        Ok(Self { task, family, params, pool, keeps, start: Instant::now(), cpu: process::cpu_seconds() })
     }
 
     /// Nothing is held while it computes: no snapshot, no transaction, no lock but the one that says it is alive.
@@ -102,10 +111,14 @@ impl<'a> Job<'a> {
         let input = transaction::run(|| self.read())?;
         let mut output = self.compute("fitting", |control| self.fit(&input, control))?;
         let verdict = self.judge(&mut output, &input.read.corpus)?;
-        let (items, fingerprint) = (input.read.corpus.items().len(), input.read.fingerprint);
+        let (items, fingerprint, unfinished) =
+            (input.read.corpus.items().len(), input.read.fingerprint, input.unfinished);
         self.enter("storing", &Progress::default())?;
         let trained = self.trained(output.curve.clone());
-        transaction::run(|| self.store(&output, items, &fingerprint, &trained, &verdict))
+        transaction::run(|| self.store(&output, items, &fingerprint, &trained, &verdict))?;
+        // Most have none.
+        let _ = fs::remove_file(unfinished);
+        Ok(())
     }
 
     fn read(&mut self) -> Result<Input> {
@@ -125,18 +138,13 @@ impl<'a> Job<'a> {
         if self.family.ranks && read.corpus.interactions() == 0 {
             return Err(nothing_to_train_on());
         }
-        let init = match &self.params.init {
-            Some(name) => {
-                let row = model::to_continue(&recommender, name, self.family.name)?;
-                Some(Arc::clone(&open::open_row(row)?.artifact))
-            }
-            None => None,
-        };
-        let base = match request::base(&recommender, &self.family, &self.params)? {
-            Some(row) => Some(Arc::clone(&open::open_row(row)?.artifact)),
-            None => None,
-        };
-        Ok(Input { read, init, base })
+        let named = self.params.init.as_ref();
+        let init = named.map(|name| model::to_continue(&recommender, name, self.family.name)).transpose()?;
+        let base = request::base(&recommender, &self.family, &self.params)?;
+        let checksums = [&init, &base].map(|row| row.as_ref().map(|row| row.checksum));
+        let unfinished = unfinished::file_of(self.task, read.corpus.items(), checksums);
+        let open = |row| Ok::<_, SqlError>(Arc::clone(&open::open_row(row)?.artifact));
+        Ok(Input { read, init: init.map(open).transpose()?, base: base.map(open).transpose()?, unfinished })
     }
 
     /// Bytes that the training may take.
@@ -153,6 +161,7 @@ impl<'a> Job<'a> {
             start: input.init.clone(),
             base: input.base.clone().map(|artifact| families::open(artifact).map(Arc::from)).transpose()?,
             memory: self.memory().saturating_sub(input.read.corpus.resident()),
+            kept: self.keeps.map(|every| Kept { file: &input.unfinished, every }),
             control,
         })?;
         let bytes = fitted.artifact.finish()?;

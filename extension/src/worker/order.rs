@@ -44,8 +44,8 @@ impl Request<'_> {
             model::to_continue(recommender, init, family.name)?;
         }
         params.base = request::base(recommender, &family, &params)?.map(|base| base.name);
-        if !family.ranks && self.deploy != NEVER {
-            return Err(model::ranks_nothing(family.name));
+        if self.deploy != NEVER {
+            model::require_ranking(family.name)?;
         }
         if self.deploy == IF_BETTER {
             compare::require_comparable(recommender, params.leave_last)?;

@@ -43,9 +43,9 @@ fn each<T: Send>(beside: bool, all: impl Iterator<Item = T>, work: impl Fn(T) + 
     }
 }
 
-/// What is told of beams, a row each.
+/// What a step tells of beams, a row each.
 #[derive(Default)]
-struct Told {
+struct Step {
     /// What codes are told from.
     states: Vec<f32>,
     logits: Vec<f32>,
@@ -89,7 +89,7 @@ impl Words {
 
 impl Generative {
     /// What is told in a step of states and the codes that were chosen there, in none before the first.
-    fn told(&self, device: &impl Device, step: usize, states: &[f32], chosen: &[(u32, u32)]) -> Result<Told> {
+    fn told(&self, device: &impl Device, step: usize, states: &[f32], chosen: &[(u32, u32)]) -> Result<Step> {
         let mut state = device.upload(states, self.config.body.dim)?;
         let mut next = None;
         if step > 0 {
@@ -102,7 +102,7 @@ impl Generative {
         let told = self.network.told(&self.config, device, &state, &Sequences::default());
         let head = self.words.of_step(step);
         let logits = device.download(&device.linear(&told, head, Activation::Identity))?;
-        Ok(Told { states: next.unwrap_or_else(|| states.to_vec()), logits })
+        Ok(Step { states: next.unwrap_or_else(|| states.to_vec()), logits })
     }
 
     /// Searches each query's walk from its state (`[queries, dim]`) for as many items as it wants, and shows `watch` the

@@ -1,7 +1,9 @@
 //! Training on data with a rule that can be learnt.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -10,6 +12,7 @@ use crate::corpus::{CorpusBuilder, ItemKey};
 use crate::evaluate::{Protocol, Spec, evaluate};
 use crate::families::{Fitted, Training, sequential};
 use crate::random::SplitMix;
+use crate::train::Kept;
 use crate::{Artifact, Control, Corpus, Error, Model, Query, Result, families, testing};
 
 /// Users who walk through `items` items in steps of 1 or of 2, each user in one kind: the last two events tell which.
@@ -40,6 +43,12 @@ fn try_train(corpus: &Corpus, params: &Value, change: impl FnOnce(&mut Training<
     let control = Control::default();
     let mut training = Training { leave_last: 2, seed: 7, ..Training::new(corpus, params, &control) };
     change(&mut training);
+    sequential::fit::<super::Params>(&training)
+}
+
+fn try_train_and_keep(corpus: &Corpus, params: &Value, file: &Path, control: &Control) -> Result<Fitted> {
+    let kept = Some(Kept { file, every: Duration::ZERO });
+    let training = Training { leave_last: 2, seed: 7, kept, ..Training::new(corpus, params, control) };
     sequential::fit::<super::Params>(&training)
 }
 
@@ -97,6 +106,55 @@ fn the_same_seed_and_threads_give_the_same_bits() {
         try_train(&corpus, &params, |training| training.seed = seed).unwrap().artifact.finish().unwrap()
     };
     assert!(with(1) != with(2), "another seed gives another model");
+}
+
+#[test]
+fn an_interrupted_training_goes_on_to_the_same_weights() {
+    let corpus = walks(200, 30, testing::fresh_seed());
+    let folder = std::env::temp_dir().join(format!("pgrec_unfinished_{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let optimizers =
+        [json!({ "average": 0.9, "dropout": 0.3 }), json!({ "optimizer": "adagrad", "learning_rate": 0.1 })];
+    for (place, more) in optimizers.into_iter().enumerate() {
+        let mut all = params(more.clone());
+        all["epochs"] = json!(40);
+        let file = folder.join(place.to_string());
+        let keep = |corpus: &Corpus, control: &Control| try_train_and_keep(corpus, &all, &file, control);
+        let again = || keep(&corpus, &Control::default()).unwrap();
+        let whole = try_train(&corpus, &all, |_| ()).unwrap();
+        let control = Control::default();
+        let stopped = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while control.training().is_none_or(|training| training.epoch < 3) {
+                    std::thread::yield_now();
+                }
+                control.cancel();
+            });
+            keep(&corpus, &control)
+        });
+        assert!(matches!(stopped, Err(Error::Cancelled)), "{more}: it was not stopped");
+        let rest = again();
+        let before = rest.metrics["went_on_after_epoch"].as_u64().unwrap();
+        assert!((2..40).contains(&before), "{more}: went on after epoch {before}");
+        assert_eq!(rest.curve.len(), 40);
+        for (own, other) in rest.curve.iter().zip(&whole.curve) {
+            let apart = own["loss"].as_f64().unwrap() - other["loss"].as_f64().unwrap();
+            assert!(apart.abs() < 1e-12, "{more}: {own}, {other}");
+        }
+        assert!(rest.artifact.finish().unwrap() == whole.artifact.finish().unwrap(), "{more}: other weights");
+        // One that is over has nothing left to learn.
+        assert_eq!(again().metrics["went_on_after_epoch"], 40);
+        // What another training has kept, or nobody, is of no use.
+        let others = keep(&walks(50, 29, testing::fresh_seed()), &Control::default()).unwrap();
+        assert!(!others.metrics.contains_key("went_on_after_epoch"));
+        std::fs::write(&file, b"no such file").unwrap();
+        assert!(!again().metrics.contains_key("went_on_after_epoch"));
+    }
+    // A training whose file cannot be written ends well, and says so.
+    let (short, nowhere) = (params(json!({ "epochs": 1 })), folder.join("none/file"));
+    let fitted = try_train_and_keep(&corpus, &short, &nowhere, &Control::default()).unwrap();
+    assert!(fitted.metrics["not_kept"].is_string());
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
