@@ -1,6 +1,6 @@
 //! A connection that stays open: psql behind two pipes.
 
-use std::io::{BufRead, BufReader, PipeReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, PipeReader, Write};
 use std::process::{Child, ChildStdin, Stdio};
 use std::thread::JoinHandle;
 
@@ -72,15 +72,18 @@ impl Session {
         session
     }
 
-    /// Sends statements without waiting.
+    /// Sends statements without waiting. Where psql is gone, which ends when it sees that its connection is, the reply
+    /// says so.
     ///
     /// # Panics
-    /// When psql is gone.
+    /// When the pipe breaks in another way.
     pub fn send(&mut self, sql: &str) {
         let input = self.input.as_mut().unwrap();
         // A second semicolon would be an empty statement, which succeeds and hides the error before it.
         let sql = sql.trim_end().trim_end_matches(';');
-        write!(input, "{sql};\n\\echo {END} :ERROR :SQLSTATE\n").and_then(|()| input.flush()).unwrap();
+        // At once: psql must not be gone before the rest of it was sent.
+        let sent = input.write_all(format!("{sql};\n\\echo {END} :ERROR :SQLSTATE\n").as_bytes());
+        assert!(!sent.as_ref().is_err_and(|error| error.kind() != ErrorKind::BrokenPipe), "{sent:?}");
     }
 
     /// Sends a script from another thread, for more than a pipe holds. The session answers nothing any more, and a
@@ -117,7 +120,7 @@ impl Session {
     /// Sends statements and waits; the reply tells how the last of them ended.
     ///
     /// # Panics
-    /// When psql is gone.
+    /// When the pipe breaks.
     pub fn run(&mut self, sql: &str) -> Reply {
         self.send(sql);
         self.reply()
