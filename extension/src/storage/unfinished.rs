@@ -17,10 +17,11 @@ const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Between database and hash in a file's name.
 const MARK: &str = "_unfinished_";
 
-/// The file of a training on these items, from models with these checksums.
-pub fn file_of(task: &Task, items: &ItemIds, models: [Option<i64>; 2]) -> PathBuf {
+/// The file of a training for the recommender of this id, whose name another may have had, on these items, from models
+/// with these checksums.
+pub fn file_of(task: &Task, recommender: i64, items: &ItemIds, models: [Option<i64>; 2]) -> PathBuf {
     let mut hasher = DefaultHasher::new();
-    (env!("CARGO_PKG_VERSION"), &task.recommender, &task.family, task.params.to_string()).hash(&mut hasher);
+    (env!("CARGO_PKG_VERSION"), recommender, &task.family, task.params.to_string()).hash(&mut hasher);
     (models, items).hash(&mut hasher);
     // Where the folder cannot be made, the training says that nothing was kept.
     let _ = fs::create_dir_all(FOLDER);

@@ -142,7 +142,7 @@ impl<'a> Job<'a> {
         let init = named.map(|name| model::to_continue(&recommender, name, self.family.name)).transpose()?;
         let base = request::base(&recommender, &self.family, &self.params)?;
         let checksums = [&init, &base].map(|row| row.as_ref().map(|row| row.checksum));
-        let unfinished = unfinished::file_of(self.task, read.corpus.items(), checksums);
+        let unfinished = unfinished::file_of(self.task, recommender.id, read.corpus.items(), checksums);
         let open = |row| Ok::<_, SqlError>(Arc::clone(&open::open_row(row)?.artifact));
         Ok(Input { read, init: init.map(open).transpose()?, base: base.map(open).transpose()?, unfinished })
     }
