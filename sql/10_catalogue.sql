@@ -42,7 +42,7 @@ COMMENT ON COLUMN rec.recommender.action_column IS 'Column of the interactions: 
 COMMENT ON COLUMN rec.recommender.items IS 'Table or view of items. When bound, only items that exist in it are recommended.';
 COMMENT ON COLUMN rec.recommender.item_id_column IS 'Column of the items: the id.';
 COMMENT ON COLUMN rec.recommender.title_column IS 'Column of the items: the title.';
-COMMENT ON COLUMN rec.recommender.attributes_column IS 'Column of the items: attributes as jsonb or an array.';
+COMMENT ON COLUMN rec.recommender.attributes_column IS 'Column of the items: attributes as jsonb, an array or a tsvector.';
 COMMENT ON COLUMN rec.recommender.embedding_column IS 'Column of the items: a pgvector vector.';
 COMMENT ON COLUMN rec.recommender.searches IS 'Table of searches, where there is one.';
 COMMENT ON COLUMN rec.recommender.created_at IS 'When rec_create made it.';

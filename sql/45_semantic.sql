@@ -196,17 +196,17 @@ COMMENT ON FUNCTION rec_semantic_assign_new() IS
 
 CREATE FUNCTION rec_generate(
     user_id bigint, k integer DEFAULT 10, beam integer DEFAULT NULL, candidates bigint[] DEFAULT NULL,
-    exclude bigint[] DEFAULT NULL, exclude_seen boolean DEFAULT true, session bigint[] DEFAULT NULL, model text DEFAULT NULL,
-    recommender text DEFAULT NULL)
+    exclude bigint[] DEFAULT NULL, exclude_seen boolean DEFAULT true, session bigint[] DEFAULT NULL, words text[] DEFAULT NULL,
+    model text DEFAULT NULL, recommender text DEFAULT NULL)
 RETURNS TABLE (rank integer, item_id bigint, score real, path semantic_id, agreement real, kept boolean)
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 10000 ROWS 10 AS 'MODULE_PATHNAME', 'rec_generate_bigint_wrapper';
-COMMENT ON FUNCTION rec_generate(bigint, integer, integer, bigint[], bigint[], boolean, bigint[], text, text) IS
-'The k items whose codes a generative model finds most likely to follow the user''s history, best first: score is the logarithm of that probability, path the code. beam: codes that the search keeps on each level (at least k); as wide as the catalogue, the ranking is exact. NULL takes the model''s own. No rows for a user without history. Of a model that tells codes in the order of its confidence, agreement says how well those told first went with those told later (1 less the mean Jensen-Shannon divergence of the item''s beam), and kept whether that reaches the model''s consistency: what does not only fills the list up. Otherwise as rec_next.';
+COMMENT ON FUNCTION rec_generate(bigint, integer, integer, bigint[], bigint[], boolean, bigint[], text[], text, text) IS
+'The k items whose codes a generative model finds most likely to follow the user''s history, best first: score is the logarithm of that probability, path the code. beam: codes that the search keeps on each level (at least k); as wide as the catalogue, the ranking is exact. NULL takes the model''s own. words: what is wanted now, as attributes of the items say it; those that the model has not learnt are passed over. No rows where neither history nor words say anything. Of a model that tells codes in the order of its confidence, agreement says how well those told first went with those told later (1 less the mean Jensen-Shannon divergence of the item''s beam), and kept whether that reaches the model''s consistency: what does not only fills the list up. Otherwise as rec_next.';
 
 CREATE FUNCTION rec.generate_text(
-    user_id text, k integer, beam integer, candidates text[], exclude text[], exclude_seen boolean, session text[], model text,
-    recommender text)
+    user_id text, k integer, beam integer, candidates text[], exclude text[], exclude_seen boolean, session text[], words text[],
+    model text, recommender text)
 RETURNS TABLE (rank integer, item_id text, score real, path semantic_id, agreement real, kept boolean)
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 10000 ROWS 10 AS 'MODULE_PATHNAME', 'rec_generate_text_wrapper';
-COMMENT ON FUNCTION rec.generate_text(text, integer, integer, text[], text[], boolean, text[], text, text) IS
+COMMENT ON FUNCTION rec.generate_text(text, integer, integer, text[], text[], boolean, text[], text[], text, text) IS
 'rec_generate for ids of any type, as text. Called by the typed functions of a recommender''s schema.';

@@ -12,6 +12,8 @@ pub struct Query<'a> {
     /// What came of each event, where the model looks at that ([`crate::Model::tasks`]): bit t is set where the answer
     /// to task t is yes. Same length as `history`, or empty.
     pub outcomes: &'a [u32],
+    /// What is wanted now, in words ([`crate::Model::word`]), the most important last. Only models that generate look at it.
+    pub words: &'a [u32],
     /// Unix time at which the question is asked.
     pub at: f64,
     /// How many items are wanted.
@@ -40,6 +42,7 @@ impl Default for Query<'_> {
             history: &[],
             times: &[],
             outcomes: &[],
+            words: &[],
             at: 0.0,
             k: 0,
             filter: Filter::default(),

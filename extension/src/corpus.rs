@@ -212,7 +212,7 @@ impl<'a> Histories<'a> {
 fn read_items(recommender: &Recommender, needs: Needs, builder: &mut CorpusBuilder) -> Result<()> {
     let (Some(items), Some(relation)) = (&recommender.items, recommender.items_name()?) else { return Ok(()) };
     let attributes = match (&items.attributes, needs.attributes) {
-        (Some(column), true) => format!("to_jsonb({})::text", quoted(column)),
+        (Some(column), true) => attributes(&quoted(column)),
         _ => "NULL::text".to_owned(),
     };
     let vector = match (&items.embedding, needs.vectors) {
@@ -236,6 +236,15 @@ fn read_items(recommender: &Recommender, needs: Needs, builder: &mut CorpusBuild
         Ok(())
     })?;
     Ok(())
+}
+
+/// Attributes as JSON; of a tsvector its words.
+fn attributes(column: &str) -> String {
+    format!(
+        "CASE pg_catalog.pg_typeof({column}) WHEN 'tsvector'::pg_catalog.regtype \
+         THEN pg_catalog.to_jsonb(pg_catalog.tsvector_to_array({column}::text::tsvector)) \
+         ELSE pg_catalog.to_jsonb({column}) END::text"
+    )
 }
 
 /// The id in a column made by [`item_expression`], borrowed from the row.

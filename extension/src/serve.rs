@@ -130,6 +130,7 @@ impl Session {
             history: &history.items,
             times: &history.times,
             outcomes: &history.outcomes,
+            words: &[],
             at: self.at,
             k,
             filter: Filter { exclude, candidates: self.candidates.as_deref() },
@@ -301,13 +302,26 @@ impl Session {
         Ok(indices.into_iter().map(|index| scores.get(&index?).copied()).collect())
     }
 
-    /// Items that a beam search of this width finds for one history, only such as exist, and how each was found.
-    pub fn generate(&self, history: &History, beam: Option<usize>) -> Result<Vec<(Item, Generated)>> {
+    /// The numbers of those words that the model knows.
+    pub fn words(&self, words: impl Iterator<Item = String>) -> Result<Vec<u32>> {
+        let model = &*self.open.model;
+        if !model.knows_words() {
+            return Err(SqlError::parameter(format!("model \"{}\" knows no words", self.open.row.name))
+                .detail("Models of family \"generative\" learn the items' attributes, where those are bound and alignment is above 0.")
+                .hint("Bind attributes_column with rec_create, then CALL rec_train('generative', '{\"alignment\": 1}');"));
+        }
+        Ok(words.filter_map(|word| model.word(&word)).collect())
+    }
+
+    /// Items that a beam search of this width finds for one history and what is wanted in words, only such as exist, and how
+    /// each was found.
+    pub fn generate(&self, history: &History, words: &[u32], beam: Option<usize>) -> Result<Vec<(Item, Generated)>> {
         let model = &*self.open.model;
         let own = model.beam().ok_or_else(|| self.generates_nothing())?;
         let mut found: Vec<Generated> = Vec::new();
         let answers = self.existing(std::slice::from_ref(history), |queries| {
             let mut generated = |query: &Query<'_>| {
+                let query = &Query { words, ..*query };
                 // Some milliseconds at most: to wake another thread would take as long.
                 let list = match beam.unwrap_or(own).max(query.k) <= QUICK_BEAMS {
                     true => model.generate(query, beam, &Control::default())?,

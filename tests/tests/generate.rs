@@ -123,3 +123,54 @@ fn codes_may_be_told_in_any_order_and_a_model_be_served_otherwise_without_traini
         assert!(refused.contains("only a model that is continued"), "{refused}");
     });
 }
+
+#[test]
+fn words_of_the_items_say_what_is_wanted() {
+    each_database(|database| {
+        database.with_codes();
+        // The shop's own attributes, and the words of its titles.
+        database.run(
+            "CREATE VIEW shop.described AS
+                 SELECT item_id, embedding, to_tsvector('simple', title || ' ' || (attributes ->> 0)) AS words FROM shop.item;
+             SELECT rec_create('texts', interactions => 'shop.interaction', items => 'shop.described', order_column => 'position',
+                 attributes_column => 'words', embedding_column => 'embedding')",
+        );
+        database.run("CALL rec_train('semantic_ids', '{\"levels\": 3, \"codes\": 8}', 'texts', 'coded')");
+        let train = |recommender: &str| {
+            let params = "{\"leave_last\": 2, \"dim\": 32, \"heads\": 2, \"blocks\": 1, \"window\": 20, \"epochs\": 20,
+                \"learning_rate\": 0.005, \"dropout\": 0.1, \"patience\": 0, \"alignment\": 1}";
+            database.run(&format!("CALL rec_train('generative', '{params}', '{recommender}', 'reader', true)"));
+        };
+        ["shop", "texts"].iter().for_each(|recommender| train(recommender));
+        let department = database.ask("SELECT attributes ->> 0 FROM shop.item WHERE item_id = 5");
+        let word = department.split(' ').next().unwrap().to_lowercase();
+        let of = |recommender: &str, user: &str, words: &str| {
+            let list = format!(
+                "SELECT item_id FROM rec_generate({user}, 10, words => {words}, recommender => '{recommender}')"
+            );
+            database.ask(&format!(
+                "SELECT count(*) FROM shop.item WHERE attributes ->> 0 = '{department}' AND item_id IN ({list})"
+            ))
+        };
+        let most = |count: String| count.parse::<i32>().unwrap() >= 8;
+        assert!(most(of("shop", "NULL", &format!("ARRAY['{department}']"))));
+        assert!(most(of("texts", "NULL", &format!("tsvector_to_array(to_tsvector('simple', '{word}'))"))));
+        assert!(most(of("shop", "3", &format!("ARRAY['{department}', 'unheard of', NULL]"))));
+        let typed = format!("SELECT * FROM shop.rec_generate(NULL, words => ARRAY['{department}'])");
+        assert_eq!(
+            database.ask(&typed),
+            database.ask(&typed.replace("shop.rec_generate(NULL,", "rec_generate(NULL, recommender => 'shop',"))
+        );
+        assert_eq!(
+            database.ask("SELECT count(*) FROM rec_generate(NULL, words => '{unheard of}', recommender => 'shop')"),
+            "0"
+        );
+        assert_eq!(
+            database.ask("SELECT * FROM rec_generate(3, words => '{unheard of}', recommender => 'shop')"),
+            database.ask("SELECT * FROM rec_generate(3, recommender => 'shop')")
+        );
+        let refused =
+            database.fails("SELECT * FROM rec_generate(3, words => '{a}', model => 'writer', recommender => 'shop')");
+        assert!(refused.contains("model \"writer\" knows no words"), "{refused}");
+    });
+}

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use safetensors::{Dtype, View};
 use serde_json::Value;
 
+use super::texts::{self, Texts};
 use super::{FORMAT_VERSION, HEADER, Header, codec};
 use crate::catalogue::encode_catalogue;
 use crate::{Error, ItemIds, Result};
@@ -163,6 +164,12 @@ impl ArtifactBuilder {
         let mut words = vec![0u64; bytes.len().div_ceil(size_of::<u64>())];
         bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..bytes.len()].copy_from_slice(bytes);
         self.put(name, Payload::u64(words))
+    }
+
+    /// Adds texts.
+    pub(crate) fn texts(&mut self, name: &str, texts: &[String]) -> &mut Self {
+        let (bytes, offsets) = Texts::laid_out(texts);
+        self.bytes(name, &bytes).u64(&texts::offsets(name), offsets)
     }
 
     fn put(&mut self, name: &str, tensor: Payload) -> &mut Self {

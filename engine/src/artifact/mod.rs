@@ -7,6 +7,7 @@
 mod builder;
 pub(crate) mod codec;
 mod shared;
+mod texts;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -21,6 +22,7 @@ pub use builder::ArtifactBuilder;
 pub(crate) use builder::Payload;
 pub use shared::Shared;
 pub(crate) use shared::aligned;
+pub(crate) use texts::Texts;
 
 use crate::catalogue::IdKind;
 use crate::{Catalogue, Error, Result};
@@ -161,6 +163,12 @@ impl Artifact {
                 Error::Malformed(format!("tensor \"{name}\" does not hold the bytes the header promises"))
             })?;
         Shared::new(&self.bytes, entry.range.start..entry.range.start + length, name)
+    }
+
+    /// Texts added with [`ArtifactBuilder::texts`].
+    pub(crate) fn texts(&self, name: &str) -> Result<Texts> {
+        let (bytes, offsets) = (self.raw(name)?, self.u64s(&texts::offsets(name))?);
+        Texts::new(bytes, offsets).map_err(|what| Error::Malformed(format!("texts \"{name}\": {what}")))
     }
 
     fn file(&self) -> File<'_> {

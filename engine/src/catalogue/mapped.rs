@@ -6,7 +6,7 @@ use safetensors::Dtype;
 
 use super::buckets::{Buckets, bytes_key, int_key, name};
 use super::{IdKind, ItemId, ItemIds};
-use crate::artifact::{File, Payload, Shared};
+use crate::artifact::{File, Payload, Shared, Texts};
 use crate::{Error, Result};
 
 const IDS: &str = "ids";
@@ -30,7 +30,7 @@ pub struct Catalogue {
 enum Ids {
     Int(Shared<i64>),
     Uuid(Shared<[u8; 16]>),
-    Text { bytes: Shared<u8>, offsets: Shared<u64> },
+    Text(Texts),
 }
 
 impl Ids {
@@ -38,15 +38,7 @@ impl Ids {
         match self {
             Self::Int(ids) => int_key(ids[index]),
             Self::Uuid(ids) => bytes_key(&ids[index]),
-            Self::Text { .. } => bytes_key(self.text(index)),
-        }
-    }
-
-    /// The bytes of a text id, or nothing.
-    fn text(&self, index: usize) -> &[u8] {
-        match self {
-            Self::Text { bytes, offsets } => &bytes[offsets[index] as usize..offsets[index + 1] as usize],
-            _ => &[],
+            Self::Text(ids) => bytes_key(ids.get(index)),
         }
     }
 }
@@ -70,9 +62,9 @@ impl Catalogue {
             }
             IdKind::Text => {
                 let (bytes, offsets) = (file.numbers(IDS, Dtype::U8)?, file.numbers(OFFSETS, Dtype::U64)?);
-                check_text(&bytes, &offsets).map_err(malformed)?;
-                let found = offsets.len() - 1;
-                (Ids::Text { bytes, offsets }, found)
+                let ids = Texts::new(bytes, offsets).map_err(malformed)?;
+                let found = ids.len();
+                (Ids::Text(ids), found)
             }
         };
         if found != len {
@@ -81,7 +73,7 @@ impl Catalogue {
         let ascending = match &ids {
             Ids::Int(ids) => ids.is_sorted_by(|a, b| a < b),
             Ids::Uuid(ids) => ids.is_sorted_by(|a, b| a < b),
-            Ids::Text { .. } => (1..len).all(|i| ids.text(i - 1) < ids.text(i)),
+            Ids::Text(ids) => ids.is_ascending(),
         };
         if !ascending {
             return Err(malformed("ids are not in ascending order"));
@@ -127,7 +119,7 @@ impl Catalogue {
         match &self.ids {
             Ids::Int(_) => IdKind::Int,
             Ids::Uuid(_) => IdKind::Uuid,
-            Ids::Text { .. } => IdKind::Text,
+            Ids::Text(_) => IdKind::Text,
         }
     }
 
@@ -139,7 +131,7 @@ impl Catalogue {
                 let (start, end) = self.bucket(bytes_key(id))?;
                 found(start, ids.get(start..end)?.binary_search(id))
             }
-            (Ids::Text { .. }, ItemId::Text(id)) => self.index_of_text(id),
+            (Ids::Text(_), ItemId::Text(id)) => self.index_of_text(id),
             _ => None,
         }
     }
@@ -154,17 +146,9 @@ impl Catalogue {
 
     /// The dense index of a text id.
     pub fn index_of_text(&self, id: &str) -> Option<u32> {
-        let Ids::Text { .. } = &self.ids else { return None };
-        let (mut low, mut high) = self.bucket(bytes_key(id.as_bytes()))?;
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.ids.text(middle).cmp(id.as_bytes()) {
-                Ordering::Less => low = middle + 1,
-                Ordering::Greater => high = middle,
-                Ordering::Equal => return Some(middle as u32),
-            }
-        }
-        None
+        let Ids::Text(ids) = &self.ids else { return None };
+        let (start, end) = self.bucket(bytes_key(id.as_bytes()))?;
+        ids.find(id, start..end)
     }
 
     /// The id of a dense index. Panics when `index` is not below [`Catalogue::len`].
@@ -173,7 +157,7 @@ impl Catalogue {
         match &self.ids {
             Ids::Int(ids) => ItemId::Int(ids[index]),
             Ids::Uuid(ids) => ItemId::Uuid(ids[index]),
-            Ids::Text { .. } => ItemId::Text(String::from_utf8_lossy(self.ids.text(index)).into_owned()),
+            Ids::Text(ids) => ItemId::Text(ids.text(index)),
         }
     }
 
@@ -182,10 +166,7 @@ impl Catalogue {
         match &self.ids {
             Ids::Int(ids) => ItemIds::Int(ids.to_vec()),
             Ids::Uuid(ids) => ItemIds::Uuid(ids.to_vec()),
-            Ids::Text { .. } => {
-                let text = |i| String::from_utf8_lossy(self.ids.text(i)).into_owned();
-                ItemIds::Text((0..self.len).map(text).collect())
-            }
+            Ids::Text(ids) => ItemIds::Text((0..self.len).map(|index| ids.text(index)).collect()),
         }
     }
 
@@ -212,19 +193,6 @@ fn found(start: usize, place: std::result::Result<usize, usize>) -> Option<u32> 
 
 fn by_count_then_index(counts: &[f32], a: u32, b: u32) -> Ordering {
     counts[b as usize].total_cmp(&counts[a as usize]).then(a.cmp(&b))
-}
-
-/// Offsets ascend from zero to the end, and what lies between two of them is text.
-fn check_text(bytes: &[u8], offsets: &[u64]) -> std::result::Result<(), &'static str> {
-    let ends = (offsets.first() == Some(&0)) && offsets.last() == Some(&(bytes.len() as u64));
-    if !ends || !offsets.is_sorted() {
-        return Err("offsets of their texts are not ascending from the start to the end");
-    }
-    let text = std::str::from_utf8(bytes).map_err(|_| "ids are not UTF-8")?;
-    if !offsets.iter().all(|&offset| text.is_char_boundary(offset as usize)) {
-        return Err("ids are not UTF-8");
-    }
-    Ok(())
 }
 
 /// The tensors of a catalogue.
@@ -265,12 +233,8 @@ pub(crate) fn encode(ids: &ItemIds, counts: &[f32]) -> Result<Vec<(&'static str,
         ItemIds::Int(ids) => tensors.push((IDS, Payload::i64(ids.clone()))),
         ItemIds::Uuid(ids) => tensors.push((IDS, Payload::u8(&[n, 16], ids.concat()))),
         ItemIds::Text(ids) => {
-            let ends = ids.iter().scan(0u64, |end, id| {
-                *end += id.len() as u64;
-                Some(*end)
-            });
-            tensors.push((OFFSETS, Payload::u64(std::iter::once(0).chain(ends).collect())));
-            let bytes = ids.concat().into_bytes();
+            let (bytes, offsets) = Texts::laid_out(ids);
+            tensors.push((OFFSETS, Payload::u64(offsets)));
             tensors.push((IDS, Payload::u8(&[bytes.len()], bytes)));
         }
     }

@@ -11,6 +11,8 @@ pub(super) struct Contents {
     pub(super) items: ItemIds,
     pub(super) attribute_offsets: Vec<usize>,
     pub(super) attributes: Vec<u32>,
+    /// The texts of the attributes, ascending.
+    pub(super) vocabulary: Vec<String>,
     pub(super) vectors: Vec<f32>,
     pub(super) vector_dim: usize,
 }
@@ -76,32 +78,49 @@ impl Descriptions {
                 vectors[start..start + dim].copy_from_slice(vector);
             }
         }
-        let (attribute_offsets, attributes) = attribute_rows(self.vocabulary, &self.described, rank);
-        Contents { items, attribute_offsets, attributes, vectors, vector_dim: dim }
+        let (vocabulary, words) = in_order(self.vocabulary);
+        let described = self.described.iter().map(|&(item, word)| (rank[item as usize], words[word as usize]));
+        let (attribute_offsets, attributes) = attribute_rows(n, described.collect());
+        Contents { items, attribute_offsets, attributes, vocabulary, vectors, vector_dim: dim }
     }
 }
 
-/// Attributes as CSR; tokens numbered in the order of their text, so that the order of the rows does not matter.
-fn attribute_rows(vocabulary: HashMap<String, u32>, described: &[(u32, u32)], rank: &[u32]) -> (Vec<usize>, Vec<u32>) {
-    if vocabulary.is_empty() {
-        return (Vec::new(), Vec::new());
+impl Contents {
+    /// The attributes of other items, whose places here are `places`.
+    pub(super) fn attributes_of(&self, items: ItemIds, places: &[Option<u32>]) -> Self {
+        let described =
+            self.attribute_offsets.windows(2).zip(places).filter_map(|(bounds, place)| Some((bounds, (*place)?)));
+        let described = described
+            .flat_map(|(bounds, place)| self.attributes[bounds[0]..bounds[1]].iter().map(move |&word| (place, word)));
+        let (attribute_offsets, attributes) = attribute_rows(items.len(), described.collect());
+        Self { items, attribute_offsets, attributes, vocabulary: self.vocabulary.clone(), ..Self::default() }
     }
+}
+
+/// Texts in their order, so that the order of the rows does not matter, and the place of each by the number it had.
+fn in_order(vocabulary: HashMap<String, u32>) -> (Vec<String>, Vec<u32>) {
     let mut words: Vec<(String, u32)> = vocabulary.into_iter().collect();
     words.sort_unstable();
-    let mut word_rank = vec![0u32; words.len()];
+    let mut places = vec![0u32; words.len()];
     for (place, (_, number)) in words.iter().enumerate() {
-        word_rank[*number as usize] = place as u32;
+        places[*number as usize] = place as u32;
     }
-    let mut pairs: Vec<(u32, u32)> =
-        described.iter().map(|&(i, t)| (rank[i as usize], word_rank[t as usize])).collect();
-    pairs.sort_unstable();
-    pairs.dedup();
-    let mut offsets = vec![0usize; rank.len() + 1];
-    for &(item, _) in &pairs {
+    (words.into_iter().map(|(word, _)| word).collect(), places)
+}
+
+/// Attributes of so many items as CSR.
+fn attribute_rows(items: usize, mut described: Vec<(u32, u32)>) -> (Vec<usize>, Vec<u32>) {
+    if described.is_empty() {
+        return (Vec::new(), Vec::new());
+    }
+    described.sort_unstable();
+    described.dedup();
+    let mut offsets = vec![0usize; items + 1];
+    for &(item, _) in &described {
         offsets[item as usize + 1] += 1;
     }
-    for item in 0..rank.len() {
+    for item in 0..items {
         offsets[item + 1] += offsets[item];
     }
-    (offsets, pairs.into_iter().map(|(_, token)| token).collect())
+    (offsets, described.into_iter().map(|(_, word)| word).collect())
 }

@@ -122,6 +122,17 @@ impl Corpus {
         &self.contents.attributes
     }
 
+    /// The attributes of one item.
+    pub fn attributes_of(&self, item: usize) -> &[u32] {
+        let bounds = self.attribute_offsets().get(item..item + 2);
+        bounds.map_or(&[], |bounds| &self.attributes()[bounds[0]..bounds[1]])
+    }
+
+    /// The texts of the tokens, ascending.
+    pub fn vocabulary(&self) -> &[String] {
+        &self.contents.vocabulary
+    }
+
     /// Vectors of the items, `[items, vector_dim]` row-major, a row of zeros where an item has none; empty when
     /// nothing is known.
     pub fn vectors(&self) -> &[f32] {
@@ -165,7 +176,7 @@ impl Corpus {
     }
 
     /// The same histories over another catalogue: events on items that it does not have are left out. Its items have
-    /// neither attributes nor vectors here.
+    /// their attributes here, but no vectors.
     pub fn over(&self, items: ItemIds) -> Self {
         let own = self.items();
         let places: Vec<Option<u32>> = (0..own.len()).map(|item| items.index_of(&own.get(item))).collect();
@@ -186,7 +197,7 @@ impl Corpus {
             times: Stored::Own(times),
             outcomes: Stored::Own(outcomes),
         };
-        Self::new(Contents { items, ..Contents::default() }, histories)
+        Self::new(self.contents.attributes_of(items, &places), histories)
     }
 
     fn counted(self) -> Self {

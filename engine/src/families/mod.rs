@@ -70,6 +70,16 @@ pub trait Model: Send + Sync {
         None
     }
 
+    /// Whether a question may say in words what is wanted ([`Query::words`]).
+    fn knows_words(&self) -> bool {
+        false
+    }
+
+    /// The number of a word; None of one that the model does not know.
+    fn word(&self, _word: &str) -> Option<u32> {
+        None
+    }
+
     /// How wide the model's own beam search is; None of a model that does not generate.
     fn beam(&self) -> Option<usize> {
         None

@@ -90,7 +90,8 @@ impl Question<'_> {
                 list_word(Some(query.filter.exclude), former.map(|f| Some(f.filter.exclude)))?,
                 list_word(query.filter.candidates, former.map(|f| f.filter.candidates))?,
             ];
-            words.extend([length(query.history.len())?, length(query.times.len())?, length(query.outcomes.len())?]);
+            words.extend([length(query.history.len())?, length(query.times.len())?]);
+            words.extend([length(query.outcomes.len())?, length(query.words.len())?]);
             words.extend([number(query.k), number(query.exact_limit)]);
             words.extend(lists);
             push_u64(&mut words, query.at.to_bits());
@@ -98,6 +99,7 @@ impl Question<'_> {
             words.extend_from_slice(query.history);
             query.times.iter().for_each(|time| push_u64(&mut words, time.to_bits()));
             words.extend_from_slice(query.outcomes);
+            words.extend_from_slice(query.words);
             for (word, list) in lists.into_iter().zip([Some(query.filter.exclude), query.filter.candidates]) {
                 if word != SAME {
                     words.extend_from_slice(list.unwrap_or(&[]));
@@ -217,6 +219,7 @@ struct Places {
     history: Range<usize>,
     times: Range<usize>,
     outcomes: Range<usize>,
+    words: Range<usize>,
     exclude: Range<usize>,
     candidates: Option<Range<usize>>,
     k: usize,
@@ -252,7 +255,8 @@ impl Asked {
         let mut times = Vec::new();
         let mut queries: Vec<Places> = Vec::new();
         for _ in 0..reader.word()? {
-            let [history, timed, outcomes] = [reader.word()?, reader.word()?, reader.word()?].map(|len| len as usize);
+            let (history, timed) = (reader.word()? as usize, reader.word()? as usize);
+            let (outcomes, said) = (reader.word()? as usize, reader.word()? as usize);
             let (k, exact_limit) = (reader.word()? as usize, reader.word()? as usize);
             let (exclude, candidates) = (reader.word()?, reader.word()?);
             let (at, remember) = (f64::from_bits(reader.u64()?), reader.u64()? as usize);
@@ -261,7 +265,7 @@ impl Asked {
             for _ in 0..timed {
                 times.push(f64::from_bits(reader.u64()?));
             }
-            let outcomes = reader.range(outcomes)?;
+            let (outcomes, words) = (reader.range(outcomes)?, reader.range(said)?);
             let former = queries.last();
             let exclude = match exclude {
                 SAME => former.map(|f| f.exclude.clone()).ok_or_else(|| malformed("no former list"))?,
@@ -273,7 +277,7 @@ impl Asked {
                 len => Some(reader.range(len as usize)?),
             };
             let times = first..times.len();
-            queries.push(Places { history, times, outcomes, exclude, candidates, k, exact_limit, at, remember });
+            queries.push(Places { history, times, outcomes, words, exclude, candidates, k, exact_limit, at, remember });
         }
         if queries.is_empty() && !matches!(call, AskedCall::Recommend) {
             return Err(malformed("nothing is asked"));
@@ -322,6 +326,7 @@ impl Asked {
             history: words(&places.history),
             times: &self.times[places.times.clone()],
             outcomes: words(&places.outcomes),
+            words: words(&places.words),
             at: places.at,
             k: places.k,
             filter: Filter { exclude: words(&places.exclude), candidates: places.candidates.as_ref().map(words) },
@@ -440,6 +445,7 @@ mod tests {
             Query { history: &[3, 1, 3], times: &[1.5, 2.5, f64::NEG_INFINITY], k: 10, ..Query::default() },
             Query {
                 outcomes: &[7],
+                words: &[11, 3],
                 at: -0.25,
                 filter: Filter { exclude: &exclude, candidates: Some(&candidates) },
                 exact_limit: 12,
@@ -455,7 +461,8 @@ mod tests {
                 let asked = asked(&question);
                 assert_eq!((asked.identity(), asked.place(), asked.call()), (IDENTITY, place, call));
                 for (read, query) in asked.queries().zip(&queries) {
-                    assert_eq!((read.history, read.times, read.outcomes), (query.history, query.times, query.outcomes));
+                    assert_eq!((read.history, read.times), (query.history, query.times));
+                    assert_eq!((read.outcomes, read.words), (query.outcomes, query.words));
                     assert_eq!(read.filter.exclude, query.filter.exclude);
                     assert_eq!(read.filter.candidates, query.filter.candidates);
                     assert_eq!((read.at, read.k, read.remember), (query.at, query.k, query.remember));

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use pgrec_kernels::{Sequences, UNASKED};
 
+use super::described::Described;
 use super::options::Windows;
 use super::{CodeRows, SequenceModel};
 use crate::Corpus;
@@ -16,6 +17,8 @@ pub(crate) struct Histories<'a> {
     pub(crate) corpus: &'a Corpus,
     /// Last events of each user that are not learnt from, on top of the corpus' own cut.
     pub(crate) held_out: HeldOut,
+    /// What the items are described by, where that is learnt too.
+    pub(crate) described: Option<&'a Described>,
 }
 
 /// Whose last event is kept for validation.
@@ -48,16 +51,27 @@ impl<'a> Histories<'a> {
     }
 }
 
-/// A stretch of one user's history: inputs and, one later, answers.
+/// Inputs and, one later, answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sample {
-    user: u32,
+    of: Of,
     /// The first event of the stretch.
     start: u32,
     /// Events of the stretch; there is one more after the last.
     span: u32,
     /// How many of them are inputs, all or some drawn at random.
     len: u32,
+    /// How many words of the last answer follow.
+    words: u32,
+}
+
+/// Whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Of {
+    /// A stretch of a user's history.
+    User(u32),
+    /// Words of an item alone.
+    Item(u32),
 }
 
 /// How histories are cut.
@@ -84,7 +98,8 @@ impl Cut {
 /// What [`samples`] takes at most, in bytes.
 pub(super) fn bytes(corpus: &Corpus, window: usize) -> usize {
     // A history is cut at one place more than whole windows fit, which may leave a shorter one on either side.
-    size_of::<Sample>().saturating_mul(2 * corpus.users() + corpus.interactions() / window.max(1))
+    let items = corpus.items().len();
+    size_of::<Sample>().saturating_mul(2 * corpus.users() + corpus.interactions() / window.max(1) + items)
 }
 
 /// The samples of one epoch in the order in which steps take them.
@@ -95,13 +110,15 @@ pub(super) fn samples(histories: &Histories<'_>, cut: &Cut, random: &mut SplitMi
     let &Cut { window, windows, .. } = cut;
     let mut samples = Vec::new();
     let mut push = |user, range: Range<usize>, random: &mut SplitMix| {
+        let len = cut.inputs(range.len(), random);
+        let answer = histories.of(user)[range.end];
+        let words = histories.described.map_or(0, |words| words.some(answer, window - len, false, random)) as u32;
         let (start, span) = (range.start as u32, range.len() as u32);
-        samples.push(Sample { user, start, span, len: cut.inputs(range.len(), random) as u32 });
+        samples.push(Sample { of: Of::User(user as u32), start, span, len: len as u32, words });
     };
     for user in 0..histories.corpus.users() {
         // An input needs an answer after it.
         let inputs = histories.of(user).len().saturating_sub(1);
-        let user = user as u32;
         let mut end = inputs;
         if windows == Windows::All && inputs > window {
             // The last, shorter cut is at the end of the history or at its beginning, or in both places.
@@ -115,12 +132,35 @@ pub(super) fn samples(histories: &Histories<'_>, cut: &Cut, random: &mut SplitMi
             end = if windows == Windows::All { start } else { 0 };
         }
     }
-    samples.retain(|sample| sample.len > 0);
+    if let Some(words) = histories.described {
+        samples.extend((0..words.items() as u32).map(|item| Sample {
+            of: Of::Item(item),
+            start: 0,
+            span: 0,
+            len: 0,
+            words: words.some(item, window, true, random) as u32,
+        }));
+    }
+    samples.retain(|sample| sample.events() > 0);
     random.shuffle(&mut samples);
     samples
 }
 
 impl Sample {
+    /// Inputs, words among them.
+    fn events(&self) -> usize {
+        (self.len + self.words) as usize
+    }
+
+    /// What the random choices of an epoch for it are made from.
+    fn key(&self, epoch: u64) -> u64 {
+        let place = match self.of {
+            Of::User(user) => u64::from(user) << 32 | u64::from(self.start),
+            Of::Item(item) => !u64::from(item),
+        };
+        SplitMix::new(epoch ^ SplitMix::new(place).next()).next()
+    }
+
     /// The inputs among the events of the stretch, in their order; each choice is as likely (Knuth's algorithm S).
     fn inputs(&self, key: u64) -> Vec<usize> {
         let (span, len) = (self.span as usize, self.len as usize);
@@ -195,17 +235,13 @@ impl Slice {
         self.until.clear();
         self.offsets.push(0);
         for sample in samples {
-            let place = u64::from(sample.user) << 32 | u64::from(sample.start);
-            let key = SplitMix::new(key ^ SplitMix::new(place).next()).next();
-            let stretch = sample.start as usize..(sample.start + sample.span) as usize + 1;
-            let user = sample.user as usize;
-            let times = if model.timed() { histories.times(user).get(stretch.clone()).unwrap_or(&[]) } else { &[] };
-            let times: Vec<f64> = ascending(times).collect();
-            let events = &histories.of(user)[stretch.clone()];
-            let (start, inputs) = (self.items.len(), sample.inputs(key));
-            match model.first_outcome() {
-                None => self.pack_items(&inputs, events, &times),
-                Some(first) => self.pack_outcomes(&inputs, events, &times, &histories.outcomes(user)[stretch], first),
+            let (start, key) = (self.items.len(), sample.key(key));
+            let answer = match sample.of {
+                Of::User(user) => self.pack_history(sample, user as usize, histories, model, key),
+                Of::Item(item) => item,
+            };
+            if let Some(words) = histories.described {
+                self.pack_words(answer, &words.draw(answer, sample.words as usize, key), words.items());
             }
             self.positions.extend(model.positions(self.items.len() - start));
             self.offsets.push(self.items.len());
@@ -214,6 +250,33 @@ impl Slice {
         if let Some(codes) = model.codes() {
             self.pack_codes(codes, model.beside().is_some());
         }
+    }
+
+    /// Packs a stretch of a user's history; gives its last answer.
+    fn pack_history(
+        &mut self,
+        sample: &Sample,
+        user: usize,
+        histories: &Histories<'_>,
+        model: &impl SequenceModel,
+        key: u64,
+    ) -> u32 {
+        let stretch = sample.start as usize..(sample.start + sample.span) as usize + 1;
+        let times = if model.timed() { histories.times(user).get(stretch.clone()).unwrap_or(&[]) } else { &[] };
+        let times: Vec<f64> = ascending(times).collect();
+        let events = &histories.of(user)[stretch.clone()];
+        let inputs = sample.inputs(key);
+        match model.first_outcome() {
+            None => self.pack_items(&inputs, events, &times),
+            Some(first) => self.pack_outcomes(&inputs, events, &times, &histories.outcomes(user)[stretch], first),
+        }
+        events[sample.span as usize]
+    }
+
+    /// Words, which are numbered after so many items, as inputs, and their item as the answer to each.
+    fn pack_words(&mut self, answer: u32, words: &[u32], items: usize) {
+        self.items.extend(words.iter().map(|word| items as u32 + word));
+        self.answers.extend(words.iter().map(|_| answer));
     }
 
     fn pack_codes(&mut self, codes: &CodeRows, beside: bool) {
@@ -264,15 +327,15 @@ impl Slice {
 /// Cuts the samples of a step into slices of about `events` inputs, histories of like length together. Slices do not
 /// depend on how many workers there are.
 pub(super) fn slices(samples: &mut [Sample], events: usize) -> Vec<Range<usize>> {
-    samples.sort_unstable_by_key(|sample| (std::cmp::Reverse(sample.len), sample.user, sample.start));
+    samples.sort_unstable_by_key(|sample| (std::cmp::Reverse(sample.events()), sample.of, sample.start));
     let mut slices = Vec::new();
     let (mut start, mut held) = (0, 0);
     for (place, sample) in samples.iter().enumerate() {
-        if place > start && held + sample.len as usize > events {
+        if place > start && held + sample.events() > events {
             slices.push(start..place);
             (start, held) = (place, 0);
         }
-        held += sample.len as usize;
+        held += sample.events();
     }
     if start < samples.len() {
         slices.push(start..samples.len());
@@ -282,7 +345,7 @@ pub(super) fn slices(samples: &mut [Sample], events: usize) -> Vec<Range<usize>>
 
 /// Inputs of some samples together.
 pub(super) fn events(samples: &[Sample]) -> usize {
-    samples.iter().map(|sample| sample.len as usize).sum()
+    samples.iter().map(Sample::events).sum()
 }
 
 #[cfg(test)]
@@ -339,7 +402,7 @@ mod tests {
     }
 
     fn answers(corpus: &Corpus, held_out: HeldOut, windows: Windows, seed: u64) -> Vec<u32> {
-        let histories = Histories { corpus, held_out };
+        let histories = Histories { corpus, held_out, described: None };
         let cut = Cut { window: 4, windows, stochastic_length: None };
         let mut all = samples(&histories, &cut, &mut SplitMix::new(seed));
         let mut found = Vec::new();
@@ -396,7 +459,7 @@ mod tests {
         let cut = Cut { window: 400, windows: Windows::All, stochastic_length: Some(1.6) };
         // 400^.8 is 120.7.
         let drawn = |corpus: &Corpus| {
-            let histories = Histories { corpus, held_out: HeldOut::Nobody };
+            let histories = Histories { corpus, held_out: HeldOut::Nobody, described: None };
             let samples = samples(&histories, &cut, &mut SplitMix::new(testing::fresh_seed()));
             let mut slice = Slice::default();
             slice.pack(&samples, &histories, &FromEnd { window: 400 }, testing::fresh_seed());

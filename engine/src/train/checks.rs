@@ -41,7 +41,7 @@ impl<'a, M: SequenceModel> Check<'a, M> {
         step_key: u64,
     ) -> Result<Self> {
         let objective = Objective::new(options, corpus, model)?;
-        let histories = Histories { corpus, held_out: HeldOut::Nobody };
+        let histories = Histories { corpus, held_out: HeldOut::Nobody, described: model.described() };
         let cut = Cut { window: model.window(), windows: Windows::Latest, stochastic_length: None };
         let mut samples = batches::samples(&histories, &cut, &mut SplitMix::new(0));
         let slices = batches::slices(&mut samples, slice_events);

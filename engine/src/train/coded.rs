@@ -1,4 +1,5 @@
-//! Items that are known by codes: rows of one table, and what there is to tell of them.
+//! Items that are known by codes: rows of one table, and what there is to tell of them; and words, which are rows of the
+//! same table.
 
 use std::ops::Range;
 
@@ -32,6 +33,9 @@ pub(crate) struct CodeRows {
     choices: Vec<Choices>,
     /// What products of vectors and rows are multiplied with: 1/τ.
     pub(crate) scale: f32,
+    /// The row of the first word; that of the last is followed by one that stands in for the codes which words do not have.
+    words: u32,
+    blank: u32,
 }
 
 /// Rows of a level, ascending, that an item's is told from.
@@ -84,15 +88,17 @@ impl Choices {
 }
 
 impl CodeRows {
-    /// Of items with these codes, of so many code words a level.
-    pub(crate) fn new(order: Order, sizes: &[usize], codes: &Codes<'_>, scale: f32) -> Self {
+    /// Of items with these codes, of so many code words a level, and so many words that items are described by.
+    pub(crate) fn new(order: Order, sizes: &[usize], words: usize, codes: &Codes<'_>, scale: f32) -> Self {
         let starts = starts(sizes);
         let items = codes.order();
         let choices = starts
             .iter()
             .enumerate()
             .map(|(level, &start)| Choices::new(codes, &items, level, start, order == Order::Levels && level > 0));
-        Self { order, choices: choices.collect(), starts, codes: codes.of.to_vec(), scale }
+        let first = sizes.iter().sum::<usize>() as u32;
+        let (codes, blank) = (codes.of.to_vec(), first + words as u32);
+        Self { order, choices: choices.collect(), starts, codes, scale, words: first, blank }
     }
 
     /// Codes of an item.
@@ -100,9 +106,18 @@ impl CodeRows {
         self.starts.len()
     }
 
-    /// The row of an item's code on a level.
-    pub(crate) fn row(&self, item: u32, level: usize) -> u32 {
-        self.starts[level] + u32::from(self.codes[item as usize * self.levels() + level])
+    /// The row of an item's code on a level; of a word, which events number after the items, its own and then the blank.
+    pub(crate) fn row(&self, event: u32, level: usize) -> u32 {
+        match self.codes.get(event as usize * self.levels() + level) {
+            Some(&code) => self.starts[level] + u32::from(code),
+            None if level == 0 => self.words + event - self.items() as u32,
+            None => self.blank,
+        }
+    }
+
+    /// How many items there are.
+    pub(crate) fn items(&self) -> usize {
+        self.codes.len() / self.levels().max(1)
     }
 
     /// What an item's row on a level is told from.

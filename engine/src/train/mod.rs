@@ -9,6 +9,7 @@ mod batches;
 #[cfg(test)]
 mod checks;
 mod coded;
+mod described;
 #[cfg(test)]
 mod double;
 mod objective;
@@ -31,6 +32,7 @@ use pgrec_kernels::{Operators, Sequences};
 pub(crate) use checks::{Check, compare, tolerance};
 pub(crate) use coded::CodeRows;
 pub use coded::Order;
+pub(crate) use described::Described;
 pub(crate) use options::is_sparse;
 pub use options::{LossKind, NegativeSource, OptimizerKind, Options, Schedule, Windows};
 pub(crate) use parameters::{Gradients, Init, Parameter, Parameters};
@@ -78,6 +80,12 @@ pub(crate) trait SequenceModel: Sync {
     /// The codes of the items, where those are learnt and not the items. Their rows are those of
     /// [`SequenceModel::items`].
     fn codes(&self) -> Option<&CodeRows> {
+        None
+    }
+
+    /// The words that the items are described by, where what follows them is learnt too: as inputs they are numbered
+    /// after the items.
+    fn described(&self) -> Option<&Described> {
         None
     }
 

@@ -50,6 +50,7 @@ pub(crate) fn fit<M: SequenceModel>(
     let learnt = training.corpus.without_last(training.leave_last);
     let metrics = Metrics::of(model);
     let (histories, validation) = Validation::split(training, &learnt, options.validation_users, metrics);
+    let histories = Histories { described: model.described(), ..histories };
     let objective = Objective::new(options, &learnt, model)?;
     let mut run = Run::new(training, options, model, parameters, &histories, &objective)?;
     run.go_on();

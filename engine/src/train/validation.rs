@@ -52,13 +52,13 @@ impl Validation {
     ) -> (Histories<'a>, Self) {
         if training.leave_last >= 2 {
             let corpus = training.corpus.sample(users);
-            let histories = Histories { corpus: learnt, held_out: HeldOut::Nobody };
+            let histories = Histories { corpus: learnt, held_out: HeldOut::Nobody, described: None };
             return (histories, Self { corpus, protocol: Protocol::Validation, metrics });
         }
         let most = users.min(learnt.users().div_ceil(KEPT_BACK)).max(1);
         let held_out = HeldOut::Every(learnt.sampled_every(most));
         let corpus = learnt.sample(most);
-        (Histories { corpus: learnt, held_out }, Self { corpus, protocol: Protocol::Test, metrics })
+        (Histories { corpus: learnt, held_out, described: None }, Self { corpus, protocol: Protocol::Test, metrics })
     }
 
     /// Measures by every target. `None` where no history is long enough to have one.

@@ -80,7 +80,7 @@ pub struct Items {
     pub relation: Oid,
     /// Column of the item id.
     pub id: String,
-    /// Column of the attributes (jsonb or an array), where there is one.
+    /// Column of the attributes (jsonb, an array or a tsvector), where there is one.
     pub attributes: Option<String>,
     /// Column of the vector, where there is one.
     pub embedding: Option<String>,

@@ -156,8 +156,8 @@ fn bind_items(request: &Request, items: Oid, item_type: IdType) -> Result<()> {
     if let Some(title) = &request.title_column {
         items.column_type(title, "title_column")?;
     }
-    let listed = |kind: &str| kind == "jsonb" || kind == "json" || kind.ends_with("[]");
-    items.require(request.attributes_column.as_ref(), "attributes_column", &listed, "jsonb or an array")?;
+    let listed = |kind: &str| matches!(kind, "jsonb" | "json" | "tsvector") || kind.ends_with("[]");
+    items.require(request.attributes_column.as_ref(), "attributes_column", &listed, "jsonb, an array or a tsvector")?;
     let vector = |kind: &str| kind.rsplit('.').next().is_some_and(|k| k == "vector" || k == "halfvec");
     items.require(request.embedding_column.as_ref(), "embedding_column", &vector, "a vector")
 }

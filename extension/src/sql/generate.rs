@@ -12,7 +12,13 @@ use crate::serve::{Item, Scope};
 
 type Row<T> = (i32, T, f32, Vec<u8>, Option<f32>, bool);
 
-fn generate<T: Door>(user: Option<T>, beam: Option<i32>, session: Ids<T>, scope: &Scope) -> Result<Vec<Row<T>>> {
+fn generate<T: Door>(
+    user: Option<T>,
+    beam: Option<i32>,
+    session: Ids<T>,
+    words: Option<Vec<Option<String>>>,
+    scope: &Scope,
+) -> Result<Vec<Row<T>>> {
     let beam = beam.map(|beam| {
         usize::try_from(beam).ok().filter(|&beam| beam > 0).ok_or_else(|| {
             SqlError::parameter(format!("beam must be positive, and is {beam}")).hint("NULL takes the model's own.")
@@ -21,7 +27,8 @@ fn generate<T: Door>(user: Option<T>, beam: Option<i32>, session: Ids<T>, scope:
     let beam = beam.transpose()?;
     let serving = open::<T>(scope, "rec_generate")?;
     let history = serving.history(user.map(Door::id).as_ref(), &ids(session))?;
-    let found = serving.generate(&history, beam)?;
+    let words = words.map(|words| serving.words(words.into_iter().flatten())).transpose()?;
+    let found = serving.generate(&history, &words.unwrap_or_default(), beam)?;
     let codes = serving.open.model.semantic_ids();
     let row = |(rank, (item, how)): (i32, (Item, Generated))| {
         let index = serving.open.model.catalogue().index_of(&item.id);
@@ -43,6 +50,7 @@ macro_rules! door {
             exclude: Option<Vec<Option<$id>>>,
             exclude_seen: Option<bool>,
             session: Option<Vec<Option<$id>>>,
+            words: Option<Vec<Option<String>>>,
             model: Option<String>,
             recommender: Option<String>,
         ) -> TableIterator<
@@ -57,7 +65,7 @@ macro_rules! door {
             ),
         > {
             let scope = list_scope(k, candidates, exclude, exclude_seen.unwrap_or(true), model, recommender);
-            TableIterator::new(or_raise(generate(user_id, beam, session, &scope)))
+            TableIterator::new(or_raise(generate(user_id, beam, session, words, &scope)))
         }
     };
 }

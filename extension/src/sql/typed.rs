@@ -146,6 +146,7 @@ static FUNCTIONS: &[Function] = &[
             EXCLUDE,
             EXCLUDE_SEEN,
             SESSION,
+            option("words", Kind::Plain("text[]"), "NULL"),
             MODEL,
         ],
         returns: Returns::Generated,

@@ -32,11 +32,15 @@ pub struct Config {
     pub hidden: usize,
     /// Beams that are kept on each level, at least.
     pub beam: usize,
+    /// Words that may follow a history, or stand alone; models of earlier versions know none.
+    #[serde(default)]
+    pub words: usize,
     /// Whose codes are generated.
     pub codes: semantic_ids::Config,
 }
 
-/// Table of code words' vectors, level after level: those of events, and what codes are scored by.
+/// Table of code words' vectors, level after level: those of events, and what codes are scored by. Those of words follow, and
+/// one that stands in for the codes which words do not have.
 pub(super) const CODES: &str = "code_vectors";
 /// Table of their vectors where they are what has been told so far.
 pub(super) const CHOSEN: &str = "chosen_vectors";
@@ -61,6 +65,11 @@ impl Config {
         if self.is_fused() && !self.body.normalized {
             return Err(Error::Malformed(format!("{NAME}: fusion is of cosines: leave normalized true")));
         }
+        if self.is_fused() && self.words > 0 {
+            return Err(Error::Malformed(format!(
+                "{NAME}: items with vectors of their own (fusion) are not learnt from words: set alignment to 0"
+            )));
+        }
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             return Err(Error::Malformed(format!("{NAME}: temperature is {}, not above 0", self.temperature)));
         }
@@ -76,9 +85,12 @@ impl Config {
     pub(super) fn weights(&self, items: usize) -> Vec<Weight> {
         let (d, levels) = (self.body.dim, self.levels());
         let rows: usize = self.codes.sizes.iter().sum();
+        let words = if self.words > 0 { self.words + 1 } else { 0 };
         let vectors = Init::Normal(0.02);
-        let mut all =
-            vec![Weight::needed(CODES, &[rows, d], vectors), Weight::needed("code_levels", &[levels, d], vectors)];
+        let mut all = vec![
+            Weight::needed(CODES, &[rows + words, d], vectors),
+            Weight::needed("code_levels", &[levels, d], vectors),
+        ];
         if self.is_fused() {
             all.push(Weight::needed(ITEMS, &[items, d], vectors));
         }

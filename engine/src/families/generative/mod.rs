@@ -15,6 +15,7 @@ mod model;
 mod network;
 mod search;
 mod train;
+mod vocabulary;
 
 pub use model::Generative;
 pub use search::Generated;
@@ -30,7 +31,7 @@ const NAME: &str = "generative";
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "generates the semantic ID of the next item, code after code, by beam search over the codes there are",
-    needs: Needs::NOTHING,
+    needs: Needs { attributes: true, ..Needs::NOTHING },
     base: Base::Needed,
     ranks: true,
     tasks: None,

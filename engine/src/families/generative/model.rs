@@ -15,6 +15,7 @@ use super::decode::{Width, Words};
 use super::levels::{Descent, Trie};
 use super::network::Network;
 use super::search::{Beam, Generated, Search, Walk};
+use super::vocabulary::Vocabulary;
 use crate::families::Model;
 use crate::families::semantic_ids::SemanticIds;
 use crate::families::sequential::{Architecture, ITEMS, SCORED, allowed, best, check_known, unit_rows};
@@ -36,6 +37,7 @@ pub(super) fn artifact(
     parameters: &Parameters,
     ids: &SemanticIds,
     counts: &[f32],
+    words: &[String],
 ) -> Result<ArtifactBuilder> {
     let about = serde_json::to_value(config).map_err(|e| Error::Malformed(e.to_string()))?;
     let mut builder = ArtifactBuilder::new(NAME, &about, &ids.catalogue().to_ids(), counts);
@@ -46,6 +48,7 @@ pub(super) fn artifact(
         let items = parameters.tensor(items);
         builder.f32(SCORED, items.shape(), unit_rows(items.as_slice(), items.cols()));
     }
+    Vocabulary::store(words, &mut builder);
     ids.store(&mut builder);
     Trie::store(ids, &mut builder);
     Ok(builder)
@@ -59,6 +62,7 @@ pub struct Generative {
     /// Vectors of the items themselves, of length 1.
     items: Option<Tensor>,
     pub(super) ids: SemanticIds,
+    vocabulary: Vocabulary,
     trie: Trie,
     index: Index,
     device: Cpu,
@@ -83,7 +87,8 @@ impl Generative {
         let words = Words::new(&config, &artifact.tensor(CODES)?)?;
         let trie = Trie::open(artifact, &config.codes.sizes, ids.ordered().len())?;
         let index = Index::new(config.levels());
-        Ok(Self { config, network, words, items, ids, trie, index, device: Cpu::new() })
+        let vocabulary = Vocabulary::open(artifact, &config)?;
+        Ok(Self { config, network, words, items, ids, vocabulary, trie, index, device: Cpu::new() })
     }
 
     fn window(&self) -> usize {
@@ -94,15 +99,16 @@ impl Generative {
     fn states(&self, device: &impl Device, queries: &[Query<'_>]) -> Result<Vec<f32>> {
         let (mut items, mut positions, mut offsets) = (Vec::new(), Vec::new(), vec![0]);
         for query in queries {
-            let latest = &query.history[query.history.len().saturating_sub(self.window())..];
-            check_known(self.ids.catalogue().len(), latest)?;
-            items.extend_from_slice(latest);
-            positions.extend(self.config.body.position_rows(latest.len()));
+            let words = latest(query.words, self.window());
+            let events = latest(query.history, self.window() - words.len());
+            check_known(self.ids.catalogue().len(), events)?;
+            check_known(self.config.words, words)?;
+            items.extend_from_slice(events);
+            items.extend(words.iter().map(|word| self.ids.catalogue().len() as u32 + word));
+            positions.extend(self.config.body.position_rows(events.len() + words.len()));
             offsets.push(items.len());
         }
-        let rows = |level: usize| -> Vec<u32> {
-            items.iter().map(|&item| self.words.starts[level] + u32::from(self.ids.code(item)[level])).collect()
-        };
+        let rows = |level| -> Vec<u32> { items.iter().map(|&event| self.row(event, level)).collect() };
         let rows: Vec<Vec<u32>> = (0..self.config.levels()).map(rows).collect();
         let levels: Vec<Vec<u32>> = (0..self.config.levels()).map(|level| vec![level as u32; items.len()]).collect();
         let coded = rows.iter().zip(&levels).enumerate().map(|(level, (rows, levels))| Sequences {
@@ -116,6 +122,17 @@ impl Generative {
         let coded: Vec<Sequences<'_>> = coded.chain(self.items.is_some().then_some(own)).collect();
         let batch = Sequences { items: &items, positions: &positions, offsets: &offsets, ..Sequences::default() };
         Ok(device.download(&self.network.encode(&self.config, device, &batch, &coded, Rows::Last))?)
+    }
+
+    /// As [`crate::train::CodeRows::row`] has it.
+    fn row(&self, event: u32, level: usize) -> u32 {
+        let items = self.ids.catalogue().len() as u32;
+        let words = self.config.codes.sizes.iter().sum::<usize>() as u32;
+        match event.checked_sub(items) {
+            None => self.words.starts[level] + u32::from(self.ids.code(event)[level]),
+            Some(word) if level == 0 => words + word,
+            Some(_) => words + self.config.words as u32,
+        }
     }
 
     fn walked<W: Walk>(
@@ -208,7 +225,7 @@ impl Generative {
     }
 
     fn one(&self, query: &Query<'_>) -> Result<Vec<f32>> {
-        if query.history.is_empty() {
+        if is_silent(query) {
             return Err(Error::Data("the history holds no item that the model knows".into()));
         }
         self.states(&self.device, std::slice::from_ref(query))
@@ -217,7 +234,17 @@ impl Generative {
 
 /// Places of the queries that there is something to answer.
 fn asked(queries: &[Query<'_>]) -> Vec<usize> {
-    (0..queries.len()).filter(|&q| queries[q].k > 0 && !queries[q].history.is_empty()).collect()
+    (0..queries.len()).filter(|&q| queries[q].k > 0 && !is_silent(&queries[q])).collect()
+}
+
+/// Whether neither a history nor words say anything.
+fn is_silent(query: &Query<'_>) -> bool {
+    query.history.is_empty() && query.words.is_empty()
+}
+
+/// The last of them, at most so many.
+fn latest(events: &[u32], most: usize) -> &[u32] {
+    &events[events.len().saturating_sub(most)..]
 }
 
 /// An answer to every query: those that there are, by their places.
@@ -240,12 +267,20 @@ impl Model for Generative {
         Some(&self.ids)
     }
 
+    fn knows_words(&self) -> bool {
+        self.config.words > 0
+    }
+
+    fn word(&self, word: &str) -> Option<u32> {
+        self.vocabulary.number(word)
+    }
+
     fn beam(&self) -> Option<usize> {
         Some(self.config.beam)
     }
 
     fn generate(&self, query: &Query<'_>, beam: Option<usize>, control: &Control) -> Result<Option<Vec<Generated>>> {
-        if query.history.is_empty() || query.k == 0 {
+        if is_silent(query) || query.k == 0 {
             return Ok(Some(Vec::new()));
         }
         let width = Width { beams: beam.unwrap_or(self.config.beam), ..self.width() };

@@ -20,13 +20,15 @@ const ITEMS: usize = 60;
 
 const ORDERS: [&str; 3] = ["levels", "confidence", "together"];
 
-/// Items of clusters, of which the last has no vector, and users who go from an item to the one after the next.
+/// Items of clusters, of which the last has no vector, described by a column and a row of which no two have the same, and
+/// users who go from an item to the one after the next.
 fn corpus(users: usize, seed: u64) -> Corpus {
     let mut random = SplitMix::new(seed);
     let mut builder = CorpusBuilder::new(IdKind::Int);
     for item in 0..ITEMS {
         let key = ItemKey::Int(item as i64);
         builder.item(key).unwrap();
+        builder.attributes(key, &json!({ "column": item % 6, "row": item / 6, "only": item })).unwrap();
         let vector: Vec<f32> =
             (0..6).map(|place| if place == item % 6 { 3.0 } else { 0.5 * random.truncated_normal() }).collect();
         if item + 1 < ITEMS {
@@ -82,7 +84,9 @@ fn gradients_are_finite_differences_of_the_loss() {
     let products = json!({ "depth": 0, "normalized": false });
     // A check knows no defaults.
     let fused = json!({ "depth": 1, "temperature": 0.2, "fusion": 1, "loss": "softmax" });
-    for (order, own) in ORDERS.iter().flat_map(|order| [&cosines, &products, &fused].map(|own| (order, own))) {
+    let aligned = json!({ "depth": 1, "temperature": 0.2, "alignment": 1 });
+    for (order, own) in ORDERS.iter().flat_map(|order| [&cosines, &products, &fused, &aligned].map(|own| (order, own)))
+    {
         let mut params = json!({ "dim": 8, "blocks": 1, "heads": 2, "window": 5, "order": order });
         params.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
         let training = Training::new(&corpus, &params, &control);
@@ -110,6 +114,74 @@ fn what_follows_is_learnt_and_an_item_without_a_code_is_never_generated() {
         }
         assert!(right >= 36, "{order}: {right} of 40");
     }
+}
+
+#[test]
+fn what_items_are_described_by_leads_to_them_alone_and_after_a_history() {
+    let corpus = corpus(300, 3);
+    let mut params = small();
+    params["alignment"] = json!(1);
+    params["epochs"] = json!(60);
+    let model = fitted(&corpus, &params);
+    let word = |name: &str, value: u32| model.word(&format!("{name}={value}"));
+    assert!(model.knows_words() && word("only", 7).is_none(), "a word of one item says nothing");
+    let find = |history: &[u32], words: &[u32]| -> Vec<u32> {
+        let query = Query { history, words, k: 3, ..Query::default() };
+        let found = model.generate(&query, None, &Control::default()).unwrap().unwrap();
+        found.into_iter().map(|found| found.found.item).collect()
+    };
+    let (mut described, mut columns, mut next) = (0, 0, 0);
+    for item in 4..44 {
+        let [column, row] = [word("column", item % 6).unwrap(), word("row", item / 6).unwrap()];
+        described += usize::from(find(&[], &[column, row]).contains(&item));
+        columns += find(&[], &[column]).iter().filter(|found| *found % 6 == item % 6).count();
+        next += usize::from(find(&[item - 4, item - 2], &[column, row]).contains(&item));
+    }
+    assert!(described >= 30 && columns >= 100 && next >= 36, "{described} of 40, {columns} of 120, {next} of 40");
+    // A window that words fill leaves no room for the history, and a word beyond the vocabulary is refused.
+    let many: Vec<u32> = (0..20).map(|at| at % 10).collect();
+    assert_eq!(find(&[1, 3], &many), find(&[], &many));
+    let beyond = Query { words: &[999], k: 3, ..Query::default() };
+    assert!(model.generate(&beyond, None, &Control::default()).is_err());
+}
+
+#[test]
+fn words_are_refused_where_there_are_none_and_stay_what_they_are_where_a_training_goes_on() {
+    let corpus = corpus(60, 4);
+    let control = Control::default();
+    let fit = |corpus: &Corpus, params: Value, start: Option<Arc<Artifact>>| {
+        let training =
+            Training { leave_last: 2, base: Some(base(corpus)), start, ..Training::new(corpus, &params, &control) };
+        (FAMILY.fit.unwrap())(&training)
+            .map(|fitted| Arc::new(Artifact::from_vec(fitted.artifact.finish().unwrap()).unwrap()))
+    };
+    let own = |more: Value| {
+        let mut params = small();
+        params["epochs"] = json!(1);
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        params
+    };
+    let mut builder = CorpusBuilder::new(IdKind::Int);
+    for item in 0..9 {
+        builder.vector(ItemKey::Int(item), &[item as f32, 1.0]).unwrap();
+    }
+    let bare = builder.finish().unwrap();
+    for (corpus, more) in [
+        (&bare, json!({ "alignment": 0.5 })),
+        (&corpus, json!({ "alignment": 2 })),
+        (&corpus, json!({ "alignment": 1, "fusion": 1 })),
+    ] {
+        assert!(matches!(fit(corpus, own(more), None), Err(Error::Data(_) | Error::Parameter(_))));
+    }
+    let first = fit(&corpus, own(json!({ "alignment": 1, "words": 5 })), None).unwrap();
+    let open = |artifact: &Artifact| Generative::open(artifact).unwrap();
+    let words = |model: &Generative| {
+        (0..10).filter(|row| model.word(&format!("row={row}")).is_some()).count()
+            + (0..6).filter(|column| model.word(&format!("column={column}")).is_some()).count()
+    };
+    assert_eq!(words(&open(&first)), 5);
+    let next = fit(&corpus, own(json!({ "alignment": 1 })), Some(first)).unwrap();
+    assert_eq!(words(&open(&next)), 5);
 }
 
 #[test]

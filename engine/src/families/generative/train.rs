@@ -10,10 +10,11 @@ use super::NAME;
 use super::config::{CHOSEN, CODES, Config};
 use super::model;
 use super::network::Network;
+use super::vocabulary::{self, Vocabulary};
 use crate::families::semantic_ids::SemanticIds;
 use crate::families::sequential::{Architecture, ITEMS, needed};
 use crate::families::{Fitted, Model, Training, params, sasrec};
-use crate::train::{self, CodeRows, Options, Order, Parameter, Parameters, SequenceModel};
+use crate::train::{self, CodeRows, Described, Options, Order, Parameter, Parameters, SequenceModel};
 use crate::{Artifact, ArtifactBuilder, Corpus, Error, Result};
 
 /// The family's own parameters.
@@ -40,7 +41,15 @@ struct Params {
     consistency: f64,
     /// Weight of an item's own vector beside its codes where items are ranked; 0: items have none.
     fusion: f64,
+    /// How often it is learnt what the items' attributes say: the share of the items whose words are learnt from in an
+    /// epoch, and twice that of the histories that words of the next item follow. Absent: see [`ALIGNMENT`].
+    alignment: Option<f64>,
+    /// How many words may be learnt: those that most items have.
+    words: usize,
 }
+
+/// `alignment`, where items have attributes and no vectors of their own.
+const ALIGNMENT: f64 = 0.0;
 
 impl Default for Params {
     fn default() -> Self {
@@ -55,13 +64,15 @@ impl Default for Params {
             normalized: true,
             consistency: 0.0,
             fusion: 0.0,
+            alignment: None,
+            words: 10_000,
         }
     }
 }
 
 impl Params {
-    fn config(&self, ids: &SemanticIds, options: &Options) -> Config {
-        let &Self { dim, blocks, heads, window, depth, beam, order, normalized, consistency, fusion } = self;
+    fn config(&self, ids: &SemanticIds, options: &Options, words: usize) -> Config {
+        let &Self { dim, blocks, heads, window, depth, beam, order, normalized, consistency, fusion, .. } = self;
         let codes = ids.config();
         Config {
             body: sasrec::Config {
@@ -85,8 +96,21 @@ impl Params {
             depth,
             hidden: 4 * dim,
             beam,
+            words,
             codes,
         }
+    }
+
+    /// Checked: the share of the items whose words are learnt from in an epoch.
+    fn alignment(&self, corpus: &Corpus) -> Result<f64> {
+        let share = self.alignment.unwrap_or(if self.fusion > 0.0 { 0.0 } else { ALIGNMENT });
+        if !(0.0..=1.0).contains(&share) {
+            return Err(Error::Parameter("alignment is a share, from 0 to 1".into()));
+        }
+        if self.alignment.is_some_and(|share| share > 0.0) && corpus.attributes().is_empty() {
+            return Err(Error::Data("alignment learns from the items' attributes, and they have none".into()));
+        }
+        Ok(share)
     }
 }
 
@@ -121,13 +145,23 @@ pub(super) struct Subject {
     pub(super) corpus: Corpus,
     pub(super) options: Options,
     pub(super) parameters: Parameters,
+    /// Words that it may learn, and how often it does.
+    words: Vec<String>,
+    alignment: f64,
 }
 
 impl Subject {
     pub(super) fn new(params: &Value, ids: &SemanticIds, training: &Training<'_>) -> Result<Self> {
         let defaults = if training.start.is_some() { defaults().continuing() } else { defaults() };
         let (own, options): (Params, Options) = params::read_trained(NAME, params, &defaults)?;
-        let config = own.config(ids, &options);
+        let corpus = training.corpus.over(ids.catalogue().to_ids());
+        let alignment = own.alignment(&corpus)?;
+        let words = match &training.start {
+            Some(start) => Vocabulary::open(start, &start.config()?)?.to_words(),
+            None if alignment > 0.0 => vocabulary::chosen(&corpus, own.words),
+            None => Vec::new(),
+        };
+        let config = own.config(ids, &options, words.len());
         config.check().map_err(|error| match error {
             Error::Malformed(why) => Error::Parameter(why),
             other => other,
@@ -139,7 +173,7 @@ impl Subject {
         for table in [CODES, CHOSEN, ITEMS].map(|name| parameters.find(name)).into_iter().flatten() {
             parameters.mark_table(table);
         }
-        Ok(Self { config, corpus: training.corpus.over(ids.catalogue().to_ids()), options, parameters })
+        Ok(Self { config, corpus, options, parameters, words, alignment })
     }
 
     /// Takes the weights of a model of the same sizes, over the same codes.
@@ -176,7 +210,11 @@ impl Subject {
             config: self.config.clone(),
             table: find(CODES)?,
             beside: self.parameters.find(ITEMS),
-            rows: CodeRows::new(*order, &codes.sizes, &ids.codes(), (1.0 / temperature) as f32),
+            rows: CodeRows::new(*order, &codes.sizes, self.words.len(), &ids.codes(), (1.0 / temperature) as f32),
+            described: (self.alignment > 0.0 && !self.words.is_empty()).then(|| {
+                Described::new(vocabulary::of_items(&self.corpus, &self.words).into_iter(), self.alignment as f32)
+            }),
+            words: self.words.clone(),
             ids,
             counts: vec![0.0; ids.catalogue().len()],
         })
@@ -195,6 +233,8 @@ pub(super) struct Learner<'a> {
     /// Vectors of the items themselves.
     beside: Option<Parameter>,
     rows: CodeRows,
+    described: Option<Described>,
+    words: Vec<String>,
     ids: &'a SemanticIds,
     /// How often each item was touched.
     counts: Vec<f32>,
@@ -229,6 +269,10 @@ impl SequenceModel for Learner<'_> {
         Some(&self.rows)
     }
 
+    fn described(&self) -> Option<&Described> {
+        self.described.as_ref()
+    }
+
     fn cost(&self) -> usize {
         let Config { body, depth, hidden, order, codes, .. } = &self.config;
         let steps = if *order == Order::Together { 1 } else { codes.sizes.len() };
@@ -257,6 +301,6 @@ impl SequenceModel for Learner<'_> {
     }
 
     fn artifact(&self, parameters: &Parameters, _search: bool) -> Result<ArtifactBuilder> {
-        model::artifact(&self.config, parameters, self.ids, &self.counts)
+        model::artifact(&self.config, parameters, self.ids, &self.counts, &self.words)
     }
 }

@@ -40,7 +40,7 @@ impl Features {
 
         let (mut offsets, mut tokens, mut weights) = (vec![0u64], Vec::new(), Vec::new());
         for item in 0..n {
-            let row = &corpus.attributes()[corpus.attribute_offsets()[item]..corpus.attribute_offsets()[item + 1]];
+            let row = corpus.attributes_of(item);
             let norm = row.iter().map(|&token| idf[token as usize].powi(2)).sum::<f64>().sqrt();
             // A token that every item has weighs nothing: it is left out.
             for &token in row.iter().filter(|&&token| idf[token as usize] > 0.0) {
