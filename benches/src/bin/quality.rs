@@ -18,19 +18,25 @@ struct Contestant {
     random: bool,
     /// Whose weights it has, of the same seed.
     of: Option<&'static str>,
+    /// Which ones it blends, of the same seed.
+    blends: &'static [&'static str],
 }
 
 const fn contestant(label: &'static str, family: &'static str, params: &'static str, random: bool) -> Contestant {
-    Contestant { label, family, params, random, of: None }
+    Contestant { label, family, params, random, of: None, blends: &[] }
 }
 
 /// A generative model with the weights of another, which serves them otherwise.
 const fn variant(label: &'static str, of: &'static str, params: &'static str) -> Contestant {
-    Contestant { label, family: "generative", params, random: true, of: Some(of) }
+    Contestant { label, family: "generative", params, random: true, of: Some(of), blends: &[] }
+}
+
+const fn blend(label: &'static str, blends: &'static [&'static str]) -> Contestant {
+    Contestant { label, family: "blend", params: "", random: true, of: None, blends }
 }
 
 /// Those that are compared.
-const CONTESTANTS: [Contestant; 15] = [
+const CONTESTANTS: [Contestant; 18] = [
     contestant("popularity", "popularity", "", false),
     contestant("graph", "graph", "", false),
     contestant("original", "sasrec", ORIGINAL, true),
@@ -40,6 +46,9 @@ const CONTESTANTS: [Contestant; 15] = [
     contestant("fused", "generative", r#""base": "codes", "fusion": 1"#, true),
     variant("fused_3", "fused", r#""base": "codes", "fusion": 3"#),
     variant("fused_codes", "fused", r#""base": "codes", "fusion": 1e-6"#),
+    blend("blend", &["sasrec", "generative"]),
+    blend("blend_graph", &["sasrec", "graph"]),
+    blend("blend_all", &["sasrec", "generative", "graph"]),
     contestant("together", "generative", r#""base": "parallel", "order": "together""#, true),
     contestant("confidence", "generative", r#""base": "parallel", "order": "confidence""#, true),
     variant("by_levels", "confidence", r#""base": "parallel", "order": "levels""#),
@@ -113,9 +122,9 @@ fn main() -> Result<()> {
         let vectors = data.dimension().is_some();
         drop(data);
         let mut coded = false;
-        for Contestant { label, family, params: own, random, of } in CONTESTANTS {
+        for Contestant { label, family, params: own, random, of, blends } in CONTESTANTS {
             let is_wanted = |label: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == label);
-            if !is_wanted(label) || of.is_some_and(|of| !is_wanted(of)) {
+            if !is_wanted(label) || !of.iter().chain(blends).all(|other| is_wanted(other)) {
                 continue;
             }
             if family == "generative" && !vectors {
@@ -130,13 +139,19 @@ fn main() -> Result<()> {
                 }
                 coded = true;
             }
-            let more = if random && label != "original" { arguments.params.as_str() } else { "" };
+            let more = if random && label != "original" && blends.is_empty() { arguments.params.as_str() } else { "" };
             let mut runs = Vec::new();
             for seed in 1..=if random { arguments.seeds } else { 1 } {
                 let model = format!("{label}_{seed}");
                 let start = of.map_or_else(String::new, |of| format!(r#""init": "{of}_{seed}", "epochs": 0"#));
+                let models: Vec<String> = blends
+                    .iter()
+                    .map(|label| format!("\"{label}_{}\"", if is_random(label) { seed } else { 1 }))
+                    .collect();
+                let models =
+                    if models.is_empty() { String::new() } else { format!("\"models\": [{}]", models.join(", ")) };
                 let seeded = format!(r#""seed": {seed}"#);
-                let params = object(&[r#""leave_last": 2"#, &seeded, more, own, &start]);
+                let params = object(&[r#""leave_last": 2"#, &seeded, more, own, &start, &models]);
                 let training = Training { model: &model, family, params: &params, memory: None };
                 let cost = server.train(&progress, &database, &training)?;
                 runs.push(measured(&server, &database, &model, cost.seconds, seed == 1)?);
@@ -147,6 +162,11 @@ fn main() -> Result<()> {
     }
     println!("\nResults\n{}", results.join("\n"));
     Ok(())
+}
+
+/// Whether a seed changes anything of a contestant.
+fn is_random(label: &str) -> bool {
+    CONTESTANTS.iter().any(|contestant| contestant.label == label && contestant.random)
 }
 
 /// Makes published codes the items' vectors; they begin at 1, since a vector of zeros is none.

@@ -114,7 +114,12 @@ impl Artifact {
 
     /// Length in bytes.
     pub fn size(&self) -> usize {
-        (*self.bytes).as_ref().len()
+        self.bytes().len()
+    }
+
+    /// All of it.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        (*self.bytes).as_ref()
     }
 
     /// Whether there is a tensor of this name.

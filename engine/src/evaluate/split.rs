@@ -6,17 +6,17 @@ use super::Protocol;
 use crate::{Catalogue, Corpus, Query};
 
 /// The users that can be measured.
-pub(super) struct Cases<'a> {
+pub(crate) struct Cases<'a> {
     corpus: &'a Corpus,
     back: usize,
     /// Users of the corpus with enough events.
-    pub(super) users: Vec<usize>,
+    pub(crate) users: Vec<usize>,
     /// How many have too few.
     pub(super) skipped: u64,
 }
 
 impl<'a> Cases<'a> {
-    pub(super) fn of(corpus: &'a Corpus, protocol: Protocol) -> Self {
+    pub(crate) fn of(corpus: &'a Corpus, protocol: Protocol) -> Self {
         let back = protocol.back();
         let users: Vec<usize> = (0..corpus.users()).filter(|&user| corpus.history(user).len() > back).collect();
         let skipped = (corpus.users() - users.len()) as u64;
@@ -37,7 +37,7 @@ impl<'a> Cases<'a> {
 }
 
 /// All items there are: those of the model under their own index, then those that only the corpus has.
-pub(super) struct Space {
+pub(crate) struct Space {
     model_items: usize,
     /// By item of the corpus.
     index: Vec<u32>,
@@ -49,7 +49,7 @@ pub(super) struct Space {
 }
 
 impl Space {
-    pub(super) fn new(catalogue: &Catalogue, corpus: &Corpus, cases: &Cases<'_>) -> Self {
+    pub(crate) fn new(catalogue: &Catalogue, corpus: &Corpus, cases: &Cases<'_>) -> Self {
         let model_items = catalogue.len();
         let mut next = model_items as u32;
         let index: Vec<u32> = (0..corpus.items().len())
@@ -83,7 +83,7 @@ impl Space {
     }
 
     /// Whether the model knows the item.
-    pub(super) fn known(&self, item: u32) -> bool {
+    pub(crate) fn known(&self, item: u32) -> bool {
         (item as usize) < self.model_items
     }
 
@@ -95,7 +95,7 @@ impl Space {
     }
 
     /// Histories without the items that the model does not know, and what must not be recommended.
-    pub(super) fn prepare<'a>(&self, cases: &Cases<'a>, users: &[usize], exclude_seen: bool) -> Vec<Case> {
+    pub(crate) fn prepare<'a>(&self, cases: &Cases<'a>, users: &[usize], exclude_seen: bool) -> Vec<Case> {
         let prepare = |&user: &usize| {
             let (times, outcomes) = (cases.corpus.history_times(user), cases.corpus.history_outcomes(user));
             let target = self.index(cases.target(user));
@@ -121,26 +121,26 @@ impl Space {
 }
 
 /// One user, ready to be asked about.
-pub(super) struct Case {
+pub(crate) struct Case {
     history: Vec<u32>,
     times: Vec<f64>,
     outcomes: Vec<u32>,
     at: f64,
     exclude: Vec<u32>,
     /// The target in [`Space`].
-    pub(super) target: u32,
+    pub(crate) target: u32,
     /// What came of it.
     pub(super) outcome: u32,
 }
 
 impl Case {
     /// Whether nothing that the model knows was touched before the target.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.history.is_empty()
     }
 
     /// The question, but for its k.
-    pub(super) fn query(&self) -> Query<'_> {
+    pub(crate) fn query(&self) -> Query<'_> {
         Query {
             history: &self.history,
             times: &self.times,

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::train::Kept;
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, Query, Result, Task};
 
+pub mod blend;
 pub mod generative;
 pub mod graph;
 pub mod hstu;
@@ -148,6 +149,8 @@ pub enum Base {
     Optional,
     /// Always.
     Needed,
+    /// On several at once, which a training names as `models`.
+    Several,
 }
 
 /// What a family is fitted on.
@@ -165,6 +168,8 @@ pub struct Training<'a> {
     pub start: Option<Arc<Artifact>>,
     /// The model to build on, where the family does: [`Family::base`].
     pub base: Option<Arc<dyn Model>>,
+    /// The models that it is made of, where the family builds on several.
+    pub members: &'a [Arc<Artifact>],
     /// Bytes that weights, gradients and optimiser may take, beside the corpus.
     pub memory: usize,
     /// Where a family of epochs keeps how far it is, and goes on from.
@@ -176,8 +181,18 @@ pub struct Training<'a> {
 impl<'a> Training<'a> {
     /// On all of a corpus, from scratch, with seed 0 and without a bound on memory.
     pub fn new(corpus: &'a Corpus, params: &'a Value, control: &'a Control) -> Self {
-        let (start, base, kept) = (None, None, None);
-        Self { corpus, leave_last: 0, params, seed: 0, start, base, memory: usize::MAX, kept, control }
+        Self {
+            corpus,
+            leave_last: 0,
+            params,
+            seed: 0,
+            start: None,
+            base: None,
+            members: &[],
+            memory: usize::MAX,
+            kept: None,
+            control,
+        }
     }
 }
 
@@ -213,6 +228,7 @@ pub static FAMILIES: &[Family] = &[
     hstu_rank::FAMILY,
     semantic_ids::FAMILY,
     generative::FAMILY,
+    blend::FAMILY,
 ];
 
 /// Looks a family up by name.

@@ -42,6 +42,7 @@ pub(crate) use tape::Dropout;
 pub(crate) use tape::{Tape, Var};
 pub(crate) use trainer::fit;
 pub use unfinished::Kept;
+pub(crate) use validation::validated_by;
 
 use crate::{ArtifactBuilder, Result};
 

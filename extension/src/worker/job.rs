@@ -83,6 +83,7 @@ struct Input {
     read: Read,
     init: Option<Arc<Artifact>>,
     base: Option<Arc<Artifact>>,
+    members: Vec<Arc<Artifact>>,
     /// Where it keeps how far it is.
     unfinished: PathBuf,
 }
@@ -141,10 +142,12 @@ impl<'a> Job<'a> {
         let named = self.params.init.as_ref();
         let init = named.map(|name| model::to_continue(&recommender, name, self.family.name)).transpose()?;
         let base = request::base(&recommender, &self.family, &self.params)?;
+        let members = request::members(&recommender, &self.family, &self.params)?;
         let checksums = [&init, &base].map(|row| row.as_ref().map(|row| row.checksum));
         let unfinished = unfinished::file_of(self.task, recommender.id, read.corpus.items(), checksums);
         let open = |row| Ok::<_, SqlError>(Arc::clone(&open::open_row(row)?.artifact));
-        Ok(Input { read, init: init.map(open).transpose()?, base: base.map(open).transpose()?, unfinished })
+        let members = members.into_iter().map(open).collect::<Result<_>>()?;
+        Ok(Input { read, init: init.map(open).transpose()?, base: base.map(open).transpose()?, members, unfinished })
     }
 
     /// Bytes that the training may take.
@@ -160,6 +163,7 @@ impl<'a> Job<'a> {
             seed: self.params.seed as u64,
             start: input.init.clone(),
             base: input.base.clone().map(|artifact| families::open(artifact).map(Arc::from)).transpose()?,
+            members: &input.members,
             memory: self.memory().saturating_sub(input.read.corpus.resident()),
             kept: self.keeps.map(|every| Kept { file: &input.unfinished, every }),
             control,

@@ -44,6 +44,7 @@ impl Request<'_> {
             model::to_continue(recommender, init, family.name)?;
         }
         params.base = request::base(recommender, &family, &params)?.map(|base| base.name);
+        request::members(recommender, &family, &params)?;
         if self.deploy != NEVER {
             model::require_ranking(family.name)?;
         }

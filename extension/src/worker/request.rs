@@ -3,6 +3,7 @@
 use pgrec_engine::families::{self, Base, Family, Fit, Needs, Tasks};
 use serde_json::{Map, Value, json};
 
+use crate::catalog::model::Cut;
 use crate::catalog::{ModelRow, Recommender, model};
 use crate::error::{Result, SqlError};
 use crate::pg::spi::Mode;
@@ -56,6 +57,8 @@ pub struct Params {
     pub init: Option<String>,
     /// The model it builds on, which may be of another family.
     pub base: Option<String>,
+    /// The models it is made of.
+    pub models: Vec<String>,
     /// What only the family understands.
     pub own: Value,
 }
@@ -76,8 +79,11 @@ impl Params {
             .map_err(|e| e.hint("It is the name of a model of the same family to continue from."))?;
         let base = take(&mut fields, "base", |v| v.as_str().map(str::to_owned))
             .map_err(|e| e.hint("It is the name of a model to build on."))?;
-        let own = Value::Object(fields);
-        Ok(Self { leave_last: leave_last.unwrap_or(0), seed: seed.unwrap_or(SEED), init, base, own })
+        let names = |v: &Value| v.as_array()?.iter().map(|name| name.as_str().map(str::to_owned)).collect();
+        let models: Option<Vec<String>> = take(&mut fields, "models", names)
+            .map_err(|e| e.hint("It is the names of the models to blend: [\"sasrec_1\", \"graph_1\"]."))?;
+        let (leave_last, seed) = (leave_last.unwrap_or(0), seed.unwrap_or(SEED));
+        Ok(Self { leave_last, seed, init, base, models: models.unwrap_or_default(), own: Value::Object(fields) })
     }
 
     /// As `rec.model.params` shows them; the seed has a column of its own.
@@ -93,6 +99,9 @@ impl Params {
             if let Some(base) = &self.base {
                 fields.insert("base".into(), json!(base));
             }
+            if !self.models.is_empty() {
+                fields.insert("models".into(), json!(self.models));
+            }
         }
         all
     }
@@ -101,7 +110,11 @@ impl Params {
 /// The row of the model to build on: the one named, or where one is needed the newest that has semantic IDs.
 pub fn base(recommender: &Recommender, family: &Trainable, params: &Params) -> Result<Option<ModelRow>> {
     match (&params.base, family.base) {
-        (None, Base::Nothing | Base::Optional) => Ok(None),
+        (None, Base::Nothing | Base::Optional | Base::Several) => Ok(None),
+        (Some(_), Base::Several) => {
+            Err(SqlError::parameter(format!("family \"{}\" builds on several models", family.name))
+                .hint("Name them as \"models\": [\"sasrec_1\", \"graph_1\"]."))
+        }
         (Some(_), Base::Nothing) => {
             Err(SqlError::parameter(format!("family \"{}\" builds on no other model", family.name))
                 .hint("To continue the training of a model of this family, name it as \"init\"."))
@@ -116,6 +129,28 @@ pub fn base(recommender: &Recommender, family: &Trainable, params: &Params) -> R
             })
         }
     }
+}
+
+/// The rows of the models that it is to be made of. None may have seen what it must not.
+pub fn members(recommender: &Recommender, family: &Trainable, params: &Params) -> Result<Vec<ModelRow>> {
+    if family.base != Base::Several && !params.models.is_empty() {
+        return Err(SqlError::parameter(format!("family \"{}\" is made of no other models", family.name))
+            .hint("CALL rec_train('blend', '{\"models\": [...]}'); ranks by several together."));
+    }
+    let row = |name: &String| {
+        let row = model::ready(Mode::Write, recommender, Some(name))?;
+        let seen = match Cut::from_json(&row.cut) {
+            Cut::LeaveLast(left) if left >= params.leave_last => return Ok(row),
+            Cut::LeaveLast(left) => format!("It was trained with leave_last {left}."),
+            Cut::Unknown if params.leave_last == 0 => return Ok(row),
+            Cut::Unknown => "Nobody has said what it has seen.".to_owned(),
+        };
+        let asked = params.leave_last;
+        Err(SqlError::state(format!("model \"{name}\" has seen events that leave_last {asked} leaves out"))
+            .detail(seen)
+            .hint(format!("Train it with '{{\"leave_last\": {asked}}}' too, or blend without leave_last.")))
+    };
+    params.models.iter().map(row).collect()
 }
 
 fn take<T>(fields: &mut Map<String, Value>, name: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
