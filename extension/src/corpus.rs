@@ -241,9 +241,9 @@ fn read_items(recommender: &Recommender, needs: Needs, builder: &mut CorpusBuild
 /// Attributes as JSON; of a tsvector its words.
 fn attributes(column: &str) -> String {
     format!(
-        "CASE pg_catalog.pg_typeof({column}) WHEN 'tsvector'::pg_catalog.regtype \
-         THEN pg_catalog.to_jsonb(pg_catalog.tsvector_to_array({column}::text::tsvector)) \
-         ELSE pg_catalog.to_jsonb({column}) END::text"
+        "CASE pg_catalog.pg_typeof({column}) WHEN 'pg_catalog.tsvector'::pg_catalog.regtype \
+         THEN pg_catalog.to_jsonb(pg_catalog.tsvector_to_array({column}::pg_catalog.text::pg_catalog.tsvector)) \
+         ELSE pg_catalog.to_jsonb({column}) END::pg_catalog.text"
     )
 }
 

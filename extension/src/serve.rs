@@ -303,14 +303,14 @@ impl Session {
     }
 
     /// The numbers of those words that the model knows.
-    pub fn words(&self, words: impl Iterator<Item = String>) -> Result<Vec<u32>> {
+    pub fn words(&self, words: &[String]) -> Result<Vec<u32>> {
         let model = &*self.open.model;
-        if !model.knows_words() {
+        if !words.is_empty() && !model.knows_words() {
             return Err(SqlError::parameter(format!("model \"{}\" knows no words", self.open.row.name))
                 .detail("Models of family \"generative\" learn the items' attributes, where those are bound and alignment is above 0.")
                 .hint("Bind attributes_column with rec_create, then CALL rec_train('generative', '{\"alignment\": 1}');"));
         }
-        Ok(words.filter_map(|word| model.word(&word)).collect())
+        Ok(words.iter().filter_map(|word| model.word(word)).collect())
     }
 
     /// Items that a beam search of this width finds for one history and what is wanted in words, only such as exist, and how

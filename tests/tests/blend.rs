@@ -55,10 +55,18 @@ fn what_cannot_be_blended_says_why() {
             ),
             ("{\"models\": [\"tgh\", \"popular\"], \"weights\": [1]}", "weights are 2 numbers"),
             ("{\"base\": \"tgh\"}", "builds on several models"),
+            ("{\"models\": [\"tgh\", \"popular\"]}", "weights are learnt from events that no model has seen"),
         ] {
             let message = database.fails(&format!("CALL rec_train('blend', '{params}')"));
             assert!(message.contains(expected), "{params}: {message}");
         }
+        let evaluated =
+            database.fails("SELECT * FROM rec_evaluate('blend', params => '{\"models\": [\"tgh\", \"popular\"]}')");
+        assert!(evaluated.contains("cannot be fitted from other models here"), "{evaluated}");
+        let given =
+            "CALL rec_train('blend', '{\"models\": [\"all\", \"tgh\"], \"weights\": [1, 0.5]}', model => 'given')";
+        database.run(given);
+        assert_eq!(database.ask("SELECT count(*) FROM rec_next(3, 7, model => 'given')"), "7");
         let other = database.fails("CALL rec_train('graph', '{\"models\": [\"tgh\"]}')");
         assert!(other.contains("is made of no other models"), "{other}");
     });

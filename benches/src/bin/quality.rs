@@ -36,7 +36,7 @@ const fn blend(label: &'static str, blends: &'static [&'static str]) -> Contesta
 }
 
 /// Those that are compared.
-const CONTESTANTS: [Contestant; 18] = [
+const CONTESTANTS: [Contestant; 19] = [
     contestant("popularity", "popularity", "", false),
     contestant("graph", "graph", "", false),
     contestant("original", "sasrec", ORIGINAL, true),
@@ -44,6 +44,7 @@ const CONTESTANTS: [Contestant; 18] = [
     contestant("hstu", "hstu", "", true),
     contestant("generative", "generative", r#""base": "codes""#, true),
     contestant("fused", "generative", r#""base": "codes", "fusion": 1"#, true),
+    contestant("aligned", "generative", r#""base": "codes", "alignment": 1"#, true),
     variant("fused_3", "fused", r#""base": "codes", "fusion": 3"#),
     variant("fused_codes", "fused", r#""base": "codes", "fusion": 1e-6"#),
     blend("blend", &["sasrec", "generative"]),
@@ -120,17 +121,23 @@ fn main() -> Result<()> {
         let database = format!("quality_{place}");
         server.load(&progress, &database, &data)?;
         let vectors = data.dimension().is_some();
+        let described = data.items.iter().any(|item| !item.attributes.is_empty());
         drop(data);
-        let mut coded = false;
+        let (mut coded, mut there) = (false, Vec::new());
         for Contestant { label, family, params: own, random, of, blends } in CONTESTANTS {
-            let is_wanted = |label: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == label);
-            if !is_wanted(label) || !of.iter().chain(blends).all(|other| is_wanted(other)) {
+            let is_wanted = arguments.only.is_empty() || arguments.only.iter().any(|only| only == label);
+            if !is_wanted || !of.iter().chain(blends).all(|other| there.contains(other)) {
                 continue;
             }
             if family == "generative" && !vectors {
                 println!("{label}: the items have no vectors to learn codes from");
                 continue;
             }
+            if label == "aligned" && !described {
+                println!("{label}: the items have no attributes to learn words from");
+                continue;
+            }
+            there.push(label);
             if family == "generative" && !coded {
                 let params = if arguments.published_codes { r#"{"quantizer": "given"}"# } else { &arguments.codes };
                 for (model, params) in [("codes", params), ("parallel", PARALLEL)] {

@@ -17,6 +17,12 @@ pub(crate) struct Texts {
     offsets: Shared<u64>,
 }
 
+impl PartialEq for Texts {
+    fn eq(&self, other: &Self) -> bool {
+        *self.bytes == *other.bytes && *self.offsets == *other.offsets
+    }
+}
+
 impl Texts {
     /// Offsets must ascend from zero to the end, and what lies between two of them be text; else what is wrong.
     pub(crate) fn new(bytes: Shared<u8>, offsets: Shared<u64>) -> Result<Self, &'static str> {

@@ -170,6 +170,16 @@ impl Catalogue {
         }
     }
 
+    /// Whether the items are those of another catalogue, one by one.
+    pub(crate) fn has_items_of(&self, other: &Self) -> bool {
+        match (&self.ids, &other.ids) {
+            (Ids::Int(own), Ids::Int(other)) => **own == **other,
+            (Ids::Uuid(own), Ids::Uuid(other)) => **own == **other,
+            (Ids::Text(own), Ids::Text(other)) => own == other,
+            _ => false,
+        }
+    }
+
     /// How often each item was touched in training; zeros when the model's importer did not say.
     pub fn counts(&self) -> &[f32] {
         &self.counts

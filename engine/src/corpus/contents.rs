@@ -1,6 +1,7 @@
 //! What is known of the items besides the events on them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::catalogue::ItemIds;
 use crate::{Error, Result};
@@ -12,7 +13,7 @@ pub(super) struct Contents {
     pub(super) attribute_offsets: Vec<usize>,
     pub(super) attributes: Vec<u32>,
     /// The texts of the attributes, ascending.
-    pub(super) vocabulary: Vec<String>,
+    pub(super) vocabulary: Arc<[String]>,
     pub(super) vectors: Vec<f32>,
     pub(super) vector_dim: usize,
 }
@@ -81,19 +82,34 @@ impl Descriptions {
         let (vocabulary, words) = in_order(self.vocabulary);
         let described = self.described.iter().map(|&(item, word)| (rank[item as usize], words[word as usize]));
         let (attribute_offsets, attributes) = attribute_rows(n, described.collect());
-        Contents { items, attribute_offsets, attributes, vocabulary, vectors, vector_dim: dim }
+        Contents { items, attribute_offsets, attributes, vocabulary: vocabulary.into(), vectors, vector_dim: dim }
     }
 }
 
 impl Contents {
-    /// The attributes of other items, whose places here are `places`.
-    pub(super) fn attributes_of(&self, items: ItemIds, places: &[Option<u32>]) -> Self {
-        let described =
-            self.attribute_offsets.windows(2).zip(places).filter_map(|(bounds, place)| Some((bounds, (*place)?)));
-        let described = described
-            .flat_map(|(bounds, place)| self.attributes[bounds[0]..bounds[1]].iter().map(move |&word| (place, word)));
-        let (attribute_offsets, attributes) = attribute_rows(items.len(), described.collect());
-        Self { items, attribute_offsets, attributes, vocabulary: self.vocabulary.clone(), ..Self::default() }
+    /// The attributes of the items of another catalogue, where these have the places `places`, which ascend as these do.
+    pub(super) fn attributes_over(&self, items: ItemIds, places: &[Option<u32>]) -> Self {
+        let (mut offsets, mut attributes) = (Vec::new(), Vec::new());
+        if !self.attributes.is_empty() {
+            offsets.resize(items.len() + 1, 0);
+            for (bounds, place) in self.attribute_offsets.windows(2).zip(places) {
+                let Some(place) = *place else { continue };
+                attributes.extend_from_slice(&self.attributes[bounds[0]..bounds[1]]);
+                offsets[place as usize + 1] = attributes.len();
+            }
+            // Items in between have none.
+            for item in 0..items.len() {
+                offsets[item + 1] = offsets[item + 1].max(offsets[item]);
+            }
+        }
+        let vocabulary = Arc::clone(&self.vocabulary);
+        Self { items, attribute_offsets: offsets, attributes, vocabulary, ..Self::default() }
+    }
+
+    /// Bytes of the attributes.
+    pub(super) fn resident(&self) -> usize {
+        let words: usize = self.vocabulary.iter().map(|word| size_of::<String>() + word.len()).sum();
+        size_of_val(self.attribute_offsets.as_slice()) + size_of_val(self.attributes.as_slice()) + words
     }
 }
 

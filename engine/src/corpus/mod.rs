@@ -151,11 +151,12 @@ impl Corpus {
         counts
     }
 
-    /// Bytes of histories in memory of the process; mapped ones count nothing, since the system takes their pages
-    /// back when it needs them.
+    /// Bytes of histories and attributes in memory of the process; mapped ones count nothing, since the system takes their
+    /// pages back when it needs them.
     pub fn resident(&self) -> usize {
         let Histories { offsets, events, times, outcomes } = &*self.histories;
-        offsets.resident() + events.resident() + times.resident() + outcomes.resident()
+        let histories = offsets.resident() + events.resident() + times.resident() + outcomes.resident();
+        histories + self.contents.resident()
     }
 
     /// Of so many users [`Corpus::sample`] takes the first.
@@ -197,7 +198,7 @@ impl Corpus {
             times: Stored::Own(times),
             outcomes: Stored::Own(outcomes),
         };
-        Self::new(self.contents.attributes_of(items, &places), histories)
+        Self::new(self.contents.attributes_over(items, &places), histories)
     }
 
     fn counted(self) -> Self {

@@ -108,8 +108,8 @@ pub struct Family {
     pub name: &'static str,
     /// One sentence for `rec_families()`.
     pub summary: &'static str,
-    /// What it is fitted on besides who touched what.
-    pub needs: Needs,
+    /// What it is fitted on besides who touched what, by its parameters.
+    pub needs: fn(&Value) -> Needs,
     /// Whether it builds on another model.
     pub base: Base,
     /// Whether its models rank items, so that one can be deployed.

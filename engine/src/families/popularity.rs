@@ -19,7 +19,7 @@ const SECONDS_A_DAY: f64 = 86_400.0;
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "what everybody touches, recent events weighing more where they have a time; the same list for all",
-    needs: Needs { times: true, ..Needs::NOTHING },
+    needs: |_| Needs { times: true, ..Needs::NOTHING },
     base: Base::Nothing,
     ranks: true,
     tasks: None,

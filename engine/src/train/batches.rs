@@ -110,11 +110,16 @@ pub(super) fn samples(histories: &Histories<'_>, cut: &Cut, random: &mut SplitMi
     let &Cut { window, windows, .. } = cut;
     let mut samples = Vec::new();
     let mut push = |user, range: Range<usize>, random: &mut SplitMix| {
-        let len = cut.inputs(range.len(), random);
+        if range.is_empty() {
+            return;
+        }
         let answer = histories.of(user)[range.end];
-        let words = histories.described.map_or(0, |words| words.some(answer, window - len, false, random)) as u32;
-        let (start, span) = (range.start as u32, range.len() as u32);
-        samples.push(Sample { of: Of::User(user as u32), start, span, len: len as u32, words });
+        let words = histories.described.map_or(0, |words| words.some(answer, window, false, random));
+        // As in serving, words take the place of the oldest events.
+        let start = range.start.max(range.end.saturating_sub(window - words));
+        let (span, of) = (range.end - start, Of::User(user as u32));
+        let len = cut.inputs(span, random);
+        samples.push(Sample { of, start: start as u32, span: span as u32, len: len as u32, words: words as u32 });
     };
     for user in 0..histories.corpus.users() {
         // An input needs an answer after it.
@@ -448,6 +453,34 @@ mod tests {
         let held = answers(&corpus, HeldOut::Every(3), Windows::All, 1);
         assert!(!held.contains(&id(122)) && !held.contains(&corpus.history(0)[2]));
         assert_eq!(held.len(), 1 + 21);
+    }
+
+    #[test]
+    fn words_lead_to_their_item_and_take_the_place_of_the_oldest_events() {
+        let long: Vec<i64> = (0..9).collect();
+        let corpus = testing::corpus(&[&long, &[3, 4]]);
+        let described = Described::new((0..9).map(|item| vec![item, 20, 30]), 1.0);
+        let histories = Histories { corpus: &corpus, held_out: HeldOut::Nobody, described: Some(&described) };
+        let cut = Cut { window: 4, windows: Windows::All, stochastic_length: None };
+        let (mut alone, mut after) = (0, 0);
+        for seed in 0..50 {
+            let samples = samples(&histories, &cut, &mut SplitMix::new(seed));
+            let mut slice = Slice::default();
+            slice.pack(&samples, &histories, &FromEnd { window: 4 }, seed);
+            for bounds in slice.offsets.windows(2) {
+                let (events, answers) = (&slice.items[bounds[0]..bounds[1]], &slice.answers[bounds[0]..bounds[1]]);
+                assert!((1..=4).contains(&events.len()));
+                let items = events.iter().take_while(|&&event| event < 9).count();
+                let words = &events[items..];
+                assert!(words.iter().all(|&word| word >= 9 && [20, 30, answers[items]].contains(&(word - 9))));
+                // An item is its place in the long history, and what is asked for in words comes after the last.
+                assert!(events[..items].iter().zip(answers).all(|(item, answer)| answer - item == 1));
+                assert!(answers[items.saturating_sub(1)..].windows(2).all(|pair| pair[0] == pair[1]));
+                (alone, after) = (alone + usize::from(items == 0), after + usize::from(items > 0 && !words.is_empty()));
+            }
+        }
+        assert_eq!(alone, 50 * 9, "every item once");
+        assert!(after > 50, "{after}");
     }
 
     #[test]

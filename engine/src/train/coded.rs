@@ -21,21 +21,56 @@ pub enum Order {
     Together,
 }
 
+/// By which rows of one table events are looked up: an item, level after level, by those of its code words; a word, which
+/// events number after the items, by its own, and on the other levels by one that stands in for the codes it does not have.
+#[derive(Debug)]
+pub(crate) struct EventRows {
+    /// The first row of every level.
+    starts: Vec<u32>,
+    items: u32,
+    /// The row of the first word, and that after the last.
+    words: u32,
+    blank: u32,
+}
+
+impl EventRows {
+    /// Of items with so many code words a level, and so many words.
+    pub(crate) fn new(sizes: &[usize], items: usize, words: usize) -> Self {
+        let first = sizes.iter().sum::<usize>() as u32;
+        Self { starts: starts(sizes), items: items as u32, words: first, blank: first + words as u32 }
+    }
+
+    /// Rows of the table.
+    pub(crate) fn count(sizes: &[usize], words: usize) -> usize {
+        sizes.iter().sum::<usize>() + if words > 0 { words + 1 } else { 0 }
+    }
+
+    /// The number of a word among the events.
+    pub(crate) fn event(&self, word: u32) -> u32 {
+        self.items + word
+    }
+
+    /// The row of an event on a level; `code` gives that of an item.
+    pub(crate) fn row(&self, event: u32, level: usize, code: impl FnOnce(u32) -> u16) -> u32 {
+        match event.checked_sub(self.items) {
+            None => self.starts[level] + u32::from(code(event)),
+            Some(word) if level == 0 => self.words + word,
+            Some(_) => self.blank,
+        }
+    }
+}
+
 /// Codes of items as rows of one table, level after level.
 #[derive(Debug)]
 pub(crate) struct CodeRows {
     order: Order,
-    /// The first row of every level.
-    starts: Vec<u32>,
+    rows: EventRows,
     /// `[items, levels]`
     codes: Vec<u16>,
     /// Of every level.
     choices: Vec<Choices>,
     /// What products of vectors and rows are multiplied with: 1/τ.
     pub(crate) scale: f32,
-    /// The row of the first word; that of the last is followed by one that stands in for the codes which words do not have.
-    words: u32,
-    blank: u32,
 }
 
 /// Rows of a level, ascending, that an item's is told from.
@@ -96,28 +131,18 @@ impl CodeRows {
             .iter()
             .enumerate()
             .map(|(level, &start)| Choices::new(codes, &items, level, start, order == Order::Levels && level > 0));
-        let first = sizes.iter().sum::<usize>() as u32;
-        let (codes, blank) = (codes.of.to_vec(), first + words as u32);
-        Self { order, choices: choices.collect(), starts, codes, scale, words: first, blank }
+        let rows = EventRows::new(sizes, codes.len(), words);
+        Self { order, choices: choices.collect(), rows, codes: codes.of.to_vec(), scale }
     }
 
     /// Codes of an item.
     pub(crate) fn levels(&self) -> usize {
-        self.starts.len()
+        self.choices.len()
     }
 
-    /// The row of an item's code on a level; of a word, which events number after the items, its own and then the blank.
+    /// The row of an event on a level.
     pub(crate) fn row(&self, event: u32, level: usize) -> u32 {
-        match self.codes.get(event as usize * self.levels() + level) {
-            Some(&code) => self.starts[level] + u32::from(code),
-            None if level == 0 => self.words + event - self.items() as u32,
-            None => self.blank,
-        }
-    }
-
-    /// How many items there are.
-    pub(crate) fn items(&self) -> usize {
-        self.codes.len() / self.levels().max(1)
+        self.rows.row(event, level, |item| self.codes[item as usize * self.levels() + level])
     }
 
     /// What an item's row on a level is told from.

@@ -30,8 +30,8 @@ use pgrec_kernels::{Operators, Sequences};
 
 #[cfg(test)]
 pub(crate) use checks::{Check, compare, tolerance};
-pub(crate) use coded::CodeRows;
 pub use coded::Order;
+pub(crate) use coded::{CodeRows, EventRows};
 pub(crate) use described::Described;
 pub(crate) use options::is_sparse;
 pub use options::{LossKind, NegativeSource, OptimizerKind, Options, Schedule, Windows};
@@ -42,7 +42,6 @@ pub(crate) use tape::Dropout;
 pub(crate) use tape::{Tape, Var};
 pub(crate) use trainer::fit;
 pub use unfinished::Kept;
-pub(crate) use validation::validated_by;
 
 use crate::{ArtifactBuilder, Result};
 

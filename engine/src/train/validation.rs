@@ -18,18 +18,6 @@ pub(super) struct Validation {
     metrics: Metrics,
 }
 
-/// By whom and by which of their events a training is validated, users at most, and whose last event it must not learn.
-///
-/// From `leave_last` 2 on, the second-last event of every user is the target, as everywhere. Below, the last event of some
-/// users is kept back from learning.
-pub(crate) fn validated_by(training: &Training<'_>, learnt: &Corpus, users: usize) -> (HeldOut, Corpus, Protocol) {
-    if training.leave_last >= 2 {
-        return (HeldOut::Nobody, training.corpus.sample(users), Protocol::Validation);
-    }
-    let most = users.min(learnt.users().div_ceil(KEPT_BACK)).max(1);
-    (HeldOut::Every(learnt.sampled_every(most)), learnt.sample(most), Protocol::Test)
-}
-
 /// The metric by which the best weights are chosen, larger being better, and one more that is shown.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Metrics {
@@ -53,14 +41,24 @@ const OUTCOMES: [&str; 2] = ["auc", "normalized_entropy"];
 
 impl Validation {
     /// Splits what a training may look at from what it is validated by.
+    ///
+    /// From `leave_last` 2 on, the second-last event of every user is the target, as everywhere. Below, the last
+    /// event of some users is kept back from learning.
     pub(super) fn split<'a>(
         training: &Training<'_>,
         learnt: &'a Corpus,
         users: usize,
         metrics: Metrics,
     ) -> (Histories<'a>, Self) {
-        let (held_out, corpus, protocol) = validated_by(training, learnt, users);
-        (Histories { corpus: learnt, held_out, described: None }, Self { corpus, protocol, metrics })
+        if training.leave_last >= 2 {
+            let corpus = training.corpus.sample(users);
+            let histories = Histories { corpus: learnt, held_out: HeldOut::Nobody, described: None };
+            return (histories, Self { corpus, protocol: Protocol::Validation, metrics });
+        }
+        let most = users.min(learnt.users().div_ceil(KEPT_BACK)).max(1);
+        let held_out = HeldOut::Every(learnt.sampled_every(most));
+        let corpus = learnt.sample(most);
+        (Histories { corpus: learnt, held_out, described: None }, Self { corpus, protocol: Protocol::Test, metrics })
     }
 
     /// Measures by every target. `None` where no history is long enough to have one.

@@ -27,8 +27,8 @@ fn generate<T: Door>(
     let beam = beam.transpose()?;
     let serving = open::<T>(scope, "rec_generate")?;
     let history = serving.history(user.map(Door::id).as_ref(), &ids(session))?;
-    let words = words.map(|words| serving.words(words.into_iter().flatten())).transpose()?;
-    let found = serving.generate(&history, &words.unwrap_or_default(), beam)?;
+    let words: Vec<String> = words.unwrap_or_default().into_iter().flatten().collect();
+    let found = serving.generate(&history, &serving.words(&words)?, beam)?;
     let codes = serving.open.model.semantic_ids();
     let row = |(rank, (item, how)): (i32, (Item, Generated))| {
         let index = serving.open.model.catalogue().index_of(&item.id);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pgrec_engine::evaluate::{self, By, EvalRow, Protocol, Report, Spec};
-use pgrec_engine::families::Needs;
+use pgrec_engine::families::{Base, Needs};
 use pgrec_engine::metrics::{self, Metric};
 use pgrec_engine::{Artifact, Corpus, Model, Task, audit, families};
 use pgrx::prelude::*;
@@ -168,6 +168,10 @@ fn evaluate_family(request: &Request, recommender: &Recommender) -> Result<(Opti
     if params.leave_last != 0 || params.init.is_some() || params.base.is_some() {
         return Err(SqlError::parameter("leave_last, init and base cannot be given here")
             .hint("A family is fitted from scratch, without the last two events of every user."));
+    }
+    if family.base == Base::Several || !params.models.is_empty() {
+        return Err(SqlError::parameter(format!("family \"{}\" cannot be fitted from other models here", family.name))
+            .hint("Train it with rec_train, then evaluate the model by its name."));
     }
     let tasks = outcomes::of_training(recommender, &family, &mut params)?;
     let read = read_as_caller(recommender, &tasks, "rec_evaluate")?;

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use pgrec_engine::ItemIds;
+use pgrec_engine::Corpus;
 
 use super::cache::{self, FOLDER};
 use crate::catalog::training::Task;
@@ -17,12 +17,13 @@ const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Between database and hash in a file's name.
 const MARK: &str = "_unfinished_";
 
-/// The file of a training for the recommender of this id, whose name another may have had, on these items, from models
-/// with these checksums.
-pub fn file_of(task: &Task, recommender: i64, items: &ItemIds, models: [Option<i64>; 2]) -> PathBuf {
+/// The file of a training for the recommender of this id, whose name another may have had, on items with these
+/// attributes, from models with these checksums.
+pub fn file_of(task: &Task, recommender: i64, corpus: &Corpus, models: [Option<i64>; 2]) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     (env!("CARGO_PKG_VERSION"), recommender, &task.family, task.params.to_string()).hash(&mut hasher);
-    (models, items).hash(&mut hasher);
+    (models, corpus.items()).hash(&mut hasher);
+    (corpus.vocabulary(), corpus.attributes(), corpus.attribute_offsets()).hash(&mut hasher);
     // Where the folder cannot be made, the training says that nothing was kept.
     let _ = fs::create_dir_all(FOLDER);
     Path::new(FOLDER).join(format!("{}{MARK}{:016x}", cache::database(), hasher.finish()))

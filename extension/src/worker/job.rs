@@ -134,7 +134,7 @@ impl<'a> Job<'a> {
                 self.show(&corpus::how_far(read, expected));
             }
         };
-        let (needs, memory) = (self.family.needs, self.memory());
+        let (needs, memory) = ((self.family.needs)(&self.params.own), self.memory());
         let read = role::as_owner(owner, || corpus::read(&recommender, needs, &tasks, memory, &mut show))?;
         if self.family.ranks && read.corpus.interactions() == 0 {
             return Err(nothing_to_train_on());
@@ -144,7 +144,7 @@ impl<'a> Job<'a> {
         let base = request::base(&recommender, &self.family, &self.params)?;
         let members = request::members(&recommender, &self.family, &self.params)?;
         let checksums = [&init, &base].map(|row| row.as_ref().map(|row| row.checksum));
-        let unfinished = unfinished::file_of(self.task, recommender.id, read.corpus.items(), checksums);
+        let unfinished = unfinished::file_of(self.task, recommender.id, &read.corpus, checksums);
         let open = |row| Ok::<_, SqlError>(Arc::clone(&open::open_row(row)?.artifact));
         let members = members.into_iter().map(open).collect::<Result<_>>()?;
         Ok(Input { read, init: init.map(open).transpose()?, base: base.map(open).transpose()?, members, unfinished })

@@ -15,8 +15,8 @@ const SEED: i64 = 42;
 pub struct Trainable {
     /// Its name.
     pub name: &'static str,
-    /// What it is fitted on.
-    pub needs: Needs,
+    /// What it is fitted on, by its parameters.
+    pub needs: fn(&Value) -> Needs,
     /// Whether it builds on another model.
     pub base: Base,
     /// Whether its models rank items.
@@ -148,7 +148,7 @@ pub fn members(recommender: &Recommender, family: &Trainable, params: &Params) -
         let asked = params.leave_last;
         Err(SqlError::state(format!("model \"{name}\" has seen events that leave_last {asked} leaves out"))
             .detail(seen)
-            .hint(format!("Train it with '{{\"leave_last\": {asked}}}' too, or blend without leave_last.")))
+            .hint(format!("Train it with '{{\"leave_last\": {asked}}}' too.")))
     };
     params.models.iter().map(row).collect()
 }

@@ -3,6 +3,8 @@
 
 use rayon::prelude::*;
 
+use crate::{Control, Result};
+
 /// One choice.
 pub(super) struct Choice {
     /// Of every model, what it says of every candidate.
@@ -21,29 +23,31 @@ const K: usize = 10;
 const PART: usize = 256;
 
 /// The weights of so many models, and the mean NDCG@10 that they reach over all `users`, of whom some have no choice.
-pub(super) fn weights(choices: &[Choice], models: usize, users: usize) -> (Vec<f64>, f64) {
+pub(super) fn weights(choices: &[Choice], models: usize, users: usize, control: &Control) -> Result<(Vec<f64>, f64)> {
     let spreads: Vec<f64> = (0..models).map(|model| spread(choices, model)).collect();
     // Where weights are of scores that spread alike, they can be compared.
     let of_scores =
         |alike: &[f64]| -> Vec<f64> { alike.iter().zip(&spreads).map(|(weight, spread)| weight / spread).collect() };
-    let reached = |alike: &[f64]| gain(choices, &of_scores(alike));
+    let reached = |alike: &[f64]| gain(choices, &of_scores(alike), control);
     let alone = |model: usize| (0..models).map(|other| f64::from(u8::from(other == model))).collect();
     let starts = (0..models).map(alone).chain([vec![1.0; models]]);
     let mut best: (Vec<f64>, f64) = (vec![0.0; models], 0.0);
+    control.enter("weighing the models", models as u64 + 1);
     for start in starts {
-        let found = ascended(start, &reached);
+        let found = ascended(start, &reached)?;
+        control.advance(1)?;
         if found.1 > best.1 {
             best = found;
         }
     }
     let sum: f64 = best.0.iter().sum();
     let shares: Vec<f64> = best.0.iter().map(|weight| weight / sum.max(f64::MIN_POSITIVE)).collect();
-    (of_scores(&shares), best.1 / users.max(1) as f64)
+    Ok((of_scores(&shares), best.1 / users.max(1) as f64))
 }
 
 /// Goes up from `weights`, one weight at a time, until nothing helps.
-fn ascended(mut weights: Vec<f64>, reached: &impl Fn(&[f64]) -> f64) -> (Vec<f64>, f64) {
-    let mut best = reached(&weights);
+fn ascended(mut weights: Vec<f64>, reached: &impl Fn(&[f64]) -> Result<f64>) -> Result<(Vec<f64>, f64)> {
+    let mut best = reached(&weights)?;
     for _ in 0..ROUNDS {
         let before = best;
         for model in 0..weights.len() {
@@ -52,7 +56,7 @@ fn ascended(mut weights: Vec<f64>, reached: &impl Fn(&[f64]) -> f64) -> (Vec<f64
             let mut chosen = own;
             for factor in FACTORS {
                 weights[model] = factor * unit;
-                let gain = reached(&weights);
+                let gain = reached(&weights)?;
                 if gain > best {
                     (best, chosen) = (gain, weights[model]);
                 }
@@ -63,7 +67,7 @@ fn ascended(mut weights: Vec<f64>, reached: &impl Fn(&[f64]) -> f64) -> (Vec<f64
             break;
         }
     }
-    (weights, best)
+    Ok((weights, best))
 }
 
 /// The mean standard deviation of what a model says of the candidates of a choice.
@@ -80,7 +84,7 @@ fn spread(choices: &[Choice], model: usize) -> f64 {
 
 /// The sum of NDCG@10: 1/log₂(1 + rank) of what was chosen, where that is among the first ten. Of candidates that rank
 /// alike, what was chosen comes last.
-fn gain(choices: &[Choice], weights: &[f64]) -> f64 {
+fn gain(choices: &[Choice], weights: &[f64], control: &Control) -> Result<f64> {
     let of = |Choice { scores, chosen }: &Choice| {
         let sum = |candidate: usize| -> f64 {
             weights.iter().zip(scores).map(|(weight, scores)| weight * f64::from(scores[candidate])).sum()
@@ -90,11 +94,16 @@ fn gain(choices: &[Choice], weights: &[f64]) -> f64 {
         let before = (0..candidates).filter(|candidate| candidate != chosen && sum(*candidate) >= own).take(K).count();
         if before < K { 1.0 / ((before + 2) as f64).log2() } else { 0.0 }
     };
-    let parts: Vec<f64> = choices.par_chunks(PART).map(|part| part.iter().map(of).sum()).collect();
-    parts.into_iter().sum()
+    let part = |part: &[Choice]| {
+        control.check()?;
+        Ok(part.iter().map(of).sum())
+    };
+    let parts: Vec<f64> = choices.par_chunks(PART).map(part).collect::<Result<_>>()?;
+    Ok(parts.into_iter().sum())
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::random::SplitMix;
@@ -120,10 +129,10 @@ mod tests {
     fn weights_are_near_those_by_which_choices_were_made() {
         let mut random = SplitMix::new(fresh_seed());
         let choices = drawn(&[2.0, 1.0, 0.0], 1500, &mut random);
-        let (found, ndcg) = weights(&choices, 3, 3000);
+        let (found, ndcg) = weights(&choices, 3, 3000, &Control::default()).unwrap();
         let ratio = found[1] / found[0];
         assert!((0.35..0.75).contains(&ratio) && found[2] < 0.1 * found[0], "{found:?}");
-        let half = gain(&choices, &[2.0, 1.0, 0.0]) / 3000.0;
+        let half = gain(&choices, &[2.0, 1.0, 0.0], &Control::default()).unwrap() / 3000.0;
         assert!(ndcg > half - 0.005 && ndcg <= 0.5, "{ndcg} against {half}");
     }
 
@@ -132,8 +141,11 @@ mod tests {
         let mut random = SplitMix::new(fresh_seed());
         let mut choices = drawn(&[1.0, -1.0], 800, &mut random);
         choices.iter_mut().for_each(|choice| choice.scores[1].iter_mut().for_each(|score| *score *= 1000.0));
-        let (found, _) = weights(&choices, 2, 800);
+        let control = Control::default();
+        let (found, _) = weights(&choices, 2, 800, &control).unwrap();
         assert!(found[0] > 0.0 && found[1] == 0.0, "{found:?}");
-        assert_eq!(weights(&[], 2, 0).1, 0.0);
+        assert_eq!(weights(&[], 2, 0, &control).unwrap().1, 0.0);
+        control.cancel();
+        assert!(weights(&choices, 2, 800, &control).is_err());
     }
 }

@@ -6,9 +6,8 @@ use serde_json::{Map, json};
 use super::NAME;
 use super::ascent::{self, Choice};
 use super::model::{self, Blend, Config, Judged};
-use crate::evaluate::{Cases, Space};
+use crate::evaluate::{Cases, Protocol, Space};
 use crate::families::{Fitted, Training, params};
-use crate::train::validated_by;
 use crate::{Artifact, Corpus, Error, ItemId, ItemIds, Query, Result};
 
 /// Parameters of the family.
@@ -33,47 +32,22 @@ impl Default for Params {
 const SLICE: usize = 512;
 
 pub(super) fn fit(training: &Training<'_>) -> Result<Fitted> {
-    let Params { weights, candidates, validation_users } = params::read(NAME, training.params)?;
+    let params: Params = params::read(NAME, training.params)?;
+    let Params { candidates, validation_users, .. } = params;
     let members = training.members;
-    if members.len() < 2 {
-        return Err(Error::Parameter(format!("family \"{NAME}\" needs two models or more: name them as \"models\"")));
-    }
-    if candidates == 0 || validation_users == 0 {
-        return Err(Error::Parameter("candidates and validation_users are whole numbers above 0".into()));
-    }
-    let wrong = |weights: &Vec<f64>| {
-        weights.len() != members.len()
-            || !weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0)
-            || weights.iter().all(|weight| *weight == 0.0)
-    };
-    if weights.as_ref().is_some_and(wrong) {
-        return Err(Error::Parameter(format!(
-            "weights are {} numbers from 0 on, one for each model, and not all of them 0",
-            members.len()
-        )));
-    }
-    // They are carried whole, and once more while they are written.
-    let needed = 3 * members.iter().map(|member| member.size()).sum::<usize>();
-    if needed > training.memory {
-        let mb = |bytes: usize| bytes.div_ceil(1 << 20);
-        return Err(Error::Memory(format!(
-            "out of training memory: the models take {} MB, the bound is {} MB",
-            mb(needed),
-            mb(training.memory)
-        )));
-    }
+    params.check(training)?;
     let learnt = training.corpus.without_last(training.leave_last);
     let ids = union(members.iter().map(|member| member.catalogue().to_ids()))?;
+    params.check_memory(training, ids.len())?;
     let counts = counts(&learnt, &ids);
     let built = |weights: Vec<f64>| model::artifact(&Config { weights, candidates }, &ids, &counts, members);
-    let equal = built(vec![1.0; members.len()])?;
-    let blend = Blend::open(&Artifact::from_vec(equal.finish()?)?)?;
+    let blend = Blend::open(&Artifact::from_vec(built(vec![1.0; members.len()])?.finish()?)?)?;
     let mut metrics = Map::new();
-    let weights = match weights {
+    let weights = match params.weights {
         Some(weights) => weights,
         None => {
-            let (choices, users) = choices(training, &learnt, &blend, validation_users)?;
-            let (weights, ndcg) = ascent::weights(&choices, members.len(), users);
+            let (choices, users) = choices(training, &blend, validation_users)?;
+            let (weights, ndcg) = ascent::weights(&choices, members.len(), users, training.control)?;
             if ndcg == 0.0 {
                 return Err(Error::Data("no model ranks what came next in validation among ten: give weights".into()));
             }
@@ -85,13 +59,58 @@ pub(super) fn fit(training: &Training<'_>) -> Result<Fitted> {
     Ok(Fitted { artifact: built(weights)?, curve: Vec::new(), metrics })
 }
 
+impl Params {
+    fn check(&self, training: &Training<'_>) -> Result<()> {
+        let models = training.members.len();
+        let wrong = |why: String| Err(Error::Parameter(why));
+        if models < 2 {
+            return wrong(format!("family \"{NAME}\" needs two models or more: name them as \"models\""));
+        }
+        if self.candidates == 0 || self.validation_users == 0 {
+            return wrong("candidates and validation_users are whole numbers above 0".into());
+        }
+        match &self.weights {
+            Some(weights) if weights.len() != models || !model::are_weights(weights) => wrong(format!(
+                "weights are {models} numbers from 0 on, one for each model, and not all of them 0"
+            )),
+            // What a model has learnt by heart, others cannot be weighed against.
+            None if training.leave_last < 2 => wrong(
+                "weights are learnt from events that no model has seen: train the models and the blend with leave_last 2, \
+                 or give weights that were found so"
+                    .into(),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what does not fit the bound: the models, opened and written; what all of them say of the candidates.
+    fn check_memory(&self, training: &Training<'_>, items: usize) -> Result<()> {
+        let models = training.members.len();
+        let carried = 3 * training.members.iter().map(|member| member.size()).sum::<usize>();
+        let users = if self.weights.is_some() { 0 } else { self.validation_users.min(training.corpus.users()) };
+        let candidates = self.candidates.saturating_mul(models).min(items);
+        let said = users.saturating_mul(candidates).saturating_mul(models * size_of::<f32>());
+        let needed = carried.saturating_add(said);
+        if needed <= training.memory {
+            return Ok(());
+        }
+        let mb = |bytes: usize| bytes.div_ceil(1 << 20);
+        Err(Error::Memory(format!(
+            "out of training memory: {} MB for the models and what they say of candidates, the bound is {} MB; fewer \
+             candidates or validation_users need less",
+            mb(needed),
+            mb(training.memory)
+        )))
+    }
+}
+
 /// The candidates of every user whose validation event is among them, and how many users there are.
-fn choices(training: &Training<'_>, learnt: &Corpus, blend: &Blend, users: usize) -> Result<(Vec<Choice>, usize)> {
-    let (_, corpus, protocol) = validated_by(training, learnt, users);
-    let cases = Cases::of(&corpus, protocol);
+fn choices(training: &Training<'_>, blend: &Blend, users: usize) -> Result<(Vec<Choice>, usize)> {
+    let corpus = training.corpus.sample(users);
+    let cases = Cases::of(&corpus, Protocol::Validation);
     let space = Space::new(crate::Model::catalogue(blend), &corpus, &cases);
     let control = training.control;
-    control.begin(cases.users.len() as u64);
+    control.enter("asking the models", cases.users.len() as u64);
     let mut all = Vec::new();
     for slice in cases.users.chunks(SLICE) {
         let prepared = space.prepare(&cases, slice, true);

@@ -41,7 +41,10 @@ impl Member {
             )));
         };
         let own = model.catalogue();
-        let same = own.len() == all.len() && (0..own.len() as u32).all(|item| own.id(item) == all.id(item));
+        let same = own.has_items_of(all);
+        if !same && (0..own.len() as u32).any(|item| all.index_of(&own.id(item)).is_none()) {
+            return Err(Error::Malformed(format!("{NAME}: a model has an item that the blend has not")));
+        }
         Ok(Self { family, model, all: all.clone(), same })
     }
 
@@ -51,7 +54,7 @@ impl Member {
     }
 
     fn common(&self, item: u32) -> u32 {
-        // The blend has every item of its models.
+        // The blend has every item of its models, or it would not have opened.
         if self.same { item } else { self.all.index_of(&self.model.catalogue().id(item)).unwrap_or_default() }
     }
 
@@ -89,6 +92,11 @@ impl Member {
         work(&asked.collect::<Vec<_>>())
     }
 
+    /// Whether a question in the model's own items tells it nothing.
+    fn is_silent(&self, query: &Query<'_>) -> bool {
+        query.history.is_empty() && self.model.window() > 0
+    }
+
     /// As [`Model::recommend`].
     pub(super) fn recommend(
         &self,
@@ -116,7 +124,7 @@ impl Member {
             control.check()?;
             let own = self.known(items);
             self.ask(std::slice::from_ref(query), |queries| {
-                if own.is_empty() || (queries[0].history.is_empty() && self.model.window() > 0) {
+                if own.is_empty() || self.is_silent(&queries[0]) {
                     return Ok(Vec::new());
                 }
                 let scores = self.model.score(&queries[0], &own)?;
@@ -141,7 +149,7 @@ impl Member {
     /// As [`Model::explain`]; null where the model knows nothing of the history or the item.
     pub(super) fn explain(&self, query: &Query<'_>, item: u32) -> Result<Value> {
         let Some(own) = self.own(item) else { return Ok(Value::Null) };
-        self.ask(std::slice::from_ref(query), |queries| match queries[0].history.is_empty() {
+        self.ask(std::slice::from_ref(query), |queries| match self.is_silent(&queries[0]) {
             true => Ok(Value::Null),
             false => self.model.explain(&queries[0], own).map(|reasons| self.renumbered(reasons)),
         })

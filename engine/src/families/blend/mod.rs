@@ -23,7 +23,7 @@ const NAME: &str = "blend";
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "ranks by several models together, with the weights by which what came next ranks best",
-    needs: Needs { times: true, ..Needs::NOTHING },
+    needs: |_| Needs { times: true, ..Needs::NOTHING },
     base: Base::Several,
     ranks: true,
     tasks: None,

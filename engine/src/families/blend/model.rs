@@ -38,6 +38,12 @@ pub(super) struct Judged {
     pub(super) scores: Vec<Vec<f32>>,
 }
 
+/// Whether models can be weighed so: as the numbers they are used as, finite, none below 0 and not all 0.
+pub(super) fn are_weights(weights: &[f64]) -> bool {
+    let used: Vec<f32> = weights.iter().map(|&weight| weight as f32).collect();
+    used.iter().all(|weight| weight.is_finite() && *weight >= 0.0) && used.iter().any(|weight| *weight > 0.0)
+}
+
 fn member_name(member: usize) -> String {
     format!("member.{member}")
 }
@@ -69,10 +75,10 @@ impl Blend {
             let member = Member::open(&Arc::new(Artifact::parse(bytes)?), artifact.catalogue())?;
             Ok((*weight as f32, member))
         };
-        let members = weights.iter().enumerate().map(member).collect::<Result<Vec<_>>>()?;
-        if members.is_empty() || !weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0) {
-            return Err(Error::Malformed(format!("{NAME}: weights are not one number from 0 on for each model")));
+        if !are_weights(&weights) {
+            return Err(Error::Malformed(format!("{NAME}: weights are not numbers from 0 on")));
         }
+        let members = weights.iter().enumerate().map(member).collect::<Result<Vec<_>>>()?;
         Ok(Self { catalogue: artifact.catalogue().clone(), members, candidates })
     }
 

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use pgrec_kernels::Filter;
 use serde_json::{Value, json};
 
+use super::model::{Config, artifact};
 use super::{Blend, FAMILY};
+use crate::catalogue::IdKind;
+use crate::corpus::{CorpusBuilder, ItemKey};
 use crate::evaluate::{Protocol, Spec, evaluate};
 use crate::families::{self, Fitted, Model, Training};
 use crate::random::SplitMix;
 use crate::testing::{self, fresh_seed};
-use crate::{Artifact, Control, Corpus, Error, Query, Result};
+use crate::{Artifact, Control, Corpus, Error, ItemIds, Query, Result};
 
 fn trained(family: &str, corpus: &Corpus, params: Value, members: &[Arc<Artifact>]) -> Result<Fitted> {
     let control = Control::default();
@@ -162,7 +165,82 @@ fn what_makes_no_blend_is_refused() {
         assert!(matches!(refused, Err(Error::Parameter(_))), "{params}");
     }
     let control = Control::default();
-    let params = json!({});
-    let tight = Training { members: &two, memory: 100, ..Training::new(&corpus, &params, &control) };
-    assert!(matches!((FAMILY.fit.unwrap())(&tight), Err(Error::Memory(_))));
+    let (params, given) = (json!({}), json!({ "weights": [1, 1] }));
+    let fit = |training: Training<'_>| (FAMILY.fit.unwrap())(&training);
+    let all = Training { members: &two, leave_last: 1, ..Training::new(&corpus, &params, &control) };
+    assert!(matches!(fit(all), Err(Error::Parameter(_))), "what the models have learnt weighs nothing");
+    assert!(fit(Training { members: &two, ..Training::new(&corpus, &given, &control) }).is_ok());
+    let tight = Training { members: &two, memory: 100, ..Training::new(&corpus, &given, &control) };
+    assert!(matches!(fit(tight), Err(Error::Memory(_))));
+    control.cancel();
+    let stopped = Training { members: &two, leave_last: 2, ..Training::new(&corpus, &params, &control) };
+    assert!(matches!(fit(stopped), Err(Error::Cancelled)));
+}
+
+#[test]
+fn a_damaged_blend_does_not_open() {
+    let corpus = corpus(60, 20, &mut SplitMix::new(1));
+    let two = [fitted("graph", &corpus, json!({})), fitted("popularity", &corpus, json!({ "half_life": null }))];
+    let open = |weights: &[f64], ids: ItemIds, members: &[Arc<Artifact>]| {
+        let config = Config { weights: weights.to_vec(), candidates: 10 };
+        let artifact = artifact(&config, &ids, &vec![0.0; ids.len()], members).unwrap().finish().unwrap();
+        Blend::open(&Artifact::from_vec(artifact).unwrap()).map(drop)
+    };
+    let ids = || two[0].catalogue().to_ids();
+    assert!(open(&[1.0, 2.0], ids(), &two).is_ok());
+    for (weights, ids, members) in [
+        (&[1.0, 1.0][..], ids(), &two[..1]),
+        (&[0.0, 0.0], ids(), &two),
+        (&[f64::NAN, 1.0], ids(), &two),
+        (&[1.0, -1.0], ids(), &two),
+        (&[1.0, 1.0], ItemIds::from(vec![1i64, 2]), &two),
+        (&[1.0, 1.0], ItemIds::default(), &two),
+    ] {
+        assert!(matches!(open(weights, ids, members), Err(Error::Malformed(_))), "{weights:?}");
+    }
+}
+
+#[test]
+fn many_questions_at_once_are_answered_as_each_alone_whatever_the_models_know() {
+    let mut random = SplitMix::new(fresh_seed());
+    let (own, other) = (testing::random_corpus(random.next(), 80, 60), testing::random_corpus(random.next(), 80, 45));
+    let small = json!({ "dim": 8, "blocks": 1, "heads": 1, "window": 6, "epochs": 1 });
+    let members = [fitted("hstu", &other, small), fitted("graph", &own, json!({}))];
+    let model = blend(&own, json!({ "weights": [1, 1], "candidates": 8 }), &members);
+    assert!(model.timed() && model.window() >= 6);
+    let users: Vec<usize> = (0..own.users()).collect();
+    let known = |item: &u32| model.catalogue().index_of(&own.items().get(*item as usize)).unwrap();
+    let histories: Vec<Vec<u32>> = users.iter().map(|&user| own.history(user).iter().map(known).collect()).collect();
+    let query = |user: usize| {
+        let (history, times) = (histories[user].as_slice(), own.history_times(user));
+        Query { history, times, at: 1e9, k: 5, ..Query::default() }
+    };
+    let queries: Vec<Query<'_>> = users.iter().map(|&user| query(user)).collect();
+    let together = model.recommend(&queries, &Control::default()).unwrap();
+    for (user, list_) in together.iter().enumerate() {
+        let alone = list(&model, query(user));
+        assert_eq!(list_.iter().map(|s| s.item).collect::<Vec<_>>(), alone.iter().map(|a| a.0).collect::<Vec<_>>());
+        assert!(list_.iter().zip(alone).all(|(one, other)| (one.score - other.1).abs() < 1e-4));
+    }
+}
+
+#[test]
+fn items_may_be_texts() {
+    let corpus = |names: &[&str]| {
+        let mut builder = CorpusBuilder::new(IdKind::Text);
+        for start in 0..names.len() {
+            builder.user().unwrap();
+            (0..4).for_each(|at| builder.event(ItemKey::Text(names[(start + at) % names.len()]), None).unwrap());
+        }
+        builder.finish().unwrap()
+    };
+    let (one, other) = (corpus(&["ale", "bun", "cod", "dal"]), corpus(&["bun", "cod", "egg", "fig"]));
+    let members = [fitted("graph", &one, json!({})), fitted("graph", &other, json!({}))];
+    let model = blend(&one, json!({ "weights": [1, 1] }), &members);
+    let number = |name: &str| model.catalogue().index_of_text(name).unwrap();
+    let found = list(&model, Query { history: &[number("bun"), number("cod")], k: 9, ..Query::default() });
+    assert_eq!(found.len(), 6);
+    // Behind the last item, which both know.
+    let first: Vec<u32> = found[1..3].iter().map(|found| found.0).collect();
+    assert!(first.contains(&number("dal")) && first.contains(&number("egg")), "{found:?}");
 }

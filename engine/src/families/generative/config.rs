@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::families::sasrec;
 use crate::families::semantic_ids;
 use crate::families::sequential::{Architecture, ITEMS, Weight, check_sizes};
-use crate::train::{Init, Order};
+use crate::train::{EventRows, Init, Order};
 use crate::{Error, Result};
 
 use super::NAME;
@@ -85,12 +85,10 @@ impl Config {
     pub(super) fn weights(&self, items: usize) -> Vec<Weight> {
         let (d, levels) = (self.body.dim, self.levels());
         let rows: usize = self.codes.sizes.iter().sum();
-        let words = if self.words > 0 { self.words + 1 } else { 0 };
+        let events = EventRows::count(&self.codes.sizes, self.words);
         let vectors = Init::Normal(0.02);
-        let mut all = vec![
-            Weight::needed(CODES, &[rows + words, d], vectors),
-            Weight::needed("code_levels", &[levels, d], vectors),
-        ];
+        let mut all =
+            vec![Weight::needed(CODES, &[events, d], vectors), Weight::needed("code_levels", &[levels, d], vectors)];
         if self.is_fused() {
             all.push(Weight::needed(ITEMS, &[items, d], vectors));
         }

@@ -22,7 +22,7 @@ pub use search::Generated;
 
 use std::sync::Arc;
 
-use super::{Base, Family, Model, Needs};
+use super::{Base, Family, Model};
 use crate::{Artifact, Result};
 
 const NAME: &str = "generative";
@@ -31,7 +31,7 @@ const NAME: &str = "generative";
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "generates the semantic ID of the next item, code after code, by beam search over the codes there are",
-    needs: Needs { attributes: true, ..Needs::NOTHING },
+    needs: train::needs,
     base: Base::Needed,
     ranks: true,
     tasks: None,

@@ -19,7 +19,7 @@ use super::vocabulary::Vocabulary;
 use crate::families::Model;
 use crate::families::semantic_ids::SemanticIds;
 use crate::families::sequential::{Architecture, ITEMS, SCORED, allowed, best, check_known, unit_rows};
-use crate::train::{Order, Parameters};
+use crate::train::{EventRows, Order, Parameters};
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, Query, Result};
 
 /// Beams of all queries that are told before it is seen what others are needed for: enough that products of matrices pay.
@@ -63,6 +63,8 @@ pub struct Generative {
     items: Option<Tensor>,
     pub(super) ids: SemanticIds,
     vocabulary: Vocabulary,
+    /// By which rows events are looked up.
+    rows: EventRows,
     trie: Trie,
     index: Index,
     device: Cpu,
@@ -88,7 +90,8 @@ impl Generative {
         let trie = Trie::open(artifact, &config.codes.sizes, ids.ordered().len())?;
         let index = Index::new(config.levels());
         let vocabulary = Vocabulary::open(artifact, &config)?;
-        Ok(Self { config, network, words, items, ids, vocabulary, trie, index, device: Cpu::new() })
+        let rows = EventRows::new(&config.codes.sizes, ids.catalogue().len(), config.words);
+        Ok(Self { config, network, words, items, ids, vocabulary, rows, trie, index, device: Cpu::new() })
     }
 
     fn window(&self) -> usize {
@@ -104,11 +107,12 @@ impl Generative {
             check_known(self.ids.catalogue().len(), events)?;
             check_known(self.config.words, words)?;
             items.extend_from_slice(events);
-            items.extend(words.iter().map(|word| self.ids.catalogue().len() as u32 + word));
+            items.extend(words.iter().map(|&word| self.rows.event(word)));
             positions.extend(self.config.body.position_rows(events.len() + words.len()));
             offsets.push(items.len());
         }
-        let rows = |level| -> Vec<u32> { items.iter().map(|&event| self.row(event, level)).collect() };
+        let row = |event: u32, level: usize| self.rows.row(event, level, |item| self.ids.code(item)[level]);
+        let rows = |level| -> Vec<u32> { items.iter().map(|&event| row(event, level)).collect() };
         let rows: Vec<Vec<u32>> = (0..self.config.levels()).map(rows).collect();
         let levels: Vec<Vec<u32>> = (0..self.config.levels()).map(|level| vec![level as u32; items.len()]).collect();
         let coded = rows.iter().zip(&levels).enumerate().map(|(level, (rows, levels))| Sequences {
@@ -122,17 +126,6 @@ impl Generative {
         let coded: Vec<Sequences<'_>> = coded.chain(self.items.is_some().then_some(own)).collect();
         let batch = Sequences { items: &items, positions: &positions, offsets: &offsets, ..Sequences::default() };
         Ok(device.download(&self.network.encode(&self.config, device, &batch, &coded, Rows::Last))?)
-    }
-
-    /// As [`crate::train::CodeRows::row`] has it.
-    fn row(&self, event: u32, level: usize) -> u32 {
-        let items = self.ids.catalogue().len() as u32;
-        let words = self.config.codes.sizes.iter().sum::<usize>() as u32;
-        match event.checked_sub(items) {
-            None => self.words.starts[level] + u32::from(self.ids.code(event)[level]),
-            Some(word) if level == 0 => words + word,
-            Some(_) => words + self.config.words as u32,
-        }
     }
 
     fn walked<W: Walk>(

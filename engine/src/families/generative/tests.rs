@@ -166,14 +166,25 @@ fn words_are_refused_where_there_are_none_and_stay_what_they_are_where_a_trainin
         builder.vector(ItemKey::Int(item), &[item as f32, 1.0]).unwrap();
     }
     let bare = builder.finish().unwrap();
+    let mut builder = CorpusBuilder::new(IdKind::Int);
+    for item in 0..9 {
+        builder.vector(ItemKey::Int(item), &[item as f32, 1.0]).unwrap();
+        builder.attribute(ItemKey::Int(item), &format!("only {item}")).unwrap();
+    }
+    let apart = builder.finish().unwrap();
     for (corpus, more) in [
         (&bare, json!({ "alignment": 0.5 })),
+        (&apart, json!({ "alignment": 0.5 })),
+        (&corpus, json!({ "alignment": 1, "words": 0 })),
         (&corpus, json!({ "alignment": 2 })),
         (&corpus, json!({ "alignment": 1, "fusion": 1 })),
     ] {
         assert!(matches!(fit(corpus, own(more), None), Err(Error::Data(_) | Error::Parameter(_))));
     }
+    let silent = fit(&corpus, own(json!({})), None).unwrap();
+    assert!(matches!(fit(&corpus, own(json!({ "alignment": 1 })), Some(silent)), Err(Error::Parameter(_))));
     let first = fit(&corpus, own(json!({ "alignment": 1, "words": 5 })), None).unwrap();
+    assert!(matches!(fit(&corpus, own(json!({ "fusion": 1 })), Some(Arc::clone(&first))), Err(Error::Parameter(_))));
     let open = |artifact: &Artifact| Generative::open(artifact).unwrap();
     let words = |model: &Generative| {
         (0..10).filter(|row| model.word(&format!("row={row}")).is_some()).count()

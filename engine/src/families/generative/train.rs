@@ -13,7 +13,7 @@ use super::network::Network;
 use super::vocabulary::{self, Vocabulary};
 use crate::families::semantic_ids::SemanticIds;
 use crate::families::sequential::{Architecture, ITEMS, needed};
-use crate::families::{Fitted, Model, Training, params, sasrec};
+use crate::families::{Fitted, Model, Needs, Training, params, sasrec};
 use crate::train::{self, CodeRows, Described, Options, Order, Parameter, Parameters, SequenceModel};
 use crate::{Artifact, ArtifactBuilder, Corpus, Error, Result};
 
@@ -42,14 +42,11 @@ struct Params {
     /// Weight of an item's own vector beside its codes where items are ranked; 0: items have none.
     fusion: f64,
     /// How often it is learnt what the items' attributes say: the share of the items whose words are learnt from in an
-    /// epoch, and twice that of the histories that words of the next item follow. Absent: see [`ALIGNMENT`].
-    alignment: Option<f64>,
+    /// epoch; words of the next item follow half that share of the histories.
+    alignment: f64,
     /// How many words may be learnt: those that most items have.
     words: usize,
 }
-
-/// `alignment`, where items have attributes and no vectors of their own.
-const ALIGNMENT: f64 = 0.0;
 
 impl Default for Params {
     fn default() -> Self {
@@ -64,7 +61,7 @@ impl Default for Params {
             normalized: true,
             consistency: 0.0,
             fusion: 0.0,
-            alignment: None,
+            alignment: 0.0,
             words: 10_000,
         }
     }
@@ -101,17 +98,41 @@ impl Params {
         }
     }
 
-    /// Checked: the share of the items whose words are learnt from in an epoch.
-    fn alignment(&self, corpus: &Corpus) -> Result<f64> {
-        let share = self.alignment.unwrap_or(if self.fusion > 0.0 { 0.0 } else { ALIGNMENT });
-        if !(0.0..=1.0).contains(&share) {
+    /// Refuses an alignment that is none.
+    fn check_alignment(&self, corpus: &Corpus) -> Result<()> {
+        if !(0.0..=1.0).contains(&self.alignment) {
             return Err(Error::Parameter("alignment is a share, from 0 to 1".into()));
         }
-        if self.alignment.is_some_and(|share| share > 0.0) && corpus.attributes().is_empty() {
+        if self.alignment > 0.0 && corpus.attributes().is_empty() {
             return Err(Error::Data("alignment learns from the items' attributes, and they have none".into()));
         }
-        Ok(share)
+        Ok(())
     }
+
+    /// Refuses an alignment by no words, and words beside vectors of the items.
+    fn check_words(&self, words: &[String], continues: bool) -> Result<()> {
+        match (words.is_empty(), continues) {
+            (true, true) if self.alignment > 0.0 => Err(Error::Parameter(
+                "the model that init names knows no words, which alignment learns: leave one of them out".into(),
+            )),
+            (true, false) if self.alignment > 0.0 && self.words > 0 => {
+                Err(Error::Data("alignment learns attributes that several items share, and there are none".into()))
+            }
+            (true, _) if self.alignment > 0.0 => {
+                Err(Error::Parameter("alignment learns words, of which there may be none: set words above 0".into()))
+            }
+            (false, true) if self.fusion > 0.0 => Err(Error::Parameter(
+                "the model that init names knows words: items cannot have vectors of their own (fusion) then".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Attributes, where words are learnt.
+pub(super) fn needs(params: &Value) -> Needs {
+    let aligned = params.get("alignment").and_then(Value::as_f64).is_some_and(|share| share > 0.0);
+    Needs { attributes: aligned, ..Needs::NOTHING }
 }
 
 pub(super) fn fit(training: &Training<'_>) -> Result<Fitted> {
@@ -155,12 +176,14 @@ impl Subject {
         let defaults = if training.start.is_some() { defaults().continuing() } else { defaults() };
         let (own, options): (Params, Options) = params::read_trained(NAME, params, &defaults)?;
         let corpus = training.corpus.over(ids.catalogue().to_ids());
-        let alignment = own.alignment(&corpus)?;
+        own.check_alignment(&corpus)?;
+        let alignment = own.alignment;
         let words = match &training.start {
             Some(start) => Vocabulary::open(start, &start.config()?)?.to_words(),
             None if alignment > 0.0 => vocabulary::chosen(&corpus, own.words),
             None => Vec::new(),
         };
+        own.check_words(&words, training.start.is_some())?;
         let config = own.config(ids, &options, words.len());
         config.check().map_err(|error| match error {
             Error::Malformed(why) => Error::Parameter(why),

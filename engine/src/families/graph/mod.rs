@@ -29,7 +29,7 @@ const NAME: &str = "graph";
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "what followed the last items, and what followed that, ordered by likeness: no training, hard to beat",
-    needs: Needs { attributes: true, vectors: true, ..Needs::NOTHING },
+    needs: |_| Needs { attributes: true, vectors: true, ..Needs::NOTHING },
     base: Base::Nothing,
     ranks: true,
     tasks: None,

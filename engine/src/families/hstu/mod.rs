@@ -32,7 +32,7 @@ pub(crate) const PADDING: usize = 11;
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "pointwise attention over the user's latest events and their times (HSTU), trained by gradients or imported",
-    needs: Needs { times: true, ..Needs::NOTHING },
+    needs: |_| Needs { times: true, ..Needs::NOTHING },
     base: Base::Nothing,
     ranks: true,
     tasks: None,

@@ -27,7 +27,7 @@ const NAME: &str = "hstu_rank";
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "what a user would do with an item (click, like, rate high), from the latest events and what came of them",
-    needs: Needs { times: true, ..Needs::NOTHING },
+    needs: |_| Needs { times: true, ..Needs::NOTHING },
     base: Base::Nothing,
     ranks: true,
     tasks: Some(tasks),

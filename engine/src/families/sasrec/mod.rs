@@ -27,7 +27,7 @@ const NAME: &str = "sasrec";
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "self-attention over the user's latest events (SASRec), trained by gradients or imported",
-    needs: Needs::NOTHING,
+    needs: |_| Needs::NOTHING,
     base: Base::Nothing,
     ranks: true,
     tasks: None,

@@ -19,7 +19,7 @@ const NAME: &str = "semantic_ids";
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "short codes of items, learnt from their vectors; for rec_semantic_id and generative families, ranks nothing",
-    needs: Needs { vectors: true, ..Needs::NOTHING },
+    needs: |_| Needs { vectors: true, ..Needs::NOTHING },
     base: Base::Optional,
     ranks: false,
     tasks: None,
