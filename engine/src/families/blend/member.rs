@@ -133,7 +133,7 @@ impl Member {
         };
         match queries {
             // A session's call for one user is computed on its own thread.
-            [_] => queries.iter().zip(items).map(scores).collect(),
+            [] | [_] => queries.iter().zip(items).map(scores).collect(),
             _ => queries.par_iter().zip(items).map(scores).collect(),
         }
     }
