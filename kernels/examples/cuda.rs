@@ -253,7 +253,8 @@ fn short(cuda: &Cuda, [encoded, answered]: [&str; 2]) -> Result<()> {
             report(encoded, cuda.precision(), &shape(launches), seconds(cuda, encode)?);
             let (k, filters) = (vec![10; users], vec![Filter::default(); users]);
             let answer = || -> Result<()> {
-                let vectors = cuda.download(&encode())?;
+                let vectors = encode();
+                let vectors = cuda.download(&vectors)?;
                 cuda.top_k(&vectors, &item_table, &k, &filters)?;
                 Ok(())
             };

@@ -1,5 +1,6 @@
 //! The operators a model family is written over. One forward definition a family, any device.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{KernelError, Tensor};
@@ -238,8 +239,9 @@ pub trait Device: Operators<Matrix: Send + Sync, Weight = Tensor> + Send + Sync 
     fn upload(&self, numbers: &[f32], cols: usize) -> Result<Self::Matrix, KernelError>;
     /// Bytes that a matrix takes.
     fn bytes(&self, x: &Self::Matrix) -> usize;
-    /// The matrix as row-major numbers on the host. Fails where the device did, in this call or one before it.
-    fn download(&self, x: &Self::Matrix) -> Result<Vec<f32>, KernelError>;
+    /// The matrix as row-major numbers on the host, where it may lie already. Fails where the device did, in this call or one
+    /// before it.
+    fn download<'a>(&self, x: &'a Self::Matrix) -> Result<Cow<'a, [f32]>, KernelError>;
     /// For each row of `queries` (`[n, dim]`, host) the `k` items with the largest dot product, best first,
     /// ties by ascending index, each under its own filter. Never holds the whole score matrix. Fails where the device
     /// does.

@@ -38,6 +38,8 @@ pub use matrix::{Matrix, keep_buffers};
 
 pub(crate) use distance::{ByteProducts, Comparison, Number, Pair, RowDistances, hamming, prefetch};
 
+use std::borrow::Cow;
+
 use crate::{
     Activation, Device, Filter, KernelError, LayerNorm, Linear, Operators, PairBias, Rows, Scored, Sequences,
     SiluAttention, TIME_BUCKETS, Tensor,
@@ -47,7 +49,7 @@ use candidates::SiluCandidatesKernel;
 use dot::ScoreKernel;
 use gemm::LinearKernel;
 use projected::ProjectedKernel;
-use rowwise::{AddKernel, EmbedKernel, L2Kernel, LayerNormKernel, MultiplyKernel};
+use rowwise::{AddKernel, EmbedKernel, L2Kernel, LayerNormKernel, LogSumExpKernel, MultiplyKernel};
 use silu_attention::{Bias, SiluAttentionKernel, Times};
 use top_k::{BatchKernel, Best, ScanKernel};
 
@@ -79,6 +81,11 @@ impl Cpu {
     /// The instructions in use.
     pub fn isa(self) -> Isa {
         self.isa
+    }
+
+    /// log Σ eˣ over finite numbers; −∞ of none.
+    pub fn log_sum_exp(self, x: &[f32]) -> f32 {
+        if x.is_empty() { f32::NEG_INFINITY } else { self.run(LogSumExpKernel { x }) }
     }
 
     fn run<K: isa::Kernel>(self, kernel: K) -> K::Output {
@@ -379,8 +386,8 @@ impl Device for Cpu {
         x.bytes()
     }
 
-    fn download(&self, x: &Matrix) -> Result<Vec<f32>, KernelError> {
-        Ok(x.as_slice().to_vec())
+    fn download<'a>(&self, x: &'a Matrix) -> Result<Cow<'a, [f32]>, KernelError> {
+        Ok(Cow::Borrowed(x.as_slice()))
     }
 
     fn top_k(

@@ -1,4 +1,4 @@
-//! Operators that work row by row: embedding, normalisation, addition.
+//! Operators that work row by row: embedding, normalisation, addition, sums.
 
 use super::dot::dot;
 use super::isa::Kernel;
@@ -194,6 +194,33 @@ impl Kernel for L2Kernel<'_> {
                     (S::load_some(x.add(j), count) * inverse).store_some(out.add(j), count);
                 }
             }
+        }
+    }
+}
+
+/// log Σ eˣ over all numbers.
+pub(super) struct LogSumExpKernel<'a> {
+    pub x: &'a [f32],
+}
+
+impl Kernel for LogSumExpKernel<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> f32 {
+        // SAFETY: the vectors cover the slice.
+        unsafe {
+            let (x, lowest) = (self.x.as_ptr(), S::splat(f32::NEG_INFINITY));
+            let mut most = lowest;
+            for_vectors!(S, self.x.len(), j, count => {
+                most = most.max(S::load_some(x.add(j), count).keep(count, lowest));
+            });
+            let most = most.largest();
+            let (shift, mut sum) = (S::splat(most), S::splat(0.0));
+            for_vectors!(S, self.x.len(), j, count => {
+                sum = sum + (S::load_some(x.add(j), count) - shift).exp().keep(count, S::splat(0.0));
+            });
+            most + sum.sum().ln()
         }
     }
 }

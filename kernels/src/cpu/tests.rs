@@ -118,6 +118,21 @@ fn layer_norm_matches_double_precision() {
 }
 
 #[test]
+fn sums_of_exponentials_match_double_precision_where_they_overflow_and_where_most_vanish() {
+    let mut random = Random::new();
+    for (cpu, spread) in cpus().into_iter().flat_map(|cpu| [0.0, 1.0, 300.0].map(|spread| (cpu, spread))) {
+        assert_eq!(cpu.log_sum_exp(&[]), f32::NEG_INFINITY);
+        for len in [1, 2, 7, 8, 15, 16, 17, 31, 33, 256] {
+            let x: Vec<f32> = random.normals(len).into_iter().map(|x| 100.0 + spread * x).collect();
+            let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = x.iter().map(|&x| f64::from(x - most).exp()).sum();
+            let (own, right) = (f64::from(cpu.log_sum_exp(&x)), f64::from(most) + sum.ln());
+            assert!((own - right).abs() <= TOLERANCE * right.abs().max(1.0), "{:?}, {len}: {own}, {right}", cpu.isa());
+        }
+    }
+}
+
+#[test]
 fn embedding_and_addition_match_double_precision() {
     let mut random = Random::new();
     for cpu in cpus() {

@@ -1,5 +1,7 @@
 //! The device as families see it.
 
+use std::borrow::Cow;
+
 use super::{Cuda, Matrix};
 use crate::{
     Activation, Device, Filter, KernelError, LayerNorm, Linear, Operators, Rows, Scored, Sequences, SiluAttention,
@@ -107,9 +109,9 @@ impl Device for Cuda {
         x.bytes()
     }
 
-    fn download(&self, x: &Matrix) -> Result<Vec<f32>, KernelError> {
+    fn download<'a>(&self, x: &'a Matrix) -> Result<Cow<'a, [f32]>, KernelError> {
         self.check()?;
-        Ok(x.download(&self.driver)?)
+        Ok(Cow::Owned(x.download(&self.driver)?))
     }
 
     fn top_k(

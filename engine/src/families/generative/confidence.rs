@@ -165,8 +165,8 @@ impl<'a> Sets<'a> {
     fn question(&self, set: &Set, logit: impl Fn(u32) -> f32) -> Option<Question> {
         let question = |&level: &usize| {
             let rows = self.rows(set, level);
-            let shift = log_sum(rows.iter().map(|&row| logit(row)));
-            let most = rows.iter().map(|&row| logit(row)).fold(f32::NEG_INFINITY, f32::max);
+            let logits: Vec<f32> = rows.iter().map(|&row| logit(row)).collect();
+            let (shift, most) = (log_sum(&logits), logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
             (rows.len() > 1).then_some(Question { level, shift, confidence: (most - shift).exp() })
         };
         // Of levels as sure the first.
@@ -178,7 +178,7 @@ impl<'a> Sets<'a> {
     fn shares(&self, items: &[u32], left: &[usize], logit: impl Fn(u32) -> f32) -> Vec<f32> {
         let sum = |&item: &u32| left.iter().map(|&level| logit(self.row(item, level))).sum::<f32>();
         let sums: Vec<f32> = items.iter().map(sum).collect();
-        let shift = log_sum(sums.iter().copied());
+        let shift = log_sum(&sums);
         sums.into_iter().map(|sum| (sum - shift).exp()).collect()
     }
 }

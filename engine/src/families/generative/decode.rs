@@ -43,14 +43,6 @@ fn each<T: Send>(beside: bool, all: impl Iterator<Item = T>, work: impl Fn(T) + 
     }
 }
 
-/// What a step tells of beams, a row each.
-#[derive(Default)]
-struct Step {
-    /// What codes are told from.
-    states: Vec<f32>,
-    logits: Vec<f32>,
-}
-
 impl Words {
     /// `words` are the vectors of all code words.
     pub(super) fn new(config: &Config, words: &Tensor) -> Result<Self> {
@@ -88,21 +80,28 @@ impl Words {
 }
 
 impl Generative {
-    /// What is told in a step of states and the codes that were chosen there, in none before the first.
-    fn told(&self, device: &impl Device, step: usize, states: &[f32], chosen: &[(u32, u32)]) -> Result<Step> {
+    /// The logits that are told in a step of states and the codes that were chosen there, in none before the first, a row
+    /// each; adds what they are told from to `from`.
+    fn told<D: Device>(
+        &self,
+        device: &D,
+        step: usize,
+        states: &[f32],
+        chosen: &[(u32, u32)],
+        from: &mut Vec<f32>,
+    ) -> Result<D::Matrix> {
         let mut state = device.upload(states, self.config.body.dim)?;
-        let mut next = None;
         if step > 0 {
             let (levels, rows): (Vec<u32>, Vec<u32>) = chosen.iter().copied().unzip();
             let offsets: Vec<usize> = (0..=rows.len()).collect();
             let batch = Sequences { items: &rows, positions: &levels, offsets: &offsets, ..Sequences::default() };
             state = self.network.chosen(&self.config, device, state, &batch);
-            next = Some(device.download(&state)?);
+            from.extend_from_slice(&device.download(&state)?);
+        } else {
+            from.extend_from_slice(states);
         }
         let told = self.network.told(&self.config, device, &state, &Sequences::default());
-        let head = self.words.of_step(step);
-        let logits = device.download(&device.linear(&told, head, Activation::Identity))?;
-        Ok(Step { states: next.unwrap_or_else(|| states.to_vec()), logits })
+        Ok(device.linear(&told, self.words.of_step(step), Activation::Identity))
     }
 
     /// Searches each query's walk from its state (`[queries, dim]`) for as many items as it wants, and shows `watch` the
@@ -127,8 +126,8 @@ impl Generative {
                 self.round(device, step, (&mut searches, &parents), width, control, &mut told)?;
             }
             each(width.beside, searches.iter_mut().zip(&mut parents), |(search, parents)| {
-                let rows = search.step().iter().map(|beam| &told[beam.parent() * dim..][..dim]);
-                *parents = rows.flatten().copied().collect();
+                parents.clear();
+                search.step().iter().for_each(|beam| parents.extend_from_slice(&told[beam.parent() * dim..][..dim]));
             });
             watch(&searches);
             if parents.iter().all(Vec::is_empty) {
@@ -157,18 +156,17 @@ impl Generative {
             chosen.extend(due.iter().map(Beam::chosen));
             ends.push(chosen.len());
         }
-        let (before, mut logits) = (told.len() / dim, Vec::new());
+        let (before, mut parts) = (told.len() / dim, Vec::new());
         for (states, chosen) in states.chunks(width.rows * dim).zip(chosen.chunks(width.rows)) {
             control.check()?;
-            let more = self.told(device, step, states, chosen)?;
-            told.extend(more.states);
-            logits.extend(more.logits);
+            parts.push(self.told(device, step, states, chosen, told)?);
         }
-        let words = logits.len() / chosen.len().max(1);
+        let logits = parts.iter().map(|part| Ok(device.download(part)?)).collect::<Result<Vec<_>>>()?;
+        let words = logits.iter().map(|part| part.len()).sum::<usize>() / chosen.len().max(1);
         let starts = std::iter::once(0).chain(ends.iter().copied());
         each(width.beside, searches.iter_mut().zip(starts.zip(ends.iter().copied())), |(search, (start, end))| {
             for row in start..end {
-                let logits = &logits[row * words..][..words];
+                let logits = &logits[row / width.rows][row % width.rows * words..][..words];
                 search.tell(|word| logits[(word - first) as usize], before + row);
             }
             search.settle();
@@ -178,7 +176,8 @@ impl Generative {
 
     /// The logits of all code words for each query, where codes are told at once: `[queries, words]`.
     pub(super) fn logits(&self, device: &impl Device, states: &[f32]) -> Result<Vec<f32>> {
-        Ok(self.told(device, 0, states, &[])?.logits)
+        let logits = self.told(device, 0, states, &[], &mut Vec::new())?;
+        Ok(device.download(&logits)?.into_owned())
     }
 
     /// log p of all items by the logits of a query: of their sums, so that the items' shares sum up to 1.
@@ -188,7 +187,7 @@ impl Generative {
             code.iter().zip(starts).map(|(&code, &start)| logits[(start + u32::from(code)) as usize]).sum()
         };
         let mut scores: Vec<f32> = codes.of.chunks_exact(codes.levels).map(score).collect();
-        let shift = log_sum(scores.iter().copied());
+        let shift = log_sum(&scores);
         scores.iter_mut().for_each(|score| *score -= shift);
         scores
     }
@@ -200,7 +199,8 @@ impl Generative {
         let share = |level: usize| {
             let logit = |code: u16| logits[(self.words.starts[level] + u32::from(code)) as usize];
             let words: BTreeSet<u16> = codes.of.iter().skip(level).step_by(codes.levels).copied().collect();
-            (logit(own[level]) - log_sum(words.iter().map(|&word| logit(word)))).exp()
+            let logits: Vec<f32> = words.iter().map(|&word| logit(word)).collect();
+            (logit(own[level]) - log_sum(&logits)).exp()
         };
         Ok((0..own.len()).map(share).collect())
     }

@@ -85,7 +85,8 @@ impl Generative {
 
     /// The vectors by which items are found, `[queries, dim]`.
     pub(super) fn vectors(&self, device: &impl Device, states: &[f32]) -> Result<Vec<f32>> {
-        Ok(device.download(&device.l2_normalize(&device.upload(states, self.config.body.dim)?))?)
+        let vectors = device.l2_normalize(&device.upload(states, self.config.body.dim)?);
+        Ok(device.download(&vectors)?.into_owned())
     }
 }
 

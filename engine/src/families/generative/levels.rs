@@ -75,7 +75,7 @@ pub(super) struct Descent<'a> {
     /// The items that may be found, in the order of their codes, where those are not all.
     candidates: Option<Vec<u32>>,
     /// Places among those items, ascending, of which none may be found after all.
-    closed: Vec<usize>,
+    closed: Vec<u32>,
 }
 
 /// A level's lists, as they lie in memory.
@@ -88,15 +88,15 @@ struct LevelView<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Prefix {
     /// Items that begin so and may be found, as places among those.
-    items: Range<usize>,
+    items: Range<u32>,
     /// All items that begin so, as places in their order.
-    all: Range<usize>,
+    all: Range<u32>,
     /// Its length.
     levels: u32,
     /// The last code's row.
     row: u32,
     score: f32,
-    parent: usize,
+    parent: u32,
 }
 
 impl Beam for Prefix {
@@ -105,7 +105,7 @@ impl Beam for Prefix {
     }
 
     fn parent(&self) -> usize {
-        self.parent
+        self.parent as usize
     }
 
     fn chosen(&self) -> (u32, u32) {
@@ -131,9 +131,9 @@ impl<'a> Descent<'a> {
         let place = |item: &u32| {
             let code = ids.code(*item);
             let place = items.partition_point(|&other| ids.code(other) < code);
-            (items.get(place) == Some(item)).then_some(place)
+            (items.get(place) == Some(item)).then_some(place as u32)
         };
-        let mut closed: Vec<usize> = filter.exclude.iter().filter_map(place).collect();
+        let mut closed: Vec<u32> = filter.exclude.iter().filter_map(place).collect();
         closed.sort_unstable();
         descent.closed = closed;
         descent
@@ -145,17 +145,19 @@ impl<'a> Descent<'a> {
     }
 
     /// Those of `closed` that lie in a stretch.
-    fn closed<'c>(closed: &'c [usize], places: &Range<usize>) -> &'c [usize] {
+    fn closed<'c>(closed: &'c [u32], places: &Range<u32>) -> &'c [u32] {
         let first = closed.partition_point(|&place| place < places.start);
         let after = first + closed[first..].partition_point(|&place| place < places.end);
         &closed[first..after]
     }
 
     /// Those of a prefix's candidates that go on with a code on a level; `from` is where such may begin.
-    fn stretch(&self, candidates: &[u32], range: &Range<usize>, from: usize, level: usize, code: u16) -> Range<usize> {
+    fn stretch(&self, candidates: &[u32], end: u32, from: u32, level: usize, code: u16) -> Range<u32> {
+        let left = &candidates[from as usize..end as usize];
         let own = |item: u32| self.ids.code(item)[level];
-        let start = from + candidates[from..range.end].partition_point(|&item| own(item) < code);
-        start..start + candidates[start..range.end].partition_point(|&item| own(item) == code)
+        let start = left.partition_point(|&item| own(item) < code);
+        let after = start + left[start..].partition_point(|&item| own(item) == code);
+        from + start as u32..from + after as u32
     }
 }
 
@@ -163,7 +165,7 @@ impl Walk for Descent<'_> {
     type Beam = Prefix;
 
     fn roots(&self) -> Vec<Prefix> {
-        let (items, all) = (0..self.items().len(), 0..self.ids.ordered().len());
+        let (items, all) = (0..self.items().len() as u32, 0..self.ids.ordered().len() as u32);
         let root = Prefix { items, all, levels: 0, row: 0, score: 0.0, parent: 0 };
         if self.closed.len() < root.items.len() { vec![root] } else { Vec::new() }
     }
@@ -172,27 +174,29 @@ impl Walk for Descent<'_> {
         let Told { logit, parent, needed } = told;
         let level = prefix.levels as usize;
         let LevelView { first, codes } = self.levels[level];
-        let from = first.partition_point(|&place| (place as usize) < prefix.all.start);
-        let to = from + first[from..].partition_point(|&place| (place as usize) < prefix.all.end);
+        let from = first.partition_point(|&place| place < prefix.all.start);
+        let to = from + first[from..].partition_point(|&place| place < prefix.all.end);
+        let (first, codes) = (&first[from..to], &codes[from..to]);
         let row = |code: u16| self.starts[level] + u32::from(code);
-        let shift = log_sum(codes[from..to].iter().map(|&code| logit(row(code))));
+        let logits: Vec<f32> = codes.iter().map(|&code| logit(row(code))).collect();
+        let shift = prefix.score - log_sum(&logits);
+        let ends = first.iter().skip(1).copied().chain([prefix.all.end]);
         let closed = Self::closed(&self.closed, &prefix.items);
         let mut start = prefix.items.start;
-        for node in from..to {
-            let row = row(codes[node]);
-            let score = prefix.score + logit(row) - shift;
+        for (((&first, end), &code), logit) in first.iter().zip(ends).zip(codes).zip(logits) {
+            let score = logit + shift;
             if score < needed {
                 continue;
             }
-            let end = if node + 1 < to { first[node + 1] as usize } else { prefix.all.end };
-            let all = first[node] as usize..end;
+            let all = first..end;
             let items = match &self.candidates {
                 None => all.clone(),
-                Some(candidates) => self.stretch(candidates, &prefix.items, start, level, codes[node]),
+                Some(candidates) => self.stretch(candidates, prefix.items.end, start, level, code),
             };
             start = items.end;
             if Self::closed(closed, &items).len() < items.len() {
-                take(Prefix { items, all, levels: prefix.levels + 1, row, score, parent });
+                let parent = parent as u32;
+                take(Prefix { items, all, levels: prefix.levels + 1, row: row(code), score, parent });
             }
         }
     }
@@ -207,7 +211,7 @@ impl Walk for Descent<'_> {
     }
 
     fn found(&self, prefix: &Prefix) -> Generated {
-        let found = Scored { item: self.items()[prefix.items.start], score: prefix.score };
+        let found = Scored { item: self.items()[prefix.items.start as usize], score: prefix.score };
         Generated { found, agreement: None, kept: true }
     }
 }

@@ -25,7 +25,7 @@ use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, Query, Result}
 /// Beams of all queries that are told before it is seen what others are needed for: enough that products of matrices pay.
 const TOGETHER: usize = 16;
 /// Of each query, at least.
-const LEAST: usize = 2;
+const LEAST: usize = 10;
 /// Beams that are told together at most: what their matrices take stays in a core's caches.
 const ROWS: usize = 512;
 /// On a CUDA device: long enough that starting kernels does not count.
@@ -125,7 +125,8 @@ impl Generative {
         let own = Sequences { items: &items, positions: &nought, offsets: &offsets, ..Sequences::default() };
         let coded: Vec<Sequences<'_>> = coded.chain(self.items.is_some().then_some(own)).collect();
         let batch = Sequences { items: &items, positions: &positions, offsets: &offsets, ..Sequences::default() };
-        Ok(device.download(&self.network.encode(&self.config, device, &batch, &coded, Rows::Last))?)
+        let states = self.network.encode(&self.config, device, &batch, &coded, Rows::Last);
+        Ok(device.download(&states)?.into_owned())
     }
 
     fn walked<W: Walk>(

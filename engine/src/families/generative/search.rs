@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use pgrec_kernels::Scored;
+use pgrec_kernels::cpu::Cpu;
 
 /// Some codes that items have.
 pub(super) trait Beam: Send {
@@ -136,7 +137,8 @@ impl<'w, W: Walk> Search<'w, W> {
     /// Goes on with the best of what has followed, and gives what asks of it.
     pub(super) fn step(&mut self) -> &[W::Beam] {
         let walk = self.walk;
-        let mut all = std::mem::take(&mut self.next);
+        let mut all = std::mem::replace(&mut self.next, std::mem::take(&mut self.asking));
+        self.next.clear();
         all.retain(|beam| beam.score() >= self.needed);
         let better = |a: &W::Beam, b: &W::Beam| {
             walk.keeps(b).cmp(&walk.keeps(a)).then(b.score().total_cmp(&a.score())).then_with(|| walk.tie(a, b))
@@ -164,7 +166,6 @@ impl<'w, W: Walk> Search<'w, W> {
 }
 
 /// log Σ exp x
-pub(super) fn log_sum(numbers: impl Iterator<Item = f32> + Clone) -> f32 {
-    let most = numbers.clone().fold(f32::NEG_INFINITY, f32::max);
-    most + numbers.map(|x| (x - most).exp()).sum::<f32>().ln()
+pub(super) fn log_sum(numbers: &[f32]) -> f32 {
+    Cpu::new().log_sum_exp(numbers)
 }

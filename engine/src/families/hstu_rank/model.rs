@@ -129,7 +129,7 @@ impl Ranker {
         let offsets: Vec<usize> = (0..=candidates.len()).collect();
         let batch = Sequences { items: candidates, positions: &positions, offsets: &offsets, ..Sequences::default() };
         let states = self.weights.body.states(&config.body, device, &mut Beyond(kept), &batch, Rows::All);
-        Ok(device.download(&self.weights.logits(config, device, &states))?)
+        Ok(device.download(&self.weights.logits(config, device, &states))?.into_owned())
     }
 
     /// What probabilities of one item make of its score.

@@ -70,7 +70,7 @@ impl<A: Architecture> Sequential<A> {
     fn vectors<'a>(&self, device: &impl Device, queries: impl Iterator<Item = Query<'a>>) -> Result<Vec<f32>> {
         let batch = Batch::new(&self.architecture, self.items(), queries)?;
         let encoded = self.architecture.encode(&self.encoder, device, &batch.sequences(), Rows::Last);
-        Ok(device.download(&encoded)?)
+        Ok(device.download(&encoded)?.into_owned())
     }
 
     /// The vector of a long history, of which all that was settled when it was asked about before is remembered.
@@ -82,7 +82,7 @@ impl<A: Architecture> Sequential<A> {
         let vector = self.remembered.compute(&self.architecture, &self.device, query, |kept, new| {
             self.architecture.encode_new(&self.encoder, kept, new)
         })?;
-        Ok(Some(self.device.download(&vector)?))
+        Ok(Some(self.device.download(&vector)?.into_owned()))
     }
 
     fn dot(&self, vector: &[f32], item: u32) -> f32 {
