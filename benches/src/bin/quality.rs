@@ -36,19 +36,27 @@ const fn blend(label: &'static str, blends: &'static [&'static str]) -> Contesta
 }
 
 /// Those that are compared.
-const CONTESTANTS: [Contestant; 19] = [
+const CONTESTANTS: [Contestant; 22] = [
     contestant("popularity", "popularity", "", false),
     contestant("graph", "graph", "", false),
     contestant("original", "sasrec", ORIGINAL, true),
     contestant("sasrec", "sasrec", "", true),
     contestant("hstu", "hstu", "", true),
+    contestant("cml", "cml", "", true),
     contestant("generative", "generative", r#""base": "codes""#, true),
     contestant("fused", "generative", r#""base": "codes", "fusion": 1"#, true),
+    contestant(
+        "wide",
+        "generative",
+        r#""base": "codes", "fusion": 1, "dim": 128, "heads": 4, "dropout": 0.4, "epochs": 30"#,
+        true,
+    ),
     contestant("aligned", "generative", r#""base": "codes", "alignment": 1"#, true),
     variant("fused_3", "fused", r#""base": "codes", "fusion": 3"#),
     variant("fused_codes", "fused", r#""base": "codes", "fusion": 1e-6"#),
     blend("blend", &["sasrec", "generative"]),
     blend("blend_graph", &["sasrec", "graph"]),
+    blend("blend_cml", &["sasrec", "cml"]),
     blend("blend_all", &["sasrec", "generative", "graph"]),
     contestant("together", "generative", r#""base": "parallel", "order": "together""#, true),
     contestant("confidence", "generative", r#""base": "parallel", "order": "confidence""#, true),

@@ -10,6 +10,7 @@ use crate::train::Kept;
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, Query, Result, Task};
 
 pub mod blend;
+pub mod cml;
 pub mod generative;
 pub mod graph;
 pub mod hstu;
@@ -229,6 +230,7 @@ pub static FAMILIES: &[Family] = &[
     semantic_ids::FAMILY,
     generative::FAMILY,
     blend::FAMILY,
+    cml::FAMILY,
 ];
 
 /// Looks a family up by name.

@@ -32,7 +32,7 @@ pub(crate) enum HeldOut {
 
 impl<'a> Histories<'a> {
     /// The events of a user that are learnt from.
-    fn of(&self, user: usize) -> &'a [u32] {
+    pub(crate) fn of(&self, user: usize) -> &'a [u32] {
         let history = self.corpus.history(user);
         match self.held_out {
             HeldOut::Every(step) if user.is_multiple_of(step) => &history[..history.len().saturating_sub(1)],

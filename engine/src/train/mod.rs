@@ -28,6 +28,7 @@ use std::ops::Range;
 
 use pgrec_kernels::{Operators, Sequences};
 
+pub(crate) use batches::Histories;
 #[cfg(test)]
 pub(crate) use checks::{Check, compare, tolerance};
 pub use coded::Order;
@@ -42,6 +43,7 @@ pub(crate) use tape::Dropout;
 pub(crate) use tape::{Tape, Var};
 pub(crate) use trainer::fit;
 pub use unfinished::Kept;
+pub(crate) use validation::{Metrics, Validation};
 
 use crate::{ArtifactBuilder, Result};
 

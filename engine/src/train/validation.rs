@@ -12,7 +12,7 @@ use crate::{Artifact, ArtifactBuilder, Control, Corpus, Error, Result};
 const KEPT_BACK: usize = 20;
 
 /// What is ranked.
-pub(super) struct Validation {
+pub(crate) struct Validation {
     corpus: Corpus,
     protocol: Protocol,
     metrics: Metrics,
@@ -20,18 +20,21 @@ pub(super) struct Validation {
 
 /// The metric by which the best weights are chosen, larger being better, and one more that is shown.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     names: [&'static str; 2],
     k: usize,
     /// What they are called in a curve.
-    pub(super) labels: [&'static str; 2],
+    pub(crate) labels: [&'static str; 2],
 }
 
 impl Metrics {
+    /// Of a model that learns what comes next.
+    pub(crate) const RANKING: Self = Self { names: ["ndcg", "hr"], k: 10, labels: ["ndcg@10", "hr@10"] };
+
     /// Of a model that learns what comes next, or what comes of events.
     pub(super) fn of(model: &impl SequenceModel) -> Self {
         match model.first_outcome() {
-            None => Self { names: ["ndcg", "hr"], k: 10, labels: ["ndcg@10", "hr@10"] },
+            None => Self::RANKING,
             Some(_) => Self { names: OUTCOMES, k: 0, labels: OUTCOMES },
         }
     }
@@ -44,7 +47,7 @@ impl Validation {
     ///
     /// From `leave_last` 2 on, the second-last event of every user is the target, as everywhere. Below, the last
     /// event of some users is kept back from learning.
-    pub(super) fn split<'a>(
+    pub(crate) fn split<'a>(
         training: &Training<'_>,
         learnt: &'a Corpus,
         users: usize,
@@ -62,7 +65,7 @@ impl Validation {
     }
 
     /// Measures by every target. `None` where no history is long enough to have one.
-    pub(super) fn measure(&self, model: &ArtifactBuilder, control: &Control) -> Result<Option<[f64; 2]>> {
+    pub(crate) fn measure(&self, model: &ArtifactBuilder, control: &Control) -> Result<Option<[f64; 2]>> {
         let model = families::open(Arc::new(Artifact::from_vec(model.finish()?)?))?;
         let spec = Spec { protocol: self.protocol, ..Spec::default() };
         match evaluate(&*model, &self.corpus, &spec, control) {

@@ -1,0 +1,113 @@
+//! Collaborative metric learning (Hsieh et al. 2017): items are points of a ball, users are points among those of their
+//! items, and what is near is liked.
+//!
+//! A user is no row of a table: their point is a mean of the points in their history, whose weights are learnt (of the item,
+//! and of how many events ago it was), as where films are placed that nobody has seen yet (Campo et al. 2018). So whoever has
+//! one event has a point, and the next event moves it.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{Base, Family, Fitted, Model, Needs, Training, params};
+use crate::{Artifact, Error, Result};
+
+mod batch;
+mod fit;
+mod model;
+mod pooling;
+mod space;
+
+const NAME: &str = "cml";
+
+/// The family.
+pub const FAMILY: Family = Family {
+    name: NAME,
+    summary: "items and users as points whose distance says who likes what, learnt by comparing with the nearest of others",
+    needs: |_| Needs::NOTHING,
+    base: Base::Nothing,
+    ranks: true,
+    tasks: None,
+    fit: Some(fit),
+    open,
+};
+
+/// Parameters of the family. The paper has points of 100 numbers and a margin of 1.9, which rank no better (Amazon Beauty,
+/// validation).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Params {
+    /// Numbers of a point.
+    dim: usize,
+    /// How many of the latest events make a user's point.
+    window: usize,
+    /// Whether an item is learnt from the events before it; else from all others of its user, whatever their order.
+    ordered: bool,
+    /// m: by how much another item's squared distance is to be larger.
+    margin: f64,
+    /// Items that are drawn to compare each event with.
+    negatives: usize,
+    /// λ_c: how much correlated coordinates cost.
+    covariance: f64,
+    /// AdaGrad's rate.
+    learning_rate: f64,
+    /// Events whose gradients make a step.
+    batch: usize,
+    /// Passes over all events, at most.
+    epochs: u32,
+    /// Epochs without a better validation figure after which training ends; 0: never before `epochs`.
+    patience: u32,
+    /// Users by whose validation event the best epoch is chosen, at most.
+    validation_users: usize,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self {
+            dim: 64,
+            window: 50,
+            ordered: true,
+            margin: 1.0,
+            negatives: 20,
+            covariance: 10.0,
+            learning_rate: 0.1,
+            batch: 1024,
+            epochs: 50,
+            patience: 5,
+            validation_users: 10_000,
+        }
+    }
+}
+
+impl Params {
+    fn check(&self) -> Result<()> {
+        let Self { dim, window, negatives, batch, validation_users, .. } = *self;
+        let sizes = [("dim", dim), ("window", window), ("negatives", negatives), ("batch", batch)];
+        let counts = [("validation_users", validation_users), ("epochs", self.epochs as usize)];
+        if let Some((name, _)) = sizes.into_iter().chain(counts).find(|&(_, size)| size == 0 || size > 1 << 20) {
+            let why = format!("family \"{NAME}\": {name} is a whole number from 1 to {}", 1 << 20);
+            return Err(Error::Parameter(why));
+        }
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        if !positive(self.margin) || !positive(self.learning_rate) {
+            return Err(Error::Parameter(format!("family \"{NAME}\": margin and learning_rate are numbers above 0")));
+        }
+        if !self.covariance.is_finite() || self.covariance < 0.0 {
+            return Err(Error::Parameter(format!("family \"{NAME}\": covariance is a number from 0 on")));
+        }
+        Ok(())
+    }
+}
+
+fn fit(training: &Training<'_>) -> Result<Fitted> {
+    let params: Params = params::read(NAME, training.params)?;
+    params.check()?;
+    fit::fit(training, &params)
+}
+
+fn open(artifact: Arc<Artifact>) -> Result<Box<dyn Model>> {
+    Ok(Box::new(model::Cml::open(&artifact)?))
+}
+
+#[cfg(test)]
+mod tests;

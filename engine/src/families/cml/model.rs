@@ -1,0 +1,206 @@
+//! Serving: a history's point, and the items that are nearest to it.
+
+use std::collections::HashMap;
+
+use pgrec_kernels::cpu::Cpu;
+use pgrec_kernels::{Device, Filter, Scored, Tensor};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::pooling::{Pooling, add};
+use super::space::Space;
+use super::{NAME, Params};
+use crate::families::Model;
+use crate::families::sequential::check_known;
+use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, ItemIds, Query, Result};
+
+/// Points, and their squared lengths made negative, so that what a product with (2u, 1) lacks to −d² is the same for all.
+const POINTS: &str = "points";
+const ATTENTION: &str = "attention";
+const RECENCY: &str = "recency";
+
+/// Queries that are answered on one thread.
+const SLICE: usize = 32;
+/// Events that an explanation names.
+const EXPLAINED: usize = 5;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Config {
+    dim: usize,
+    window: usize,
+}
+
+/// The model with these points, as it is stored.
+pub(super) fn artifact(params: &Params, space: &Space, ids: &ItemIds, counts: &[f32]) -> Result<ArtifactBuilder> {
+    let (dim, items) = (space.dim, ids.len());
+    let config =
+        serde_json::to_value(Config { dim, window: params.window }).map_err(|e| Error::Malformed(e.to_string()))?;
+    let mut points = Vec::with_capacity(items * (dim + 1));
+    for (point, square) in space.points.as_slice().chunks_exact(dim).zip(&space.squares) {
+        points.extend_from_slice(point);
+        points.push(-square);
+    }
+    let mut artifact = ArtifactBuilder::new(NAME, &config, ids, counts);
+    artifact.f32(POINTS, &[items, dim + 1], points).f32(ATTENTION, &[items], space.attention.clone()).f32(
+        RECENCY,
+        &[params.window],
+        space.recency.clone(),
+    );
+    Ok(artifact)
+}
+
+/// An open model.
+pub(super) struct Cml {
+    config: Config,
+    catalogue: Catalogue,
+    points: Tensor,
+    attention: Tensor,
+    recency: Tensor,
+    device: Cpu,
+}
+
+impl Cml {
+    pub(super) fn open(artifact: &Artifact) -> Result<Self> {
+        let config: Config = artifact.config()?;
+        let catalogue = artifact.catalogue().clone();
+        let width = config.dim.checked_add(1).filter(|_| config.dim > 0 && config.window > 0);
+        let width = width.ok_or_else(|| Error::Malformed(format!("{NAME}: there are no points of 0 numbers")))?;
+        Ok(Self {
+            points: artifact.tensor_of(POINTS, &[catalogue.len(), width])?,
+            attention: artifact.tensor_of(ATTENTION, &[catalogue.len()])?,
+            recency: artifact.tensor_of(RECENCY, &[config.window])?,
+            catalogue,
+            config,
+            device: Cpu::new(),
+        })
+    }
+
+    fn point(&self, item: u32) -> &[f32] {
+        &self.points.row(item as usize)[..self.config.dim]
+    }
+
+    /// The events that a user's point is made of, and the share of each.
+    fn shares<'a>(&self, history: &'a [u32]) -> Result<(&'a [u32], Vec<f32>)> {
+        let events = &history[history.len().saturating_sub(self.config.window)..];
+        check_known(self.catalogue.len(), events)?;
+        if events.is_empty() {
+            return Err(Error::Data("the history holds no item that the model knows".into()));
+        }
+        let pooling = Pooling { attention: self.attention.as_slice(), recency: self.recency.as_slice() };
+        Ok((events, pooling.shares(events)))
+    }
+
+    fn user(&self, history: &[u32]) -> Result<Vec<f32>> {
+        let (events, shares) = self.shares(history)?;
+        let mut user = vec![0.0; self.config.dim];
+        events.iter().zip(shares).for_each(|(&item, share)| add(&mut user, share, self.point(item)));
+        Ok(user)
+    }
+
+    /// The items nearest to each of some points, with −d².
+    fn nearest(&self, points: &[Vec<f32>], k: &[usize], filters: &[Filter<'_>]) -> Result<Vec<Vec<Scored>>> {
+        for filter in filters {
+            check_known(self.catalogue.len(), filter.candidates.unwrap_or(&[]))?;
+        }
+        let asked: Vec<f32> = points.iter().flat_map(|point| point.iter().map(|x| 2.0 * x).chain([1.0])).collect();
+        let k: Vec<usize> = k.iter().map(|&k| k.min(self.catalogue.len())).collect();
+        let mut lists = self.device.top_k(&asked, &self.points, &k, filters)?;
+        for (list, point) in lists.iter_mut().zip(points) {
+            let square: f32 = point.iter().map(|x| x * x).sum();
+            list.iter_mut().for_each(|scored| scored.score -= square);
+        }
+        Ok(lists)
+    }
+
+    fn distance(&self, one: &[f32], item: u32) -> f32 {
+        one.iter().zip(self.point(item)).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt()
+    }
+}
+
+impl Model for Cml {
+    fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    fn window(&self) -> usize {
+        self.config.window
+    }
+
+    fn item_vector(&self, item: u32) -> Option<&[f32]> {
+        ((item as usize) < self.catalogue.len()).then(|| self.point(item))
+    }
+
+    fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
+        let answer = |queries: &[Query<'_>]| -> Result<Vec<Vec<Scored>>> {
+            control.check()?;
+            let asked: Vec<usize> =
+                (0..queries.len()).filter(|&q| queries[q].k > 0 && !queries[q].history.is_empty()).collect();
+            let points = asked.iter().map(|&q| self.user(queries[q].history)).collect::<Result<Vec<_>>>()?;
+            let k: Vec<usize> = asked.iter().map(|&q| queries[q].k).collect();
+            let filters: Vec<Filter<'_>> = asked.iter().map(|&q| queries[q].filter).collect();
+            let mut lists = vec![Vec::new(); queries.len()];
+            for (q, list) in asked.into_iter().zip(self.nearest(&points, &k, &filters)?) {
+                lists[q] = list;
+            }
+            Ok(lists)
+        };
+        // A session's call for one user is computed on its own thread, and starts no others.
+        match queries.len() > SLICE {
+            true => Ok(queries.par_chunks(SLICE).map(answer).collect::<Result<Vec<_>>>()?.concat()),
+            false => answer(queries),
+        }
+    }
+
+    /// −d², which the operator that ranks gives, so that a score is the same number in a list and alone.
+    fn score(&self, query: &Query<'_>, items: &[u32]) -> Result<Vec<f32>> {
+        let user = self.user(query.history)?;
+        let mut wanted = items.to_vec();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let filter = Filter { exclude: &[], candidates: Some(&wanted) };
+        let scored = self.nearest(&[user], &[wanted.len()], &[filter])?;
+        let scored: HashMap<u32, f32> = scored.into_iter().flatten().map(|s| (s.item, s.score)).collect();
+        Ok(items.iter().map(|item| scored.get(item).copied().unwrap_or(f32::NAN)).collect())
+    }
+
+    /// The nearest other items.
+    fn similar(&self, item: u32, query: &Query<'_>) -> Result<Vec<Scored>> {
+        check_known(self.catalogue.len(), &[item])?;
+        let mut exclude = query.filter.exclude.to_vec();
+        if let Err(place) = exclude.binary_search(&item) {
+            exclude.insert(place, item);
+        }
+        let filter = Filter { exclude: &exclude, ..query.filter };
+        let mut lists = self.nearest(&[self.point(item).to_vec()], &[query.k], &[filter])?;
+        Ok(lists.pop().unwrap_or_default())
+    }
+
+    /// The user's point.
+    fn encode(&self, query: &Query<'_>) -> Result<Vec<f32>> {
+        self.user(query.history)
+    }
+
+    /// The distance, and the events nearest to the item with theirs, and their shares in the user's point.
+    fn explain(&self, query: &Query<'_>, item: u32) -> Result<Value> {
+        check_known(self.catalogue.len(), &[item])?;
+        let distance = self.distance(&self.user(query.history)?, item);
+        let (events, shares) = self.shares(query.history)?;
+        let ago = (0..events.len()).rev();
+        let mut near: Vec<(u32, usize, f32, f32)> = events
+            .iter()
+            .zip(shares)
+            .zip(ago)
+            .map(|((&event, share), ago)| (event, ago, self.distance(self.point(event), item), share))
+            .collect();
+        near.sort_by(|a, b| a.2.total_cmp(&b.2).then(a.1.cmp(&b.1)));
+        let near: Vec<Value> = near
+            .into_iter()
+            .take(EXPLAINED)
+            .map(|(item, ago, distance, share)| {
+                json!({ "item": item, "events_ago": ago, "distance": distance, "share": share })
+            })
+            .collect();
+        Ok(json!({ "score": -distance * distance, "distance": distance, "events_used": events.len(), "nearest": near }))
+    }
+}

@@ -1,0 +1,139 @@
+//! The points while they are learnt, and AdaGrad's steps.
+
+use pgrec_kernels::Tensor;
+use rayon::prelude::*;
+
+use super::Params;
+use super::pooling::{Pooling, add};
+use crate::Result;
+use crate::random::SplitMix;
+
+/// What AdaGrad's sums of squares begin with, as in the authors' code.
+const ACCUMULATED: f32 = 0.1;
+/// Stretches of the table whose points step beside each other. So many whatever the threads are, so that those change nothing.
+const STRETCHES: usize = 64;
+
+/// Everything that is learnt.
+#[derive(Clone)]
+pub(super) struct Space {
+    pub(super) dim: usize,
+    /// `[items, dim]`, none longer than 1.
+    pub(super) points: Tensor,
+    /// Their squared lengths.
+    pub(super) squares: Vec<f32>,
+    pub(super) attention: Vec<f32>,
+    pub(super) recency: Vec<f32>,
+}
+
+/// AdaGrad's sums of squared gradients.
+pub(super) struct Sums {
+    points: Vec<f32>,
+    attention: Vec<f32>,
+    recency: Vec<f32>,
+}
+
+/// What one event adds to an item's gradient.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Share {
+    /// The item.
+    pub(super) item: u32,
+    /// The event, as a place in the batch.
+    pub(super) event: u32,
+    /// Factors of the event's vectors ([`Directions`]).
+    pub(super) of: [f32; 3],
+    /// The factor of the item's own point.
+    pub(super) own: f32,
+    /// To the gradient of what the item weighs.
+    pub(super) attention: f32,
+}
+
+/// The vectors that gradients of a batch are made of, three an event: `[events, 3, dim]`.
+pub(super) type Directions = Vec<f32>;
+
+impl Space {
+    /// Points N(0, 1/d), and all events of equal weight.
+    pub(super) fn new(params: &Params, items: usize, random: &mut SplitMix) -> Result<Self> {
+        let dim = params.dim;
+        let scale = 1.0 / (dim as f32).sqrt();
+        let mut points: Vec<f32> = (0..items * dim).map(|_| scale * random.truncated_normal()).collect();
+        let squares = points.chunks_exact_mut(dim).map(into_ball).collect();
+        let points = Tensor::from_vec(points, vec![items, dim])?;
+        Ok(Self { dim, points, squares, attention: vec![0.0; items], recency: vec![0.0; params.window] })
+    }
+
+    pub(super) fn pooling(&self) -> Pooling<'_> {
+        Pooling { attention: &self.attention, recency: &self.recency }
+    }
+
+    pub(super) fn point(&self, item: u32) -> &[f32] {
+        self.points.row(item as usize)
+    }
+
+    /// Sums of squares before the first step.
+    pub(super) fn sums(&self) -> Sums {
+        let of = |numbers: &[f32]| vec![ACCUMULATED; numbers.len()];
+        Sums { points: of(self.points.as_slice()), attention: of(&self.attention), recency: of(&self.recency) }
+    }
+
+    /// One step along gradients: `shares` ascend by item, and those of an item are added in their order.
+    pub(super) fn step(
+        &mut self,
+        sums: &mut Sums,
+        rate: f32,
+        shares: &[Share],
+        directions: &Directions,
+        recency: &[f32],
+    ) {
+        let (dim, items) = (self.dim, self.attention.len());
+        let stretch = items.div_ceil(STRETCHES).max(1);
+        let table = self.points.to_mut().par_chunks_mut(stretch * dim).zip(self.squares.par_chunks_mut(stretch));
+        let table = table.zip(sums.points.par_chunks_mut(stretch * dim));
+        let weights = self.attention.par_chunks_mut(stretch).zip(sums.attention.par_chunks_mut(stretch));
+        table.zip(weights).enumerate().for_each(|(place, (((points, squares), sums), (weights, weight_sums)))| {
+            let first = (place * stretch) as u32;
+            let after = first.saturating_add(weights.len() as u32);
+            let from = shares.partition_point(|share| share.item < first);
+            let own = &shares[from..from + shares[from..].partition_point(|share| share.item < after)];
+            let mut gradient = vec![0.0; dim];
+            for shares in own.chunk_by(|a, b| a.item == b.item) {
+                let row = (shares[0].item - first) as usize;
+                let point = &mut points[row * dim..][..dim];
+                gradient.fill(0.0);
+                for share in shares {
+                    let directions = directions[share.event as usize * 3 * dim..][..3 * dim].chunks_exact(dim);
+                    for (direction, by) in directions.zip(share.of).filter(|&(_, by)| by != 0.0) {
+                        add(&mut gradient, by, direction);
+                    }
+                    if share.own != 0.0 {
+                        add(&mut gradient, share.own, point);
+                    }
+                }
+                adagrad(point, &mut sums[row * dim..][..dim], rate, &gradient);
+                squares[row] = into_ball(point);
+                let weight: f32 = shares.iter().map(|share| share.attention).sum();
+                adagrad(&mut weights[row..=row], &mut weight_sums[row..=row], rate, &[weight]);
+            }
+        });
+        adagrad(&mut self.recency, &mut sums.recency, rate, recency);
+    }
+}
+
+/// A step of AdaGrad (Duchi et al. 2011).
+fn adagrad(numbers: &mut [f32], sums: &mut [f32], rate: f32, gradient: &[f32]) {
+    for ((x, sum), g) in numbers.iter_mut().zip(sums).zip(gradient) {
+        *sum += g * g;
+        *x -= rate * g / sum.sqrt();
+    }
+}
+
+/// Puts a point outside the unit ball on its surface; gives its squared length.
+fn into_ball(point: &mut [f32]) -> f32 {
+    let square = |point: &[f32]| point.iter().map(|x| x * x).sum::<f32>();
+    let length = square(point).sqrt();
+    if length > 1.0 {
+        // A little less, so that rounding leaves no point outside.
+        let by = (1.0 - 4.0 * f32::EPSILON) / length;
+        point.iter_mut().for_each(|x| *x *= by);
+    }
+    square(point)
+}

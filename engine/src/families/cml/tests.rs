@@ -1,0 +1,301 @@
+//! The gradient against differences of a loss in double precision, and the lists against all distances.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use pgrec_kernels::Filter;
+use serde_json::{Value, json};
+
+use super::batch::{self, Event, History};
+use super::space::Space;
+use super::{NAME, Params};
+use crate::families::Training;
+use crate::random::SplitMix;
+use crate::{Artifact, Control, Corpus, Error, ItemId, Query, families, testing};
+
+/// Everything that is learnt, in double precision.
+#[derive(Clone)]
+struct Double {
+    points: Vec<f64>,
+    attention: Vec<f64>,
+    recency: Vec<f64>,
+}
+
+impl Double {
+    fn of(space: &Space) -> Self {
+        let wide = |numbers: &[f32]| numbers.iter().copied().map(f64::from).collect();
+        Self { points: wide(space.points.as_slice()), attention: wide(&space.attention), recency: wide(&space.recency) }
+    }
+
+    fn point(&self, dim: usize, item: u32) -> &[f64] {
+        &self.points[item as usize * dim..][..dim]
+    }
+}
+
+/// The loss of a batch as the paper has it, whose other items are those that the training draws. `weights` are the events'
+/// factors, which have no gradient: made where there are none yet.
+fn loss(
+    at: &Double,
+    params: &Params,
+    histories: &[Vec<u32>],
+    events: &[Event],
+    key: u64,
+    weights: &mut Vec<f64>,
+) -> f64 {
+    let (dim, items) = (params.dim, at.attention.len());
+    let square = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>();
+    let mut sum = 0.0;
+    let mut learnt = Vec::new();
+    for (number, event) in events.iter().enumerate() {
+        let history = &histories[event.user as usize];
+        let mut seen = history.clone();
+        seen.sort_unstable();
+        seen.dedup();
+        let item = history[event.place as usize];
+        learnt.push(item);
+        let context = batch::context(history, event.place as usize, params);
+        let logits: Vec<f64> = context
+            .iter()
+            .rev()
+            .enumerate()
+            .map(|(ago, &item)| at.attention[item as usize] + at.recency[ago])
+            .collect();
+        let total: f64 = logits.iter().map(|x| x.exp()).sum();
+        let mut user = vec![0.0; dim];
+        for (&item, logit) in context.iter().rev().zip(logits) {
+            user.iter_mut().zip(at.point(dim, item)).for_each(|(u, x)| *u += logit.exp() / total * x);
+        }
+        let mut random = batch::random(key, number);
+        let drawn = batch::others(History { events: history, seen: &seen }, params, items, &mut random);
+        let distances: Vec<f64> = drawn.map(|other| square(&user, at.point(dim, other))).collect();
+        let own = params.margin + square(&user, at.point(dim, item));
+        let least = distances.iter().copied().fold(f64::INFINITY, f64::min);
+        if weights.len() == number {
+            let impostors = distances.iter().filter(|&&distance| distance < own).count();
+            weights.push((1.0 + items as f64 * impostors as f64 / distances.len() as f64).ln());
+        }
+        sum += weights[number] * (own - least).max(0.0);
+    }
+    let n = learnt.len() as f64;
+    let mean: Vec<f64> = (0..dim).map(|c| learnt.iter().map(|&item| at.point(dim, item)[c]).sum::<f64>() / n).collect();
+    let entry = |a: usize, b: usize| {
+        let centred = |item: u32, c: usize| at.point(dim, item)[c] - mean[c];
+        learnt.iter().map(|&item| centred(item, a) * centred(item, b)).sum::<f64>() / n
+    };
+    let pairs = (0..dim).flat_map(|a| (0..dim).map(move |b| (a, b))).filter(|(a, b)| a != b);
+    sum + n * params.covariance * pairs.map(|(a, b)| entry(a, b).powi(2)).sum::<f64>()
+}
+
+#[test]
+fn gradients_are_differences_of_the_loss_in_double_precision() {
+    let mut random = SplitMix::new(testing::fresh_seed());
+    for (ordered, covariance, margin) in [(true, 0.0, 1.0), (true, 3.0, 0.3), (false, 3.0, 1.9)] {
+        let params = Params { dim: 5, window: 4, ordered, covariance, margin, negatives: 3, ..Params::default() };
+        let items = 40;
+        let mut space = Space::new(&params, items, &mut random).unwrap();
+        space.attention.iter_mut().for_each(|x| *x = random.truncated_normal());
+        if ordered {
+            space.recency.iter_mut().for_each(|x| *x = random.truncated_normal());
+        }
+        let histories: Vec<Vec<u32>> =
+            (0..8).map(|user| (0..2 + user).map(|_| random.below(items) as u32).collect()).collect();
+        let history = |user: u32| &histories[user as usize];
+        let seen: Vec<Vec<u32>> = histories
+            .iter()
+            .map(|history| {
+                let mut seen = history.clone();
+                seen.sort_unstable();
+                seen
+            })
+            .collect();
+        let events: Vec<Event> = (0..8u32)
+            .flat_map(|user| (1..history(user).len() as u32).map(move |place| Event { user, place }))
+            .collect();
+        let key = random.next();
+        let of = |user: u32| History { events: history(user), seen: &seen[user as usize] };
+        let told = batch::gradient(&space, &params, of, &events, key).unwrap();
+        let (at, mut weights) = (Double::of(&space), Vec::new());
+        let value = loss(&at, &params, &histories, &events, key, &mut weights);
+        assert!((told.loss - value).abs() < 1e-4 * value, "{} and {value}", told.loss);
+        assert!(told.shares.is_sorted_by_key(|share| share.item));
+        let (mut points, mut attention) = (vec![0.0f64; items * 5], vec![0.0f64; items]);
+        for share in &told.shares {
+            let directions = &told.directions[share.event as usize * 15..][..15];
+            for c in 0..5 {
+                let along: f32 = (0..3).map(|which| share.of[which] * directions[which * 5 + c]).sum();
+                points[share.item as usize * 5 + c] += f64::from(along + share.own * space.point(share.item)[c]);
+            }
+            attention[share.item as usize] += f64::from(share.attention);
+        }
+        let mut compare = |own: &[f64], table: fn(&mut Double) -> &mut Vec<f64>, what: &str| {
+            for (place, own) in own.iter().enumerate() {
+                let mut at_step = |step: f64| {
+                    let mut moved = at.clone();
+                    table(&mut moved)[place] += step;
+                    loss(&moved, &params, &histories, &events, key, &mut weights)
+                };
+                let right = (at_step(1e-6) - at_step(-1e-6)) / 2e-6;
+                assert!((own - right).abs() < 2e-3 * (1.0 + right.abs()), "{what} {place}: {own}, {right}");
+            }
+        };
+        compare(&points, |at| &mut at.points, "point");
+        compare(&attention, |at| &mut at.attention, "attention");
+        if ordered {
+            let recency: Vec<f64> = told.recency.iter().copied().map(f64::from).collect();
+            compare(&recency, |at| &mut at.recency, "recency");
+        } else {
+            assert!(told.recency.iter().all(|&x| x == 0.0));
+        }
+    }
+}
+
+fn bytes(corpus: &Corpus, params: Value, threads: usize) -> Vec<u8> {
+    let control = Control::default();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| testing::try_fit(NAME, corpus, &params, &control)).unwrap()
+}
+
+#[test]
+fn points_stay_in_the_ball_and_are_the_same_by_any_number_of_threads() {
+    let corpus = testing::random_corpus(testing::fresh_seed(), 80, 50);
+    let params = json!({ "dim": 7, "batch": 100, "epochs": 4, "window": 9, "learning_rate": 0.3 });
+    let one = bytes(&corpus, params.clone(), 1);
+    assert!(one == bytes(&corpus, params, 3), "threads change what is learnt");
+    let model = families::open(Arc::new(Artifact::from_vec(one).unwrap())).unwrap();
+    for item in 0..model.catalogue().len() as u32 {
+        let square: f64 = model.item_vector(item).unwrap().iter().map(|&x| f64::from(x).powi(2)).sum();
+        assert!(square <= 1.0, "item {item}: {square}");
+    }
+}
+
+#[test]
+fn lists_are_the_nearest_items_and_scores_their_squared_distances() {
+    let corpus = testing::random_corpus(testing::fresh_seed(), 60, 40);
+    let model = testing::fit(NAME, &corpus, json!({ "dim": 6, "epochs": 2, "window": 8 }));
+    let items = model.catalogue().len();
+    let histories: [&[u32]; 5] = [&[], &[3], &[3, 3, 9], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], &[0, 39]];
+    let everything: Vec<u32> = (0..items as u32).collect();
+    let mut all = Vec::new();
+    for history in histories {
+        for (k, exclude, candidates) in
+            [(5, vec![], None), (1000, vec![1, 3], None), (3, vec![4], Some(&[2u32, 4, 8, 30][..])), (0, vec![], None)]
+        {
+            let filter = Filter { exclude: &exclude, candidates };
+            let query = Query { history, k, filter, ..Query::default() };
+            let list = model.recommend(&[query], &Control::default()).unwrap().remove(0);
+            if history.is_empty() {
+                assert!(list.is_empty() && matches!(model.encode(&query), Err(Error::Data(_))));
+                continue;
+            }
+            let user = model.encode(&query).unwrap();
+            let distance = |item: u32| -> f32 {
+                user.iter().zip(model.item_vector(item).unwrap()).map(|(a, b)| (a - b) * (a - b)).sum()
+            };
+            let scores = model.score(&query, &everything).unwrap();
+            scores.iter().zip(&everything).for_each(|(score, &item)| assert!((score + distance(item)).abs() < 1e-5));
+            let open: Vec<u32> = everything
+                .iter()
+                .copied()
+                .filter(|item| !exclude.contains(item) && candidates.is_none_or(|among| among.contains(item)))
+                .collect();
+            assert_eq!(list.len(), k.min(open.len()));
+            assert!(list.is_sorted_by(|a, b| a.score >= b.score));
+            let last = list.last().map_or(f32::INFINITY, |last| last.score);
+            for item in open {
+                let found = list.iter().find(|scored| scored.item == item);
+                assert!(
+                    found.is_some_and(|found| found.score == scores[item as usize]) || scores[item as usize] <= last
+                );
+            }
+            all.push((history, k, exclude.clone(), candidates, list));
+        }
+    }
+    // Many at once are answered as each alone.
+    let many: Vec<Query<'_>> = all
+        .iter()
+        .cycle()
+        .take(200)
+        .map(|(history, k, exclude, candidates, _)| {
+            let filter = Filter { exclude, candidates: *candidates };
+            Query { history, k: *k, filter, ..Query::default() }
+        })
+        .collect();
+    let lists = model.recommend(&many, &Control::default()).unwrap();
+    assert!(lists.iter().zip(all.iter().cycle()).all(|(list, (.., alone))| list == alone));
+}
+
+#[test]
+fn what_is_near_is_similar_and_explains() {
+    let corpus = testing::random_corpus(testing::fresh_seed(), 60, 40);
+    let model = testing::fit(NAME, &corpus, json!({ "dim": 6, "epochs": 2, "window": 3 }));
+    let query = Query { k: 4, ..Query::default() };
+    let similar = model.similar(7, &query).unwrap();
+    assert!(similar.len() == 4 && similar.iter().all(|scored| scored.item != 7));
+    assert!(matches!(model.similar(40, &query), Err(Error::Parameter(_))));
+    let asked = Query { history: &[9, 1, 2, 7], ..Query::default() };
+    let why = model.explain(&asked, 7).unwrap();
+    assert_eq!(
+        why["nearest"][0],
+        json!({ "item": 7, "events_ago": 0, "distance": 0.0, "share": why["nearest"][0]["share"] })
+    );
+    assert_eq!(why["events_used"], 3);
+    let shares: f64 = (0..3).map(|place| why["nearest"][place]["share"].as_f64().unwrap()).sum();
+    assert!((shares - 1.0).abs() < 1e-5);
+    let score = f64::from(model.score(&asked, &[7]).unwrap()[0]);
+    assert!((why["score"].as_f64().unwrap() - score).abs() < 1e-5);
+    assert!(matches!(model.explain(&Query::default(), 7), Err(Error::Data(_))));
+    assert!(matches!(model.encode(&Query { history: &[40], ..Query::default() }), Err(Error::Parameter(_))));
+}
+
+/// Users who stay within one of ten kinds of items, of twelve each.
+fn kinds(seed: u64) -> Corpus {
+    let mut random = SplitMix::new(seed);
+    let histories: Vec<Vec<i64>> = (0..600)
+        .map(|user| (0..5 + random.below(4)).map(|_| (random.below(12) * 10 + user % 10) as i64).collect())
+        .collect();
+    testing::corpus(&histories.iter().map(Vec::as_slice).collect::<Vec<_>>())
+}
+
+#[test]
+fn whoever_has_one_event_is_among_what_goes_with_it_and_the_next_moves_them() {
+    let corpus = kinds(testing::fresh_seed());
+    for ordered in [true, false] {
+        let params = json!({ "dim": 16, "ordered": ordered, "negatives": 5, "batch": 64, "epochs": 12 });
+        let model = testing::fit(NAME, &corpus, params);
+        let kind = |item: u32| match model.catalogue().id(item) {
+            ItemId::Int(id) => id % 10,
+            other => panic!("{other:?}"),
+        };
+        let alike = |item: u32| {
+            let query = Query { history: &[item], k: 10, ..Query::default() };
+            let list = model.recommend(&[query], &Control::default()).unwrap().remove(0);
+            list.iter().filter(|scored| kind(scored.item) == kind(item)).count()
+        };
+        let alike = (0..120).map(alike).sum::<usize>() as f64 / 1200.0;
+        assert!(alike > 0.8, "ordered {ordered}: {alike}");
+        let encode = |history: &[u32]| model.encode(&Query { history, ..Query::default() }).unwrap();
+        assert_ne!(encode(&[1]), encode(&[1, 2]));
+    }
+}
+
+#[test]
+fn what_cannot_be_learnt_is_refused_in_words() {
+    let corpus = kinds(1);
+    let control = Control::default();
+    let fit = |corpus: &Corpus, params: Value| testing::try_fit(NAME, corpus, &params, &control);
+    for (params, part) in [
+        (json!({ "dim": 0 }), "dim is a whole number from 1"),
+        (json!({ "epochs": 0 }), "epochs is a whole number from 1"),
+        (json!({ "margin": 0 }), "margin and learning_rate"),
+        (json!({ "covariance": -1 }), "covariance is a number from 0"),
+        (json!({ "depth": 2 }), "unknown field"),
+    ] {
+        assert!(matches!(fit(&corpus, params.clone()), Err(Error::Parameter(why)) if why.contains(part)), "{params}");
+    }
+    assert!(matches!(fit(&testing::corpus(&[&[1], &[2]]), json!({})), Err(Error::Data(_))));
+    let params = json!({ "dim": 1000 });
+    let training = Training { memory: 1000, ..Training::new(&corpus, &params, &control) };
+    assert!(matches!(super::fit(&training), Err(Error::Memory(_))));
+    control.cancel();
+    assert!(matches!(fit(&corpus, json!({})), Err(Error::Cancelled)));
+}
