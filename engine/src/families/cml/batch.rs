@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use super::Params;
 use super::pooling::add;
 use super::space::{Directions, Share, Space};
-use crate::Result;
 use crate::random::SplitMix;
+use crate::{Control, Result};
 
 /// Events whose gradients one task makes.
 const TASK: usize = 32;
@@ -49,8 +49,10 @@ pub(super) fn gradient<'h>(
     history: impl Fn(u32) -> History<'h> + Sync,
     events: &[Event],
     key: u64,
+    control: &Control,
 ) -> Result<Gradient> {
     let task = |(place, events): (usize, &[Event])| {
+        control.check()?;
         let mut part = Part::new(space, params);
         for (at, event) in events.iter().enumerate() {
             let number = place * TASK + at;
@@ -171,8 +173,9 @@ pub(super) fn context<'a>(events: &'a [u32], place: usize, params: &Params) -> C
     if params.ordered {
         return Cow::Borrowed(&events[place.saturating_sub(params.window)..place]);
     }
-    let others: Vec<u32> = events[..place].iter().chain(&events[place + 1..]).copied().collect();
-    Cow::Owned(others[others.len().saturating_sub(params.window)..].to_vec())
+    let latest = events.len().saturating_sub(params.window + usize::from(place + params.window >= events.len()));
+    let others = (latest..events.len()).filter(|&other| other != place).map(|other| events[other]);
+    Cow::Owned(others.collect())
 }
 
 /// λ Σ C²ₐᵦ over a ≠ b for every event, of C the covariance of the points of their items; its gradient is each event's third

@@ -166,7 +166,6 @@ impl Run<'_> {
         self.progress = TrainingProgress { epoch, step: 0, steps, loss: None, ..self.progress.clone() };
         let (mut sum, mut seen) = (0.0, 0);
         for batch in events.chunks(self.params.batch) {
-            self.training.control.check()?;
             sum += self.step(batch)?;
             seen += batch.len();
             self.done += batch.len() as u64;
@@ -179,9 +178,9 @@ impl Run<'_> {
     }
 
     fn step(&mut self, batch: &[Event]) -> Result<f64> {
-        let (histories, seen) = (&self.histories, &self.seen);
+        let (histories, seen, control) = (&self.histories, &self.seen, self.training.control);
         let history = |user: u32| History { events: histories.of(user as usize), seen: seen.of(user) };
-        let told = batch::gradient(&self.space, self.params, history, batch, self.random.next())?;
+        let told = batch::gradient(&self.space, self.params, history, batch, self.random.next(), control)?;
         if !told.loss.is_finite() {
             return Err(Error::Data(format!("the loss is {}: lower learning_rate", told.loss)));
         }

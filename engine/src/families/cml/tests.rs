@@ -87,6 +87,15 @@ fn loss(
 }
 
 #[test]
+fn without_an_order_a_point_is_made_of_the_latest_others() {
+    let (events, params) = ([5, 6, 7, 8, 9], Params { window: 2, ordered: false, ..Params::default() });
+    let all = (0..5).map(|place| batch::context(&events, place, &params).into_owned()).collect::<Vec<_>>();
+    assert_eq!(all, [[8, 9], [8, 9], [8, 9], [7, 9], [7, 8]]);
+    let wide = Params { window: 9, ..params };
+    assert_eq!(batch::context(&events, 2, &wide).into_owned(), [5, 6, 8, 9]);
+}
+
+#[test]
 fn gradients_are_differences_of_the_loss_in_double_precision() {
     let mut random = SplitMix::new(testing::fresh_seed());
     for (ordered, covariance, margin) in [(true, 0.0, 1.0), (true, 3.0, 0.3), (false, 3.0, 1.9)] {
@@ -113,7 +122,7 @@ fn gradients_are_differences_of_the_loss_in_double_precision() {
             .collect();
         let key = random.next();
         let of = |user: u32| History { events: history(user), seen: &seen[user as usize] };
-        let told = batch::gradient(&space, &params, of, &events, key).unwrap();
+        let told = batch::gradient(&space, &params, of, &events, key, &Control::default()).unwrap();
         let (at, mut weights) = (Double::of(&space), Vec::new());
         let value = loss(&at, &params, &histories, &events, key, &mut weights);
         assert!((told.loss - value).abs() < 1e-4 * value, "{} and {value}", told.loss);
