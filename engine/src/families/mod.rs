@@ -227,10 +227,10 @@ pub static FAMILIES: &[Family] = &[
     sasrec::FAMILY,
     hstu::FAMILY,
     hstu_rank::FAMILY,
+    cml::FAMILY,
     semantic_ids::FAMILY,
     generative::FAMILY,
     blend::FAMILY,
-    cml::FAMILY,
 ];
 
 /// Looks a family up by name.
