@@ -16,7 +16,7 @@ const PAGE: usize = 1_000;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench codes", bin_name = "cargo xtask bench codes")]
 struct Arguments {
-    /// Folders of the real data whose item vectors are coded; may be given several times
+    /// Folders of the real data, or their names, whose item vectors are coded; may be given several times
     #[arg(long, default_values_t = ["instruments".to_owned(), "beauty".to_owned()])]
     data: Vec<String>,
     /// Quantizers; may be given several times
@@ -41,7 +41,7 @@ fn main() -> Result<()> {
             continue;
         };
         let data = progress.step(&format!("reading {}", folder.display()), |_| Dataset::load(&folder))?;
-        let database = name.replace('-', "_");
+        let database = folder.file_name().map_or("codes".into(), |name| name.to_string_lossy().replace('-', "_"));
         server.load(&progress, &database, &data)?;
         let rows = arguments.quantizer.iter().map(|quantizer| trained(&server, &progress, &database, quantizer));
         let rows = rows.collect::<Result<Vec<_>>>()?;
