@@ -1,9 +1,9 @@
 //! A code of its own for every item.
 //!
-//! Uniform semantic mapping (Zheng et al. 2023, LC-Rec, section 3.1): where items collide, the last level is chosen anew
-//! by an optimal transport that spreads them over its words. What still collides after some rounds gets the nearest code
-//! that is free, so that none is left. Where the last level is blank ([`super::Codebook::blank`], as in TIGER), it only
-//! numbers the items of a group.
+//! Of items that collide the nearest keeps the code, and the others get the nearest one that is free, on whatever levels it
+//! differs. Before that, uniform semantic mapping (Zheng et al. 2023, LC-Rec, section 3.1) may choose the last level anew, by
+//! an optimal transport that spreads a group over its words. Where the last level is blank ([`super::Codebook::blank`], as
+//! in TIGER), it only numbers the items of a group.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -12,7 +12,7 @@ use super::{Codes, Quantizer};
 use crate::{Control, Error, Result};
 
 /// Rounds of uniform mapping, as published.
-const ROUNDS: usize = 20;
+pub const ROUNDS: usize = 20;
 /// Iterations of Sinkhorn & Knopp (1967) for a group.
 const ITERATIONS: usize = 50;
 /// Distances are centred to −1 … 1 and divided by this.
@@ -29,7 +29,7 @@ pub struct Resolved {
     pub placed: usize,
 }
 
-/// Changes `codes` of `vectors` (`[n, dim]`) until no two are alike.
+/// Changes `codes` of `vectors` (`[n, dim]`) until no two are alike, after so many rounds of uniform mapping.
 ///
 /// # Errors
 /// [`Error::Data`] where there are more items than codes.
@@ -37,6 +37,7 @@ pub fn make_unique(
     vectors: &[f32],
     quantizer: &Quantizer,
     codes: &mut Codes<'_>,
+    rounds: usize,
     control: &Control,
 ) -> Result<Resolved> {
     let Some(last) = quantizer.codebooks.last() else {
@@ -49,7 +50,7 @@ pub fn make_unique(
     }
     let mut groups = colliding(codes);
     let collided = groups.iter().map(Vec::len).sum();
-    let rounds = if last.is_blank() { 0 } else { ROUNDS };
+    let rounds = if last.is_blank() { 0 } else { rounds };
     for _ in 0..rounds {
         if groups.is_empty() {
             break;
@@ -197,11 +198,11 @@ mod tests {
         Options { levels, size, iterations: 10, seed: 1 }
     }
 
-    fn resolved(vectors: &[f32], quantizer: &Quantizer) -> (Codes<'static>, Codes<'static>, Resolved) {
+    fn resolved(vectors: &[f32], quantizer: &Quantizer, rounds: usize) -> (Codes<'static>, Codes<'static>, Resolved) {
         let control = Control::default();
         let greedy = quantizer.encode(vectors, &control).unwrap();
         let mut codes = greedy.clone();
-        let resolved = make_unique(vectors, quantizer, &mut codes, &control).unwrap();
+        let resolved = make_unique(vectors, quantizer, &mut codes, rounds, &control).unwrap();
         (greedy, codes, resolved)
     }
 
@@ -212,8 +213,16 @@ mod tests {
             let vectors = vectors(count, 6, 7);
             let parallel = product::fit(&vectors, 6, &options(levels, size), &control).unwrap().quantizer;
             for quantizer in [residual::fit(&vectors, 6, &options(levels, size), &control).unwrap(), parallel] {
-                let (greedy, codes, resolved) = resolved(&vectors, &quantizer);
+                let error = |codes: &Codes<'_>| -> f64 {
+                    (0..count).map(|item| f64::from(quantizer.error(&vectors[item * 6..][..6], codes.item(item)))).sum()
+                };
+                let (greedy, nearest, placed) = resolved(&vectors, &quantizer, 0);
+                assert_eq!((distinct(&nearest), placed.mapped), (count, placed.collided - placed.placed));
+                let kept = (0..count).filter(|&item| nearest.item(item) == greedy.item(item)).count();
+                assert_eq!(count - kept, placed.placed, "only those move whose code is another's");
+                let (_, codes, resolved) = resolved(&vectors, &quantizer, ROUNDS);
                 assert_eq!(distinct(&codes), count, "{count} {levels} {size}");
+                assert!(error(&nearest) <= 1.05 * error(&codes), "{} {}", error(&nearest), error(&codes));
                 let kept = (0..count).filter(|&item| codes.item(item) == greedy.item(item)).count();
                 // One whose code was its own can be drawn in by another's move.
                 assert!(10 * kept >= 9 * (count - resolved.collided), "{kept} of {count}, {resolved:?}");
@@ -234,7 +243,7 @@ mod tests {
             let coarse = quantizer.encode(&vectors, &control).unwrap();
             let width = if form == Form::Residual { 6 } else { 0 };
             quantizer.codebooks.push(Codebook::blank(64, width));
-            let (_, codes, _) = resolved(&vectors, &quantizer);
+            let (_, codes, _) = resolved(&vectors, &quantizer, ROUNDS);
             assert_eq!(distinct(&codes), 300);
             let mut numbers: HashMap<&[u16], Vec<u16>> = HashMap::new();
             for item in 0..300 {
@@ -254,10 +263,10 @@ mod tests {
         let control = Control::default();
         let alike = vec![0.5f32; 9 * 4];
         let quantizer = residual::fit(&alike, 4, &options(2, 3), &control).unwrap();
-        assert_eq!(distinct(&resolved(&alike, &quantizer).1), 9);
+        assert_eq!([0, ROUNDS].map(|rounds| distinct(&resolved(&alike, &quantizer, rounds).1)), [9, 9]);
         let more = vec![0.5f32; 10 * 4];
         let mut codes = quantizer.encode(&more, &control).unwrap();
-        assert!(matches!(make_unique(&more, &quantizer, &mut codes, &control), Err(Error::Data(_))));
+        assert!(matches!(make_unique(&more, &quantizer, &mut codes, ROUNDS, &control), Err(Error::Data(_))));
     }
 
     #[test]

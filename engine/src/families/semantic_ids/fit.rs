@@ -41,7 +41,7 @@ impl Default for Params {
             codes: 256,
             iterations: 50,
             network: codes::Training::default(),
-            collisions: Collisions::Map,
+            collisions: Collisions::Nearest,
         }
     }
 }
@@ -64,6 +64,8 @@ enum Method {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Collisions {
+    /// All but one get the nearest code that is free.
+    Nearest,
     /// Spread over the last level (uniform semantic mapping).
     Map,
     /// Told apart by a number on one more level.
@@ -93,7 +95,8 @@ pub(super) fn fit(training: &Training<'_>) -> Result<Fitted> {
     if params.collisions == Collisions::Number {
         codes = with_numbers(&mut learnt.quantizer, &codes)?;
     }
-    let resolved = unique::make_unique(&coded, &learnt.quantizer, &mut codes, control)?;
+    let rounds = if params.collisions == Collisions::Map { unique::ROUNDS } else { 0 };
+    let resolved = unique::make_unique(&coded, &learnt.quantizer, &mut codes, rounds, control)?;
     let metrics = metrics(greedy, quality(&codes, &learnt)?, &resolved, &learnt.quantizer, &codes);
 
     let counts = training.corpus.without_last(training.leave_last).counts();

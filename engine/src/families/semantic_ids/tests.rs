@@ -48,6 +48,7 @@ fn items_with_a_vector_have_a_code_of_their_own_and_are_found_under_its_prefixes
         json!({ "levels": 3, "codes": 8 }),
         json!({ "levels": 2, "codes": 8, "collisions": "number" }),
         json!({ "levels": 3, "codes": 8, "quantizer": "product" }),
+        json!({ "levels": 3, "codes": 8, "collisions": "map" }),
         json!({ "levels": 2, "codes": 8, "quantizer": "product", "collisions": "number" }),
         json!({ "levels": 3, "codes": 8, "quantizer": "rq_vae", "network": { "hidden": [8], "latent": 4, "epochs": 20 } }),
         json!({ "levels": 3, "codes": 8, "quantizer": "mixture", "network": { "hidden": [8], "latent": 4, "epochs": 20 } }),
