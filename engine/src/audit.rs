@@ -7,8 +7,8 @@
 
 use rayon::prelude::*;
 
+use crate::content::features::{Features, FeaturesView};
 use crate::families::graph::edges::{Edges, EdgesView};
-use crate::families::graph::features::{Features, FeaturesView};
 use crate::metrics::discount;
 use crate::random::SplitMix;
 use crate::{Control, Corpus, Error, Result};

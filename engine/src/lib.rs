@@ -10,6 +10,7 @@ pub mod audit;
 pub mod catalogue;
 pub mod checkpoint;
 pub mod codes;
+mod content;
 pub mod control;
 pub mod corpus;
 mod error;

@@ -5,13 +5,13 @@
 #![allow(clippy::unwrap_used)]
 
 use pgrec_kernels::cpu::Cpu;
-use pgrec_kernels::{Linear, Sequences, Tensor};
+use pgrec_kernels::{Linear, Tensor};
 
 use super::Codebook;
 use super::nearest::nearest_here;
 use super::network::codebook;
 use crate::random::SplitMix;
-use crate::train::{Dropout, Gradients, Parameter, Parameters, Slice, Tape};
+use crate::train::{Gradients, Parameter, Parameters, Slice, Tape};
 
 /// Examples, and numbers of each.
 pub(super) const ROWS: usize = 7;
@@ -80,12 +80,14 @@ pub(super) fn apart(a: &Rows, b: &Rows) -> f64 {
 }
 
 /// Compares what a slice computes for all examples with `loss` of other parameters, given the ones it starts at.
-pub(super) fn check(slice: &impl Slice, parameters: &Parameters, loss: impl Fn(&Parameters, &Parameters) -> f64) {
-    const NOTHING: Sequences<'static> =
-        Sequences { items: &[], positions: &[], offsets: &[0], times: &[], until: &[], identity: 0 };
+pub(super) fn check(
+    slice: &impl Slice<Told = f64>,
+    parameters: &Parameters,
+    loss: impl Fn(&Parameters, &Parameters) -> f64,
+) {
     let device = Cpu::new();
     let mut gradients = Gradients::new(&device, parameters, true);
-    let tape = Tape::new(&device, parameters.all(), NOTHING, &[], Dropout::default());
+    let tape = Tape::of_rows(&device, parameters.all());
     let all: Vec<usize> = (0..ROWS).collect();
     assert!(slice.compute(tape, &all, &mut gradients).is_finite());
     let names: Vec<String> = parameters.iter().map(|(name, _)| name.to_owned()).collect();

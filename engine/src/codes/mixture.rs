@@ -96,6 +96,9 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 impl Slice for Mixture<'_> {
+    /// Its share of the loss.
+    type Told = f64;
+
     fn compute(&self, tape: Tape<'_, Cpu>, rows: &[usize], gradients: &mut Gradients<Matrix>) -> f64 {
         let levels = self.books.len();
         let target = network::gathered(self.vectors, self.dim, rows);

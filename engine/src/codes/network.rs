@@ -155,7 +155,7 @@ pub(super) fn reconstruct(
 }
 
 /// An autoencoder between its steps.
-pub(super) trait Autoencoder: Slice {
+pub(super) trait Autoencoder: Slice<Told = f64> {
     /// How many rows the step under way has.
     fn begin(&mut self, rows: usize);
     /// What each level codes of each vector, level by level, `[n, latent]`.
@@ -192,7 +192,7 @@ pub(super) fn train<A: Autoencoder>(
             done += 1;
             model.begin(rows.len());
             let rate = training.learning_rate * (done as f64 / WARMUP as f64).min(1.0);
-            loss += trainer.step(parameters, rows, rate, model) / steps as f64;
+            loss += trainer.step(parameters, rows, rate, model).iter().sum::<f64>() / steps as f64;
             let passed = start.elapsed().as_secs_f64();
             let share = done as f64 / (steps * u64::from(training.epochs)) as f64;
             control.report(TrainingProgress {

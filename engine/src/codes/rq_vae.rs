@@ -69,6 +69,9 @@ fn encoded(parameters: &Parameters, layers: &[Linear<Parameter>], vectors: &[f32
 }
 
 impl Slice for RqVae<'_> {
+    /// Its share of the loss.
+    type Told = f64;
+
     fn compute(&self, tape: Tape<'_, Cpu>, rows: &[usize], gradients: &mut Gradients<Matrix>) -> f64 {
         let target = network::gathered(self.vectors, self.dim, rows);
         let input = tape.constant(network::gathered(self.vectors, self.dim, rows));

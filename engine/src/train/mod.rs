@@ -38,8 +38,6 @@ pub(crate) use options::is_sparse;
 pub use options::{LossKind, NegativeSource, OptimizerKind, Options, Schedule, Windows};
 pub(crate) use parameters::{Gradients, Init, Parameter, Parameters};
 pub(crate) use rows::{RowTrainer, Slice};
-#[cfg(test)]
-pub(crate) use tape::Dropout;
 pub(crate) use tape::{Tape, Var};
 pub(crate) use trainer::fit;
 pub use unfinished::Kept;

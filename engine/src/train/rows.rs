@@ -1,7 +1,7 @@
 //! Training of networks whose examples are rows without any order: no histories, no windows.
 
 use pgrec_kernels::cpu::{Cpu, Matrix};
-use pgrec_kernels::{Backward, Operators, Sequences};
+use pgrec_kernels::{Backward, Operators, Sequences, TableGradient, Tensor};
 use rayon::prelude::*;
 
 use super::optimizer::{Gradient, Optimizer};
@@ -16,39 +16,47 @@ pub(crate) struct RowTrainer {
     optimizer: Optimizer,
 }
 
-/// Adds a slice's gradients for these rows, and gives its loss.
+/// What a slice of the examples of a step computes.
 pub(crate) trait Slice: Sync {
-    /// `rows` are numbers of examples; the tape is empty and knows no histories.
-    fn compute(&self, tape: Tape<'_, Cpu>, rows: &[usize], gradients: &mut Gradients<Matrix>) -> f64;
+    /// What it tells besides.
+    type Told: Send;
+
+    /// Adds the gradients for these examples, given by their numbers; the tape is empty and knows no histories.
+    fn compute(&self, tape: Tape<'_, Cpu>, rows: &[usize], gradients: &mut Gradients<Matrix>) -> Self::Told;
 }
 
 impl RowTrainer {
     /// For as many slices a step as there are threads.
     pub(crate) fn new(options: &Options, parameters: &Parameters) -> Self {
         let device = Cpu::new();
-        let slices = (0..rayon::current_num_threads()).map(|_| Gradients::new(&device, parameters, true)).collect();
+        let slices = (0..rayon::current_num_threads()).map(|_| Gradients::new(&device, parameters, false)).collect();
         Self { device, slices, optimizer: Optimizer::new(options, parameters) }
     }
 
-    /// One step by the examples `rows`. Gives the sum of the slices' losses.
-    pub(crate) fn step(&mut self, parameters: &mut Parameters, rows: &[usize], rate: f64, slice: &impl Slice) -> f64 {
-        const NOTHING: Sequences<'static> =
-            Sequences { items: &[], positions: &[], offsets: &[0], times: &[], until: &[], identity: 0 };
+    /// One step by the examples `rows`. Gives what the slices tell, in the order of their rows.
+    pub(crate) fn step<S: Slice>(
+        &mut self,
+        parameters: &mut Parameters,
+        rows: &[usize],
+        rate: f64,
+        slice: &S,
+    ) -> Vec<S::Told> {
         let each = rows.len().div_ceil(self.slices.len()).max(1);
         let device = self.device;
-        let losses: Vec<f64> = self
+        let told = self
             .slices
             .par_iter_mut()
             .zip(rows.par_chunks(each))
-            .map(|(gradients, rows)| {
-                let tape = Tape::new(&device, parameters.all(), NOTHING, &[], Dropout::default());
-                slice.compute(tape, rows, gradients)
-            })
+            .map(|(gradients, rows)| slice.compute(Tape::of_rows(&device, parameters.all()), rows, gradients))
             .collect();
-        let Some((first, others)) = self.slices.split_first_mut() else { return 0.0 };
+        let Some((first, others)) = self.slices.split_first_mut() else { return told };
         for (place, slot) in first.slots_mut().iter_mut().enumerate() {
-            let Slot::Whole(sum) = slot else { continue };
-            others.iter_mut().for_each(|other| device.add(sum, other.whole(Parameter(place))));
+            for other in &mut *others {
+                match slot {
+                    Slot::Whole(sum) => device.add(sum, other.whole(Parameter(place))),
+                    Slot::Table(sum) => add_rows(sum, other.table(Parameter(place))),
+                }
+            }
         }
         let gradients: Vec<Gradient<'_>> = first
             .slots_mut()
@@ -67,11 +75,24 @@ impl RowTrainer {
                 }
             }
         });
-        losses.iter().sum()
+        told
     }
 }
 
+/// Adds the touched rows of one accumulator to another's.
+fn add_rows(sum: &mut TableGradient, other: &TableGradient) {
+    let rows = other.ids().into_iter().flatten().zip(other.values().chunks_exact(other.cols().max(1)));
+    rows.for_each(|(&id, row)| sum.row_mut(id).iter_mut().zip(row).for_each(|(to, x)| *to += x));
+}
+
 impl<'a, D: Backward> Tape<'a, D> {
+    /// An empty tape of weights that knows no histories.
+    pub(crate) fn of_rows(device: &'a D, weights: &'a [Tensor]) -> Self {
+        const NOTHING: Sequences<'static> =
+            Sequences { items: &[], positions: &[], offsets: &[0], times: &[], until: &[], identity: 0 };
+        Self::new(device, weights, NOTHING, &[], Dropout::default())
+    }
+
     /// Numbers from elsewhere, to which no derivative goes.
     pub(crate) fn constant(&self, value: D::Matrix) -> Var<D::Matrix> {
         self.apply(&[], value, |_, _| Vec::new())

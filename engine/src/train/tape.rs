@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use pgrec_kernels::cpu::{Cpu, Matrix};
 use pgrec_kernels::{
     Activation, Backward, LayerNorm, Linear, Noise, Operators, PairBias, Rows, Sequences, SiluAttention, Tensor,
 };
@@ -150,6 +151,15 @@ impl<'a, D: Backward> Tape<'a, D> {
         })
     }
 
+    /// An activation on its own.
+    pub(crate) fn activated(&self, x: &Var<D::Matrix>, activation: Activation) -> Var<D::Matrix> {
+        let (node, input) = (x.node, x.share());
+        self.push(self.device.activate(&input, activation), move |device, mut dy, flow| {
+            device.activate_backward(&input, activation, &mut dy);
+            flow.add(device, node, dy);
+        })
+    }
+
     /// A weight's numbers.
     pub(crate) fn tensor(&self, parameter: Parameter) -> Tensor {
         self.weights[parameter.0].clone()
@@ -232,11 +242,7 @@ impl<D: Backward> Operators for Tape<'_, D> {
         if activation == fused {
             return y;
         }
-        let (node, input) = (y.node, y.share());
-        self.push(self.device.activate(&input, activation), move |device, mut dy, flow| {
-            device.activate_backward(&input, activation, &mut dy);
-            flow.add(device, node, dy);
-        })
+        self.activated(&y, activation)
     }
 
     fn add(&self, x: &mut Self::Matrix, y: &Self::Matrix) {
@@ -335,6 +341,36 @@ impl<D: Backward> Operators for Tape<'_, D> {
         self.push(value, move |device, mut dy, flow| {
             device.drop_out(&mut dy, &batch, noise);
             flow.add(device, node, dy);
+        })
+    }
+}
+
+impl Tape<'_, Cpu> {
+    /// Σ weight·row of a table, for each of some lists of rows and weights.
+    pub(crate) fn weighted_sums<'l>(
+        &self,
+        table: Parameter,
+        lists: impl Iterator<Item = (&'l [u32], &'l [f32])>,
+    ) -> Var<Matrix> {
+        let rows = &self.weights[table.0];
+        let (mut ends, mut terms, mut sums) = (Vec::new(), Vec::new(), Vec::new());
+        for (ids, weights) in lists {
+            let first = sums.len();
+            sums.resize(first + rows.cols(), 0.0);
+            for (&id, &weight) in ids.iter().zip(weights) {
+                sums[first..].iter_mut().zip(rows.row(id as usize)).for_each(|(sum, x)| *sum += weight * x);
+                terms.push((id, weight));
+            }
+            ends.push(terms.len());
+        }
+        self.push(Matrix::from_slice(&sums, rows.cols()), move |_, dy, flow| {
+            let (into, mut first) = (flow.weights.table(table), 0);
+            for (row, end) in ends.into_iter().enumerate() {
+                for &(id, weight) in &terms[first..end] {
+                    into.row_mut(id).iter_mut().zip(dy.row(row)).for_each(|(to, x)| *to += weight * x);
+                }
+                first = end;
+            }
         })
     }
 }

@@ -1,7 +1,8 @@
 //! Folders of `interactions.tsv.gz` and, where there are, `items.tsv.gz`, `text_vectors_384.npy` (a row an item there),
-//! `cf_vectors_32d.npy` (row number = item id), `sasrec_ids.tsv.gz`, `letter_semantic_ids.tsv.gz`: tab-separated, gzip, one
-//! header line that names the columns.
+//! `cf_vectors_32d.npy` (row number = item id), `item_tags.tsv.gz` with `tags.tsv.gz`, `sasrec_ids.tsv.gz`,
+//! `letter_semantic_ids.tsv.gz`: tab-separated, gzip, one header line that names the columns.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -40,6 +41,10 @@ pub(super) fn load(folder: &Path) -> Result<Dataset> {
         let item = |(item_id, vector)| Item { item_id, embedding: Some(vector), ..Item::default() };
         data.items = (0..).zip(npy::read(&vectors)?).map(item).collect();
     }
+    let tags = folder.join("item_tags.tsv.gz");
+    if tags.is_file() && data.items.is_empty() {
+        data.items = tagged(&tags, &folder.join("tags.tsv.gz"))?;
+    }
     let codes = folder.join("letter_semantic_ids.tsv.gz");
     if codes.is_file() {
         rows(&codes, |row| {
@@ -55,6 +60,23 @@ pub(super) fn load(folder: &Path) -> Result<Dataset> {
         })?;
     }
     Ok(data)
+}
+
+/// Items that nothing is known of but the tags that somebody gave them.
+fn tagged(pairs: &Path, names: &Path) -> Result<Vec<Item>> {
+    let mut texts = HashMap::new();
+    rows(names, |row| {
+        texts.insert(row.number("tag_id")?, row.text("tag").unwrap_or_default().to_owned());
+        Ok(())
+    })?;
+    let mut items: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    rows(pairs, |row| {
+        let tag = row.number("tag_id")?;
+        let text = texts.get(&tag).ok_or_else(|| anyhow!("tag {tag} has no name"))?;
+        items.entry(row.number("item_id")?).or_default().push(text.clone());
+        Ok(())
+    })?;
+    Ok(items.into_iter().map(|(item_id, attributes)| Item { item_id, attributes, ..Item::default() }).collect())
 }
 
 fn interaction(row: &Row) -> Result<Interaction> {
@@ -185,6 +207,20 @@ mod tests {
         assert!(data.items[1].attributes.is_empty());
         assert_eq!(data.checkpoint_rows, [(1, 6), (2, 5)]);
         assert_eq!(data.codes, [(5, vec![128, 0])]);
+    }
+
+    #[test]
+    fn tags_are_attributes_by_their_names() {
+        let pairs = ("item_tags.tsv.gz", "item_id\ttag_id\n7\t1\n7\t0\n2\t1\n");
+        let events = ("interactions.tsv.gz", "user_id\titem_id\n0\t7\n0\t9\n");
+        let data = loaded("tags", &[events, pairs, ("tags.tsv.gz", "tag_id\ttag\n0\tweb\n1\tgraphs\n")]).unwrap();
+        let items: Vec<(i64, Vec<&str>)> = data
+            .items
+            .iter()
+            .map(|item| (item.item_id, item.attributes.iter().map(String::as_str).collect()))
+            .collect();
+        assert_eq!(items, [(2, vec!["graphs"]), (7, vec!["graphs", "web"]), (9, vec![])]);
+        assert!(loaded("nameless", &[events, pairs, ("tags.tsv.gz", "tag_id\ttag\n0\tweb\n")]).is_err());
     }
 
     #[test]

@@ -32,6 +32,24 @@ pub(super) struct History<'a> {
     pub(super) seen: &'a [u32],
 }
 
+/// The items among which others are drawn.
+#[derive(Clone, Copy)]
+pub(super) enum Pool<'a> {
+    /// So many: all.
+    All(usize),
+    /// These.
+    Some(&'a [u32]),
+}
+
+impl Pool<'_> {
+    fn draw(self, random: &mut SplitMix) -> u32 {
+        match self {
+            Self::All(items) => random.below(items) as u32,
+            Self::Some(items) => items[random.below(items.len())],
+        }
+    }
+}
+
 /// What some events make of the points.
 pub(super) struct Gradient {
     /// The sum of the events' losses.
@@ -42,10 +60,11 @@ pub(super) struct Gradient {
     pub(super) recency: Vec<f32>,
 }
 
-/// The gradient of the loss of a batch, in which `key` draws the other items.
+/// The gradient of the loss of a batch, in which `key` draws the other items from a pool.
 pub(super) fn gradient<'h>(
     space: &Space,
     params: &Params,
+    pool: Pool<'_>,
     history: impl Fn(u32) -> History<'h> + Sync,
     events: &[Event],
     key: u64,
@@ -53,7 +72,7 @@ pub(super) fn gradient<'h>(
 ) -> Result<Gradient> {
     let task = |(place, events): (usize, &[Event])| {
         control.check()?;
-        let mut part = Part::new(space, params);
+        let mut part = Part::new(space, params, pool);
         for (at, event) in events.iter().enumerate() {
             let number = place * TASK + at;
             part.add(number as u32, *event, history(event.user), random(key, number))?;
@@ -76,6 +95,15 @@ pub(super) fn gradient<'h>(
     Ok(all)
 }
 
+impl Gradient {
+    /// The items that the batch compares users with, ascending.
+    pub(super) fn compared(&self) -> Vec<u32> {
+        let mut items: Vec<u32> = self.shares.iter().filter(|s| s.own != 0.0).map(|share| share.item).collect();
+        items.dedup();
+        items
+    }
+}
+
 /// What draws the other items of an event of a batch.
 pub(super) fn random(key: u64, event: usize) -> SplitMix {
     SplitMix::new(key ^ (event as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
@@ -85,15 +113,16 @@ pub(super) fn random(key: u64, event: usize) -> SplitMix {
 struct Part<'a> {
     space: &'a Space,
     params: &'a Params,
+    pool: Pool<'a>,
     cpu: Cpu,
     told: Gradient,
 }
 
 impl<'a> Part<'a> {
-    fn new(space: &'a Space, params: &'a Params) -> Self {
+    fn new(space: &'a Space, params: &'a Params, pool: Pool<'a>) -> Self {
         let told =
             Gradient { loss: 0.0, shares: Vec::new(), directions: Vec::new(), recency: vec![0.0; params.window] };
-        Self { space, params, cpu: Cpu::new(), told }
+        Self { space, params, pool, cpu: Cpu::new(), told }
     }
 
     /// Adds w·[m + d(u,i) − d(u,j)]₊ of an event on item i, and its gradient: j is the nearest of the items that were drawn,
@@ -105,7 +134,7 @@ impl<'a> Part<'a> {
         history: History<'_>,
         mut random: SplitMix,
     ) -> Result<()> {
-        let Self { space, params, cpu, told } = self;
+        let Self { space, params, pool, cpu, told } = self;
         let (dim, items) = (space.dim, space.attention.len());
         let item = history.events[place as usize];
         let context = context(history.events, place as usize, params);
@@ -118,7 +147,7 @@ impl<'a> Part<'a> {
             add(user, share, space.point(item));
         }
         let mut asked = vec![item];
-        asked.extend(others(history, params, items, &mut random));
+        asked.extend(others(history, params, *pool, &mut random));
         let user_square: f32 = user.iter().map(|x| x * x).sum();
         let products = cpu.scores(user, &space.points, &asked)?;
         let distances: Vec<f32> = asked
@@ -159,11 +188,11 @@ impl<'a> Part<'a> {
 pub(super) fn others<'a>(
     history: History<'a>,
     params: &'a Params,
-    items: usize,
+    pool: Pool<'a>,
     random: &'a mut SplitMix,
 ) -> impl Iterator<Item = u32> + 'a {
     (0..params.negatives).filter_map(move |_| {
-        let mut draws = (0..DRAWS).map(|_| random.below(items) as u32);
+        let mut draws = (0..DRAWS).map(|_| pool.draw(random));
         draws.find(|drawn| history.seen.binary_search(drawn).is_err())
     })
 }

@@ -1,13 +1,16 @@
 //! The loop: epochs of steps, validation, early stopping.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
 use super::Params;
-use super::batch::{self, Event, History};
+use super::batch::{self, Event, History, Pool};
 use super::model;
+use super::placing::{Placing, Told};
 use super::space::{Space, Sums};
+use crate::content::Content;
 use crate::control::TrainingProgress;
 use crate::families::{Fitted, Training};
 use crate::random::SplitMix;
@@ -27,8 +30,18 @@ pub(super) fn fit(training: &Training<'_>, params: &Params) -> Result<Fitted> {
         return Err(Error::Data("no history has the two interactions that one learns an item from".into()));
     }
     let mut random = SplitMix::new(training.seed);
-    let space = Space::new(params, learnt.items().len(), &mut random)?;
-    let counts = learnt.counts().into_iter().map(|count| count as f32).collect();
+    let mut space = Space::new(params, learnt.items().len(), &mut random)?;
+    let counts: Vec<f32> = learnt.counts().into_iter().map(|count| count as f32).collect();
+    let content = Content::of(training.corpus, params.features)?;
+    let placing = match &content {
+        Some(content) => Some(Placing::new(params, content, &counts, &mut space, training.seed)?),
+        None => None,
+    };
+    // What nobody has touched is not known to be wanted by nobody, once there is something else to tell it by.
+    let touched = placing.as_ref().map(|_| {
+        let items = 0..counts.len() as u32;
+        items.filter(|&item| counts[item as usize] > 0.0).collect()
+    });
     let mut run = Run {
         training,
         params,
@@ -38,6 +51,8 @@ pub(super) fn fit(training: &Training<'_>, params: &Params) -> Result<Fitted> {
         counts,
         sums: space.sums(),
         space,
+        placing,
+        touched,
         random,
         best: None,
         curve: Vec::new(),
@@ -96,7 +111,7 @@ fn check_memory(training: &Training<'_>, params: &Params) -> Result<()> {
     let points = items.saturating_mul(params.dim + 2).saturating_mul(4 * size_of::<f32>());
     let events = training.corpus.interactions().saturating_mul(size_of::<Event>() + size_of::<u32>());
     let batch = params.batch.saturating_mul(3 * params.dim + 8 * params.window).saturating_mul(2 * size_of::<f32>());
-    let needed = points.saturating_add(events).saturating_add(batch);
+    let needed = points.saturating_add(events).saturating_add(batch).saturating_add(placing(training, params));
     if needed <= training.memory {
         return Ok(());
     }
@@ -106,6 +121,17 @@ fn check_memory(training: &Training<'_>, params: &Params) -> Result<()> {
         mb(needed),
         mb(training.memory)
     )))
+}
+
+/// Bytes of what items are placed by: their content, and the network with its gradients and AdamW's means.
+fn placing(training: &Training<'_>, params: &Params) -> usize {
+    let (corpus, features) = (training.corpus, params.features);
+    let vectors = if features.vectors() { corpus.vector_dim() } else { 0 };
+    let words = if features.attributes() { corpus.vocabulary().len() } else { 0 };
+    let content = corpus.items().len() * vectors + if words > 0 { 3 * corpus.attributes().len() } else { 0 };
+    let network =
+        (vectors + words).saturating_mul(params.content_hidden).saturating_mul(3 + rayon::current_num_threads());
+    content.saturating_add(network).saturating_mul(size_of::<f32>())
 }
 
 /// A training under way.
@@ -118,6 +144,9 @@ struct Run<'a> {
     counts: Vec<f32>,
     space: Space,
     sums: Sums,
+    placing: Option<Placing<'a>>,
+    /// The items among which others are drawn, where those are not all.
+    touched: Option<Vec<u32>>,
     random: SplitMix,
     best: Option<(f64, Space)>,
     curve: Vec<Value>,
@@ -135,14 +164,15 @@ impl Run<'_> {
         for epoch in 1..=epochs {
             let loss = self.epoch(epoch)?;
             let mut point = json!({ "epoch": epoch, "loss": loss });
-            let artifact = model::artifact(self.params, &self.space, self.training.corpus.items(), &self.counts)?;
+            let space = self.completed();
+            let artifact = model::artifact(self.params, &space, self.training.corpus.items(), &self.counts)?;
             if let Some(figures) = validation.measure(&artifact, self.training.control)? {
                 for (label, figure) in Metrics::RANKING.labels.into_iter().zip(figures) {
                     point[label] = json!(figure);
                 }
                 let better = self.best.as_ref().is_none_or(|(best, _)| figures[0] > *best);
                 if better {
-                    self.best = Some((figures[0], self.space.clone()));
+                    self.best = Some((figures[0], space.into_owned()));
                 }
                 without_gain = if better { 0 } else { without_gain + 1 };
                 self.progress.validation = Some(figures[0]);
@@ -180,12 +210,15 @@ impl Run<'_> {
     fn step(&mut self, batch: &[Event]) -> Result<f64> {
         let (histories, seen, control) = (&self.histories, &self.seen, self.training.control);
         let history = |user: u32| History { events: histories.of(user as usize), seen: seen.of(user) };
-        let told = batch::gradient(&self.space, self.params, history, batch, self.random.next(), control)?;
+        let pool = self.touched.as_deref().map_or(Pool::All(self.counts.len()), Pool::Some);
+        let told = batch::gradient(&self.space, self.params, pool, history, batch, self.random.next(), control)?;
         if !told.loss.is_finite() {
             return Err(Error::Data(format!("the loss is {}: lower learning_rate", told.loss)));
         }
         let rate = self.params.learning_rate as f32;
-        self.space.step(&mut self.sums, rate, &told.shares, &told.directions, &told.recency);
+        let placed = self.placing.as_mut().map(|placing| placing.step(&told, &self.space));
+        let drawn = placed.as_ref().map(Told::drawn);
+        self.space.step(&mut self.sums, rate, &told, drawn);
         Ok(told.loss)
     }
 
@@ -202,8 +235,19 @@ impl Run<'_> {
         self.training.control.report(progress.clone());
     }
 
+    /// The points, with those of items that are only known by their content.
+    fn completed(&self) -> Cow<'_, Space> {
+        match &self.placing {
+            Some(placing) => Cow::Owned(placing.completed(&self.space)),
+            None => Cow::Borrowed(&self.space),
+        }
+    }
+
     fn finish(self) -> Result<Fitted> {
-        let space = self.best.map_or(self.space, |(_, best)| best);
+        let space = match &self.best {
+            Some((_, best)) => Cow::Borrowed(best),
+            None => self.completed(),
+        };
         let artifact = model::artifact(self.params, &space, self.training.corpus.items(), &self.counts)?;
         Ok(Fitted { artifact, curve: self.curve, metrics: Map::new() })
     }

@@ -4,17 +4,23 @@
 //! A user is no row of a table: their point is a mean of the points in their history, whose weights are learnt (of the item,
 //! and of how many events ago it was), as where films are placed that nobody has seen yet (Campo et al. 2018). So whoever has
 //! one event has a point, and the next event moves it.
+//!
+//! Where the content of items is known, a network learns where it places them, points are drawn there (the feature loss of
+//! section 3.3), and items that nobody has touched are there.
 
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Base, Family, Fitted, Model, Needs, Training, params};
+use crate::content::Use;
 use crate::{Artifact, Error, Result};
 
 mod batch;
 mod fit;
 mod model;
+mod placing;
 mod pooling;
 mod space;
 
@@ -24,7 +30,7 @@ const NAME: &str = "cml";
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "items and users as points whose distance says who likes what, learnt by comparing with the nearest of others",
-    needs: |_| Needs::NOTHING,
+    needs,
     base: Base::Nothing,
     ranks: true,
     tasks: None,
@@ -33,7 +39,7 @@ pub const FAMILY: Family = Family {
 };
 
 /// Parameters of the family. The paper has points of 100 numbers and a margin of 1.9, which rank no better (Amazon Beauty,
-/// validation).
+/// validation), and a content weight of .1 without decay, by which content places what nobody has touched less well.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Params {
@@ -49,6 +55,16 @@ struct Params {
     negatives: usize,
     /// λ_c: how much correlated coordinates cost.
     covariance: f64,
+    /// What is known of items by which they are placed too: those that nobody has touched by nothing else.
+    features: Use,
+    /// λ_f: how much it costs that a point is not where the item's content places it.
+    content_weight: f64,
+    /// Numbers between content and place.
+    content_hidden: usize,
+    /// AdamW's rate for the network that places items.
+    content_learning_rate: f64,
+    /// Its decoupled weight decay.
+    content_decay: f64,
     /// AdaGrad's rate.
     learning_rate: f64,
     /// Events whose gradients make a step.
@@ -70,6 +86,11 @@ impl Default for Params {
             margin: 1.0,
             negatives: 20,
             covariance: 10.0,
+            features: Use::None,
+            content_weight: 3.0,
+            content_hidden: 256,
+            content_learning_rate: 1e-3,
+            content_decay: 0.1,
             learning_rate: 0.1,
             batch: 1024,
             epochs: 50,
@@ -83,8 +104,9 @@ impl Params {
     fn check(&self) -> Result<()> {
         let Self { dim, window, negatives, batch, validation_users, .. } = *self;
         let sizes = [("dim", dim), ("window", window), ("negatives", negatives), ("batch", batch)];
+        let sizes = sizes.into_iter().chain([("content_hidden", self.content_hidden)]);
         let counts = [("validation_users", validation_users), ("epochs", self.epochs as usize)];
-        if let Some((name, _)) = sizes.into_iter().chain(counts).find(|&(_, size)| size == 0 || size > 1 << 20) {
+        if let Some((name, _)) = sizes.chain(counts).find(|&(_, size)| size == 0 || size > 1 << 20) {
             let why = format!("family \"{NAME}\": {name} is a whole number from 1 to {}", 1 << 20);
             return Err(Error::Parameter(why));
         }
@@ -92,11 +114,19 @@ impl Params {
         if !positive(self.margin) || !positive(self.learning_rate) {
             return Err(Error::Parameter(format!("family \"{NAME}\": margin and learning_rate are numbers above 0")));
         }
-        if !self.covariance.is_finite() || self.covariance < 0.0 {
-            return Err(Error::Parameter(format!("family \"{NAME}\": covariance is a number from 0 on")));
+        let costs = [("covariance", self.covariance), ("content_weight", self.content_weight)];
+        let rates = [("content_learning_rate", self.content_learning_rate), ("content_decay", self.content_decay)];
+        if let Some((name, _)) = costs.into_iter().chain(rates).find(|(_, x)| !x.is_finite() || *x < 0.0) {
+            return Err(Error::Parameter(format!("family \"{NAME}\": {name} is a number from 0 on")));
         }
         Ok(())
     }
+}
+
+/// What is read of the items; a parameter that cannot be is complained of when the model is fitted.
+fn needs(params: &Value) -> Needs {
+    let features = params::read::<Params>(NAME, params).map(|params| params.features).unwrap_or_default();
+    Needs { attributes: features.attributes(), vectors: features.vectors(), ..Needs::NOTHING }
 }
 
 fn fit(training: &Training<'_>) -> Result<Fitted> {

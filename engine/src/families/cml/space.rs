@@ -4,6 +4,7 @@ use pgrec_kernels::Tensor;
 use rayon::prelude::*;
 
 use super::Params;
+use super::batch::Gradient;
 use super::pooling::{Pooling, add};
 use crate::Result;
 use crate::random::SplitMix;
@@ -47,6 +48,26 @@ pub(super) struct Share {
     pub(super) attention: f32,
 }
 
+/// Where the content of some items places them, and how strongly that draws their points there.
+#[derive(Clone, Copy)]
+pub(super) struct Drawn<'a> {
+    /// Ascending.
+    pub(super) items: &'a [u32],
+    /// `[items, dim]`
+    pub(super) places: &'a [f32],
+    /// λ_f
+    pub(super) by: f32,
+}
+
+impl Drawn<'_> {
+    /// Adds the gradient of λ‖v − place‖², where `item` is one of these.
+    fn add(&self, item: u32, point: &[f32], gradient: &mut [f32]) {
+        let Ok(at) = self.items.binary_search(&item) else { return };
+        let place = &self.places[at * point.len()..][..point.len()];
+        gradient.iter_mut().zip(point).zip(place).for_each(|((g, x), place)| *g += 2.0 * self.by * (x - place));
+    }
+}
+
 /// The vectors that gradients of a batch are made of, three an event: `[events, 3, dim]`.
 pub(super) type Directions = Vec<f32>;
 
@@ -59,6 +80,16 @@ impl Space {
         let squares = points.chunks_exact_mut(dim).map(into_ball).collect();
         let points = Tensor::from_vec(points, vec![items, dim])?;
         Ok(Self { dim, points, squares, attention: vec![0.0; items], recency: vec![0.0; params.window] })
+    }
+
+    /// Puts points of items where their places are (`[items, dim]`), within the ball.
+    pub(super) fn put(&mut self, items: impl Iterator<Item = u32>, places: &[f32]) {
+        let points = self.points.to_mut();
+        for (item, place) in items.zip(places.chunks_exact(self.dim)) {
+            let point = &mut points[item as usize * self.dim..][..self.dim];
+            point.copy_from_slice(place);
+            self.squares[item as usize] = into_ball(point);
+        }
     }
 
     pub(super) fn pooling(&self) -> Pooling<'_> {
@@ -75,15 +106,9 @@ impl Space {
         Sums { points: of(self.points.as_slice()), attention: of(&self.attention), recency: of(&self.recency) }
     }
 
-    /// One step along gradients: `shares` ascend by item, and those of an item are added in their order.
-    pub(super) fn step(
-        &mut self,
-        sums: &mut Sums,
-        rate: f32,
-        shares: &[Share],
-        directions: &Directions,
-        recency: &[f32],
-    ) {
+    /// One step along a gradient, whose shares of an item are added in their order.
+    pub(super) fn step(&mut self, sums: &mut Sums, rate: f32, told: &Gradient, drawn: Option<Drawn<'_>>) {
+        let Gradient { shares, directions, recency, .. } = told;
         let (dim, items) = (self.dim, self.attention.len());
         let stretch = items.div_ceil(STRETCHES).max(1);
         let table = self.points.to_mut().par_chunks_mut(stretch * dim).zip(self.squares.par_chunks_mut(stretch));
@@ -108,6 +133,9 @@ impl Space {
                         add(&mut gradient, share.own, point);
                     }
                 }
+                if let Some(drawn) = drawn {
+                    drawn.add(shares[0].item, point, &mut gradient);
+                }
                 adagrad(point, &mut sums[row * dim..][..dim], rate, &gradient);
                 squares[row] = into_ball(point);
                 let weight: f32 = shares.iter().map(|share| share.attention).sum();
@@ -127,7 +155,7 @@ fn adagrad(numbers: &mut [f32], sums: &mut [f32], rate: f32, gradient: &[f32]) {
 }
 
 /// Puts a point outside the unit ball on its surface; gives its squared length.
-fn into_ball(point: &mut [f32]) -> f32 {
+pub(super) fn into_ball(point: &mut [f32]) -> f32 {
     let square = |point: &[f32]| point.iter().map(|x| x * x).sum::<f32>();
     let length = square(point).sqrt();
     if length > 1.0 {

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use pgrec_kernels::Filter;
 use serde_json::{Value, json};
 
-use super::batch::{self, Event, History};
+use super::batch::{self, Event, History, Pool};
 use super::space::Space;
 use super::{NAME, Params};
+use crate::catalogue::IdKind;
+use crate::corpus::{CorpusBuilder, ItemKey};
 use crate::families::Training;
 use crate::random::SplitMix;
 use crate::{Artifact, Control, Corpus, Error, ItemId, Query, families, testing};
@@ -66,7 +68,7 @@ fn loss(
             user.iter_mut().zip(at.point(dim, item)).for_each(|(u, x)| *u += logit.exp() / total * x);
         }
         let mut random = batch::random(key, number);
-        let drawn = batch::others(History { events: history, seen: &seen }, params, items, &mut random);
+        let drawn = batch::others(History { events: history, seen: &seen }, params, Pool::All(items), &mut random);
         let distances: Vec<f64> = drawn.map(|other| square(&user, at.point(dim, other))).collect();
         let own = params.margin + square(&user, at.point(dim, item));
         let least = distances.iter().copied().fold(f64::INFINITY, f64::min);
@@ -122,7 +124,7 @@ fn gradients_are_differences_of_the_loss_in_double_precision() {
             .collect();
         let key = random.next();
         let of = |user: u32| History { events: history(user), seen: &seen[user as usize] };
-        let told = batch::gradient(&space, &params, of, &events, key, &Control::default()).unwrap();
+        let told = batch::gradient(&space, &params, Pool::All(items), of, &events, key, &Control::default()).unwrap();
         let (at, mut weights) = (Double::of(&space), Vec::new());
         let value = loss(&at, &params, &histories, &events, key, &mut weights);
         assert!((told.loss - value).abs() < 1e-4 * value, "{} and {value}", told.loss);
@@ -287,6 +289,58 @@ fn whoever_has_one_event_is_among_what_goes_with_it_and_the_next_moves_them() {
     }
 }
 
+/// [`kinds`], each item with a vector that its kind has much to do with, or its kind as an attribute; of each kind one item
+/// is touched by nobody.
+fn described(seed: u64, attributes: bool) -> Corpus {
+    let mut random = SplitMix::new(seed);
+    let mut builder = CorpusBuilder::new(IdKind::Int);
+    for item in 0..130 {
+        let key = ItemKey::Int(item);
+        builder.item(key).unwrap();
+        if attributes {
+            builder.attribute(key, &format!("kind {}", item % 10)).unwrap();
+            builder.attribute(key, &format!("label {}", random.below(9))).unwrap();
+        } else {
+            let vector: Vec<f32> =
+                (0..10).map(|kind| f32::from(kind == item % 10) + 0.1 * random.truncated_normal()).collect();
+            builder.vector(key, &vector).unwrap();
+        }
+    }
+    for user in 0..600 {
+        builder.user().unwrap();
+        for _ in 0..5 + random.below(4) {
+            builder.event(ItemKey::Int((random.below(12) * 10 + user % 10) as i64), None).unwrap();
+        }
+    }
+    builder.finish().unwrap()
+}
+
+#[test]
+fn what_nobody_has_touched_is_recommended_by_its_content_and_only_by_that() {
+    let seed = testing::fresh_seed();
+    for (features, attributes) in [("embedding", false), ("attributes", true), ("none", true)] {
+        let corpus = described(seed, attributes);
+        let params =
+            json!({ "dim": 16, "negatives": 5, "batch": 64, "epochs": 12, "features": features, "content_hidden": 32 });
+        let model = testing::fit(NAME, &corpus, params);
+        let untouched: Vec<u32> = (120..130).collect();
+        let right = |item: u32| {
+            let filter = Filter { exclude: &[], candidates: Some(&untouched) };
+            let query = Query { history: &[item], k: 1, filter, ..Query::default() };
+            model.recommend(&[query], &Control::default()).unwrap()[0][0].item % 10 == item % 10
+        };
+        let found = (0..120).filter(|&item| right(item)).count();
+        match features {
+            "none" => assert!(found < 60, "{features}: {found} of 120"),
+            _ => assert!(found > 96, "{features}: {found} of 120"),
+        }
+        for item in 0..130 {
+            let square: f64 = model.item_vector(item).unwrap().iter().map(|&x| f64::from(x).powi(2)).sum();
+            assert!(square <= 1.0, "item {item}: {square}");
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_learnt_is_refused_in_words() {
     let corpus = kinds(1);
@@ -297,11 +351,16 @@ fn what_cannot_be_learnt_is_refused_in_words() {
         (json!({ "epochs": 0 }), "epochs is a whole number from 1"),
         (json!({ "margin": 0 }), "margin and learning_rate"),
         (json!({ "covariance": -1 }), "covariance is a number from 0"),
+        (json!({ "content_weight": -1 }), "content_weight is a number from 0"),
+        (json!({ "features": "vectors" }), "unknown variant"),
         (json!({ "depth": 2 }), "unknown field"),
     ] {
         assert!(matches!(fit(&corpus, params.clone()), Err(Error::Parameter(why)) if why.contains(part)), "{params}");
     }
     assert!(matches!(fit(&testing::corpus(&[&[1], &[2]]), json!({})), Err(Error::Data(_))));
+    for features in ["embedding", "attributes", "both"] {
+        assert!(matches!(fit(&corpus, json!({ "features": features })), Err(Error::Data(_))));
+    }
     let params = json!({ "dim": 1000 });
     let training = Training { memory: 1000, ..Training::new(&corpus, &params, &control) };
     assert!(matches!(super::fit(&training), Err(Error::Memory(_))));

@@ -10,17 +10,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Base, Family, Fitted, Model, Needs, Training, params};
+use crate::content::features::Features;
 use crate::evaluate::{Spec, evaluate};
 use crate::{Artifact, ArtifactBuilder, Control, Corpus, Error, Result};
 
 pub(crate) mod edges;
-pub(crate) mod features;
 mod model;
 mod rings;
 mod stages;
 
 use edges::Edges;
-use features::Features;
 use stages::Variant;
 
 const NAME: &str = "graph";

@@ -5,11 +5,11 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::edges::{Edges, EdgesView};
-use super::features::{Features, FeaturesView};
 use super::rings::{Lists, best};
 use super::stages::{Anchor, Ring, fill, list_score};
 use super::{Config, NAME};
 use crate::artifact::Shared;
+use crate::content::features::{Features, FeaturesView};
 use crate::families::{Model, popularity};
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, Query, Result};
 

@@ -4,7 +4,7 @@ use pgrec_kernels::Scored;
 use rayon::prelude::*;
 
 use super::edges::EdgesView;
-use super::features::FeaturesView;
+use crate::content::features::FeaturesView;
 use crate::{Control, Result};
 
 /// One list an item, as CSR, best first, ties by ascending index.

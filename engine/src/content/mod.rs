@@ -1,0 +1,112 @@
+//! What is known of items besides who touched them, and the network that places them by it.
+
+use serde::Deserialize;
+
+use crate::{Corpus, Error, Result};
+
+pub(crate) mod features;
+mod network;
+
+use features::Features;
+pub(crate) use network::Learner;
+
+/// Which of what is known of items is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Use {
+    /// Nothing.
+    #[default]
+    None,
+    /// Their vectors.
+    Embedding,
+    /// Their attributes.
+    Attributes,
+    /// Vectors and attributes.
+    Both,
+}
+
+impl Use {
+    pub(crate) fn vectors(self) -> bool {
+        matches!(self, Self::Embedding | Self::Both)
+    }
+
+    pub(crate) fn attributes(self) -> bool {
+        matches!(self, Self::Attributes | Self::Both)
+    }
+}
+
+/// Items by their content: what a network is given.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    vectors: Option<Vectors>,
+    words: Option<Words>,
+}
+
+/// `[items, dim]`, each of length 1 or 0.
+#[derive(Debug)]
+struct Vectors {
+    dim: usize,
+    rows: Vec<f32>,
+}
+
+/// Attributes with their TF-IDF weights.
+#[derive(Debug)]
+struct Words {
+    /// How many there are.
+    count: usize,
+    /// Where each item's begin, and the end of the last.
+    offsets: Vec<u64>,
+    tokens: Vec<u32>,
+    weights: Vec<f32>,
+}
+
+impl Content {
+    /// What a corpus has of its items; `None` where nothing is wanted.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where the items do not have what is wanted.
+    pub(crate) fn of(corpus: &Corpus, wanted: Use) -> Result<Option<Self>> {
+        if wanted == Use::None {
+            return Ok(None);
+        }
+        let mut content = Self::default();
+        if wanted.vectors()
+            && let Features::Vectors { dim, rows } = Features::vectors(corpus)?
+        {
+            content.vectors = Some(Vectors { dim, rows });
+        }
+        if wanted.attributes()
+            && let Features::Attributes { offsets, tokens, weights } = Features::attributes(corpus)?
+        {
+            let count = corpus.vocabulary().len();
+            content.words = Some(Words { count, offsets, tokens, weights });
+        }
+        let nothing = (0..corpus.items().len()).all(|item| !content.knows(item));
+        match nothing {
+            true => Err(Error::Data("nothing is known of any item that would tell it from others".into())),
+            false => Ok(Some(content)),
+        }
+    }
+
+    /// Whether anything is known of an item.
+    pub(crate) fn knows(&self, item: usize) -> bool {
+        let vector = self.vectors.as_ref().is_some_and(|v| v.row(item).iter().any(|&x| x != 0.0));
+        vector || self.words.as_ref().is_some_and(|words| !words.of(item).0.is_empty())
+    }
+}
+
+impl Vectors {
+    fn row(&self, item: usize) -> &[f32] {
+        &self.rows[item * self.dim..][..self.dim]
+    }
+}
+
+impl Words {
+    fn of(&self, item: usize) -> (&[u32], &[f32]) {
+        let range = self.offsets[item] as usize..self.offsets[item + 1] as usize;
+        (&self.tokens[range.clone()], &self.weights[range])
+    }
+}
+
+#[cfg(test)]
+mod tests;
