@@ -60,6 +60,15 @@ pub(crate) fn random_corpus(seed: u64, users: usize, items: usize) -> Corpus {
     builder.finish().unwrap()
 }
 
+/// Users who stay within one of ten kinds of items, of twelve each: items are numbered 10 n + kind.
+pub(crate) fn kinds(seed: u64) -> Corpus {
+    let mut random = SplitMix::new(seed);
+    let histories: Vec<Vec<i64>> = (0..600)
+        .map(|user| (0..5 + random.below(4)).map(|_| (random.below(12) * 10 + user % 10) as i64).collect())
+        .collect();
+    corpus(&histories.iter().map(Vec::as_slice).collect::<Vec<_>>())
+}
+
 /// The bytes of a model fitted on all of a corpus.
 pub(crate) fn try_fit(family: &str, corpus: &Corpus, params: &Value, control: &Control) -> crate::Result<Vec<u8>> {
     let fit = families::find(family).unwrap().fit.unwrap();

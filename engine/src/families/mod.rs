@@ -10,16 +10,21 @@ use crate::train::Kept;
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, Query, Result, Task};
 
 pub mod blend;
+pub mod bpr;
 pub mod cml;
+pub(crate) mod epochs;
 pub mod generative;
 pub mod graph;
 pub mod hstu;
 pub mod hstu_rank;
+pub(crate) mod moments;
 pub(crate) mod params;
 pub mod popularity;
 pub mod sasrec;
+pub(crate) mod seen;
 pub mod semantic_ids;
 pub(crate) mod sequential;
+pub(crate) mod table;
 
 use generative::Generated;
 use semantic_ids::SemanticIds;
@@ -227,6 +232,7 @@ pub static FAMILIES: &[Family] = &[
     sasrec::FAMILY,
     hstu::FAMILY,
     hstu_rank::FAMILY,
+    bpr::FAMILY,
     cml::FAMILY,
     semantic_ids::FAMILY,
     generative::FAMILY,

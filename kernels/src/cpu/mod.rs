@@ -13,6 +13,7 @@ mod loss;
 mod matrix;
 mod noise;
 mod optimizer;
+mod pairwise;
 mod portable;
 mod projected;
 #[cfg(test)]
@@ -35,6 +36,7 @@ mod neon;
 
 pub use isa::Isa;
 pub use matrix::{Matrix, keep_buffers};
+pub use pairwise::Pairwise;
 
 pub(crate) use distance::{ByteProducts, Comparison, Number, Pair, RowDistances, hamming, prefetch};
 

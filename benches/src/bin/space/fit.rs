@@ -23,6 +23,8 @@ pub struct Contestant {
 pub struct Fitted {
     pub model: Box<dyn Model>,
     pub seconds: f64,
+    /// NDCG@10 of the events by which the best epoch was chosen.
+    pub validated: Option<f64>,
 }
 
 impl Contestant {
@@ -34,8 +36,10 @@ impl Contestant {
         let (control, start) = (Control::default(), Instant::now());
         let fitted = fit(&Training { leave_last, seed, ..Training::new(corpus, &params, &control) })?;
         let seconds = start.elapsed().as_secs_f64();
+        let figures = fitted.curve.iter().filter_map(|point| point["ndcg@10"].as_f64());
+        let validated = figures.max_by(f64::total_cmp);
         let artifact = Artifact::from_vec(fitted.artifact.finish()?)?;
-        Ok(Fitted { model: families::open(Arc::new(artifact))?, seconds })
+        Ok(Fitted { model: families::open(Arc::new(artifact))?, seconds, validated })
     }
 }
 

@@ -3,6 +3,7 @@
 mod fit;
 mod held_out;
 mod measure;
+mod peer;
 mod tags;
 mod warm;
 mod withheld;

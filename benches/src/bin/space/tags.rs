@@ -6,19 +6,33 @@ use xtask::{Dataset, Home, Progress};
 
 use crate::Arguments;
 use crate::fit::{Contestant, corpus};
-use crate::held_out::{histories, three_to_one};
-use crate::measure::{Case, lists, recall, shown};
+use crate::held_out::{Parts, histories, three_to_one};
+use crate::measure::{Case, lists, mean, recall, shown};
+use crate::peer::Implicit;
 
-const CONTESTANTS: [Contestant; 3] = [
+const CONTESTANTS: [Contestant; 4] = [
     Contestant { label: "popularity", family: "popularity", params: "" },
+    Contestant { label: "bpr", family: "bpr", params: BPR },
     Contestant { label: "cml", family: "cml", params: UNORDERED },
     Contestant { label: "cml_tags", family: "cml", params: TAGS },
 ];
 
+/// As many epochs as are best for the peer, without a look at how they do, which it does not take either.
+const BPR: &str = r#""epochs": 1000, "patience": 0, "validate_every": 1000, "validation_users": 1"#;
 const UNORDERED: &str = r#""ordered": false"#;
 const TAGS: &str = r#""ordered": false, "features": "attributes""#;
 
-const KS: [usize; 2] = [50, 100];
+const KS: [usize; 2] = [50, MOST];
+const MOST: usize = 100;
+
+/// What is measured of the lists of several splits.
+#[derive(Default)]
+struct Figures {
+    recall: [Vec<f64>; KS.len()],
+    /// Of the validation fifth, by the first of the lengths.
+    validation: Vec<f64>,
+    seconds: Vec<f64>,
+}
 
 pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mut Vec<String>) -> Result<()> {
     let Some(folder) = home.data().map(|data| data.join("citeulike-t")).filter(|folder| folder.is_dir()) else {
@@ -28,28 +42,57 @@ pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mu
     let data = progress.step("reading citeulike-t", |_| Dataset::load(&folder))?;
     let users = histories(&data);
     for contestant in CONTESTANTS.iter().filter(|contestant| arguments.wants(contestant.label)) {
-        let (mut figures, mut chosen_by, mut seconds) = (KS.map(|_| Vec::new()), Vec::new(), 0.0);
+        let mut figures = Figures::default();
         for seed in 1..=arguments.seeds {
             let parts = three_to_one(&users, seed);
             let learnt = corpus(&data.items, parts.iter().map(|parts| parts.learnt.as_slice()))?;
             let fitted = contestant.fit(&learnt, 0, seed, &arguments.params)?;
-            let measured = || parts.iter().filter(|parts| !parts.test.is_empty());
-            let cases: Vec<Case<'_>> =
-                measured().map(|parts| Case { history: &parts.learnt, targets: &parts.test }).collect();
-            let found = lists(&*fitted.model, &cases, KS[KS.len() - 1], None)?;
-            figures.iter_mut().zip(KS).for_each(|(all, k)| all.extend(recall(&found, &cases, k)));
-            let cases: Vec<Case<'_>> =
-                measured().map(|parts| Case { history: &parts.learnt, targets: &parts.validation }).collect();
-            chosen_by.extend(recall(&found, &cases, KS[0]));
-            seconds += fitted.seconds / arguments.seeds as f64;
+            let histories: Vec<Case<'_>> =
+                parts.iter().map(|parts| Case { history: &parts.learnt, targets: &[] }).collect();
+            figures.add(&parts, &lists(&*fitted.model, &histories, MOST, None)?, fitted.seconds);
         }
-        let [at_50, at_100] = figures.map(|figures| shown(&figures));
-        let label = contestant.label;
-        let validation = shown(&chosen_by);
-        results.push(format!(
-            "RESULT space.tags.{label} recall@50 {at_50} recall@100 {at_100}, {seconds:.1} s; recall@50 of the validation fifth {validation}"
-        ));
+        results.push(figures.line(contestant.label));
         println!("{}", results.last().map_or("", String::as_str));
     }
+    if arguments.wants("implicit_bpr") {
+        match Implicit::new(home, progress) {
+            Err(error) => progress.say(&format!("no peer, because implicit cannot be installed: {error:#}")),
+            Ok(peer) => {
+                let mut figures = Figures::default();
+                for seed in 1..=arguments.seeds {
+                    let parts = three_to_one(&users, seed);
+                    let (lists, seconds) = peer.lists(&parts, MOST, seed)?;
+                    figures.add(&parts, &lists, seconds);
+                }
+                results.push(figures.line("implicit_bpr"));
+                println!("{}", results.last().map_or("", String::as_str));
+            }
+        }
+    }
     Ok(())
+}
+
+impl Figures {
+    /// Adds a list for each user of a split.
+    fn add(&mut self, parts: &[Parts], lists: &[Vec<i64>], seconds: f64) {
+        let measured = parts.iter().zip(lists).filter(|(parts, _)| !parts.test.is_empty());
+        let (parts, lists): (Vec<&Parts>, Vec<Vec<i64>>) = measured.map(|(parts, list)| (parts, list.clone())).unzip();
+        let cases = |of: fn(&Parts) -> &[i64]| -> Vec<Case<'_>> {
+            parts.iter().map(|parts| Case { history: &parts.learnt, targets: of(parts) }).collect()
+        };
+        let test = cases(|parts| &parts.test);
+        self.recall.iter_mut().zip(KS).for_each(|(all, k)| all.extend(recall(&lists, &test, k)));
+        self.validation.extend(recall(&lists, &cases(|parts| &parts.validation), KS[0]));
+        self.seconds.push(seconds);
+    }
+
+    fn line(&self, label: &str) -> String {
+        let [at_50, at_100] = self.recall.each_ref().map(|figures| shown(figures));
+        let (seconds, _) = mean(&self.seconds);
+        format!(
+            "RESULT space.tags.{label} recall@50 {at_50} recall@100 {at_100}, {} splits, {seconds:.1} s; recall@50 of the validation fifth {}",
+            self.seconds.len(),
+            shown(&self.validation)
+        )
+    }
 }

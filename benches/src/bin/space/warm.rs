@@ -10,8 +10,9 @@ use crate::fit::{Contestant, corpus};
 use crate::held_out::histories;
 use crate::measure::{Case, lists, ndcg, recall, shown};
 
-const CONTESTANTS: [Contestant; 3] = [
+const CONTESTANTS: [Contestant; 4] = [
     Contestant { label: "popularity", family: "popularity", params: "" },
+    Contestant { label: "bpr", family: "bpr", params: "" },
     Contestant { label: "cml", family: "cml", params: "" },
     Contestant { label: "cml_content", family: "cml", params: r#""features": "embedding""# },
 ];
@@ -37,7 +38,7 @@ pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mu
         let rare: Vec<bool> = measured.iter().map(|history| is_rare(history)).collect();
         for contestant in CONTESTANTS.iter().filter(|contestant| arguments.wants(contestant.label)) {
             let mut figures = [const { Vec::new() }; 4];
-            let mut seconds = 0.0;
+            let (mut seconds, mut validated) = (0.0, 0.0);
             for seed in 1..=arguments.seeds {
                 let fitted = contestant.fit(&all, 2, seed, &arguments.params)?;
                 let cases: Vec<Case<'_>> = measured
@@ -54,10 +55,11 @@ pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mu
                     all.extend(values);
                 }
                 seconds += fitted.seconds / arguments.seeds as f64;
+                validated += fitted.validated.unwrap_or(f64::NAN) / arguments.seeds as f64;
             }
             let [hits, gains, rare_hits, rare_gains] = figures.map(|figures| shown(&figures));
             results.push(format!(
-                "RESULT space.warm.{name}.{} hr@10 {hits} ndcg@10 {gains}, of {} users whose next item has fewer than {RARE} events {rare_hits} {rare_gains}, {seconds:.1} s",
+                "RESULT space.warm.{name}.{} hr@10 {hits} ndcg@10 {gains}, of {} users whose next item has fewer than {RARE} events {rare_hits} {rare_gains}, {seconds:.1} s; ndcg@10 of validation {validated:.4}",
                 contestant.label,
                 rare.iter().filter(|&&rare| rare).count(),
             ));

@@ -14,8 +14,9 @@ use crate::fit::{Contestant, corpus};
 use crate::held_out::histories;
 use crate::measure::{Case, lists, ndcg, recall, shown};
 
-const CONTESTANTS: [Contestant; 4] = [
+const CONTESTANTS: [Contestant; 5] = [
     Contestant { label: "popularity", family: "popularity", params: "" },
+    Contestant { label: "bpr", family: "bpr", params: "" },
     Contestant { label: "cml", family: "cml", params: "" },
     Contestant { label: "cml_content", family: "cml", params: CONTENT },
     Contestant { label: "cml_shuffled", family: "cml", params: CONTENT },

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
-use pgrec_kernels::cpu::{Cpu, Matrix};
-use pgrec_kernels::{Activation, Device, Linear, Operators, Tensor};
+use pgrec_kernels::Device;
+use pgrec_kernels::cpu::Cpu;
 use rayon::prelude::*;
 
 use super::Params;
 use super::pooling::add;
 use super::space::{Directions, Share, Space};
+use crate::families::moments::{product, weighted_columns};
 use crate::random::SplitMix;
 use crate::{Control, Result};
 
@@ -215,21 +216,11 @@ fn covariance(space: &Space, by: f32, items: &[u32], told: &mut Gradient) -> Res
     items.iter().for_each(|&item| add(&mut mean, 1.0 / events as f32, space.point(item)));
     let mut rows = Vec::with_capacity(events * dim);
     items.iter().for_each(|&item| rows.extend(space.point(item).iter().zip(&mean).map(|(x, mean)| x - mean)));
-    let mut columns = vec![0.0; events * dim];
-    for (event, row) in rows.chunks_exact(dim).enumerate() {
-        row.iter().enumerate().for_each(|(at, x)| columns[at * events + event] = x / events as f32);
-    }
-    let cpu = Cpu::new();
-    let product = |left: &[f32], right: Vec<f32>| -> Result<Vec<f32>> {
-        let inner = right.len() / dim;
-        let layer = Linear { weight: Tensor::from_vec(right, vec![inner, dim])?, bias: None };
-        let product = cpu.linear(&Matrix::from_slice(left, inner), &layer, Activation::Identity);
-        Ok(cpu.download(&product)?.into_owned())
-    };
-    let mut between = product(&columns, rows.clone())?;
+    let columns = weighted_columns(&rows, dim, |_| 1.0 / events as f32);
+    let mut between = product(&columns, rows.clone(), dim)?;
     (0..dim).for_each(|at| between[at * dim + at] = 0.0);
     let cost: f64 = between.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() * f64::from(by) * events as f64;
-    for (event, (push, &item)) in product(&rows, between)?.chunks_exact(dim).zip(items).enumerate() {
+    for (event, (push, &item)) in product(&rows, between, dim)?.chunks_exact(dim).zip(items).enumerate() {
         told.directions[(event * 3 + 2) * dim..][..dim].copy_from_slice(push);
         let share = Share { item, event: event as u32, of: [0.0, 0.0, 4.0 * by], own: 0.0, attention: 0.0 };
         told.shares.push(share);

@@ -1,9 +1,6 @@
-//! The loop: epochs of steps, validation, early stopping.
+//! What is learnt from, and its steps.
 
 use std::borrow::Cow;
-use std::time::{Duration, Instant};
-
-use serde_json::{Map, Value, json};
 
 use super::Params;
 use super::batch::{self, Event, History, Pool};
@@ -11,14 +8,12 @@ use super::model;
 use super::placing::{Placing, Told};
 use super::space::{Space, Sums};
 use crate::content::Content;
-use crate::control::TrainingProgress;
+use crate::families::epochs::{self, Learner, Length, Progress};
+use crate::families::seen::Seen;
 use crate::families::{Fitted, Training};
 use crate::random::SplitMix;
 use crate::train::{Histories, Metrics, Validation};
-use crate::{Error, Result};
-
-/// Between two reports of progress.
-const REPORT: Duration = Duration::from_millis(250);
+use crate::{ArtifactBuilder, Error, Result};
 
 pub(super) fn fit(training: &Training<'_>, params: &Params) -> Result<Fitted> {
     let learnt = training.corpus.without_last(training.leave_last);
@@ -42,57 +37,10 @@ pub(super) fn fit(training: &Training<'_>, params: &Params) -> Result<Fitted> {
         let items = 0..counts.len() as u32;
         items.filter(|&item| counts[item as usize] > 0.0).collect()
     });
-    let mut run = Run {
-        training,
-        params,
-        histories,
-        seen,
-        events,
-        counts,
-        sums: space.sums(),
-        space,
-        placing,
-        touched,
-        random,
-        best: None,
-        curve: Vec::new(),
-        done: 0,
-        started: Instant::now(),
-        reported: Instant::now(),
-        progress: TrainingProgress {
-            epochs: params.epochs,
-            metric: Metrics::RANKING.labels[0],
-            ..TrainingProgress::default()
-        },
-    };
-    run.epochs(&validation)?;
-    run.finish()
-}
-
-/// The distinct items of each user, ascending.
-struct Seen {
-    items: Vec<u32>,
-    /// Where each user's end.
-    ends: Vec<usize>,
-}
-
-impl Seen {
-    fn new(histories: &Histories<'_>) -> Self {
-        let (mut items, mut ends) = (Vec::with_capacity(histories.corpus.interactions()), Vec::new());
-        for user in 0..histories.corpus.users() {
-            let mut own = histories.of(user).to_vec();
-            own.sort_unstable();
-            own.dedup();
-            items.extend(own);
-            ends.push(items.len());
-        }
-        Self { items, ends }
-    }
-
-    fn of(&self, user: u32) -> &[u32] {
-        let start = if user == 0 { 0 } else { self.ends[user as usize - 1] };
-        &self.items[start..self.ends[user as usize]]
-    }
+    let run =
+        Run { training, params, histories, seen, events, counts, sums: space.sums(), space, placing, touched, random };
+    let length = Length { epochs: params.epochs, patience: params.patience, every: 1 };
+    epochs::fit(run, training, &validation, length)
 }
 
 /// What is learnt once an epoch: every event that others of its user tell something of.
@@ -148,65 +96,34 @@ struct Run<'a> {
     /// The items among which others are drawn, where those are not all.
     touched: Option<Vec<u32>>,
     random: SplitMix,
-    best: Option<(f64, Space)>,
-    curve: Vec<Value>,
-    /// Events that have been learnt from.
-    done: u64,
-    started: Instant,
-    reported: Instant,
-    progress: TrainingProgress,
+}
+
+impl Learner for Run<'_> {
+    fn steps(&self) -> u64 {
+        self.events.len().div_ceil(self.params.batch) as u64
+    }
+
+    fn epoch(&mut self, _: u32, progress: &mut Progress<'_>) -> Result<f64> {
+        let mut events = std::mem::take(&mut self.events);
+        self.random.shuffle(&mut events);
+        for batch in events.chunks(self.params.batch) {
+            progress.step(batch.len(), self.step(batch)?);
+        }
+        self.events = events;
+        Ok(progress.mean())
+    }
+
+    /// The points, with those of items that are only known by their content.
+    fn artifact(&self) -> Result<ArtifactBuilder> {
+        let space = match &self.placing {
+            Some(placing) => Cow::Owned(placing.completed(&self.space)),
+            None => Cow::Borrowed(&self.space),
+        };
+        model::artifact(self.params, &space, self.training.corpus.items(), &self.counts)
+    }
 }
 
 impl Run<'_> {
-    fn epochs(&mut self, validation: &Validation) -> Result<()> {
-        let &Params { epochs, patience, .. } = self.params;
-        let mut without_gain = 0;
-        for epoch in 1..=epochs {
-            let loss = self.epoch(epoch)?;
-            let mut point = json!({ "epoch": epoch, "loss": loss });
-            let space = self.completed();
-            let artifact = model::artifact(self.params, &space, self.training.corpus.items(), &self.counts)?;
-            if let Some(figures) = validation.measure(&artifact, self.training.control)? {
-                for (label, figure) in Metrics::RANKING.labels.into_iter().zip(figures) {
-                    point[label] = json!(figure);
-                }
-                let better = self.best.as_ref().is_none_or(|(best, _)| figures[0] > *best);
-                if better {
-                    self.best = Some((figures[0], space.into_owned()));
-                }
-                without_gain = if better { 0 } else { without_gain + 1 };
-                self.progress.validation = Some(figures[0]);
-                self.progress.best = self.best.as_ref().map(|(best, _)| *best);
-            }
-            point["seconds"] = json!(self.started.elapsed().as_secs_f64());
-            self.curve.push(point);
-            self.report(true);
-            if patience > 0 && without_gain >= patience {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// One pass over the events; their mean loss.
-    fn epoch(&mut self, epoch: u32) -> Result<f64> {
-        let mut events = std::mem::take(&mut self.events);
-        self.random.shuffle(&mut events);
-        let steps = events.len().div_ceil(self.params.batch) as u64;
-        self.progress = TrainingProgress { epoch, step: 0, steps, loss: None, ..self.progress.clone() };
-        let (mut sum, mut seen) = (0.0, 0);
-        for batch in events.chunks(self.params.batch) {
-            sum += self.step(batch)?;
-            seen += batch.len();
-            self.done += batch.len() as u64;
-            self.progress.step += 1;
-            self.progress.loss = Some(sum / seen as f64);
-            self.report(false);
-        }
-        self.events = events;
-        Ok(sum / seen as f64)
-    }
-
     fn step(&mut self, batch: &[Event]) -> Result<f64> {
         let (histories, seen, control) = (&self.histories, &self.seen, self.training.control);
         let history = |user: u32| History { events: histories.of(user as usize), seen: seen.of(user) };
@@ -220,35 +137,5 @@ impl Run<'_> {
         let drawn = placed.as_ref().map(Told::drawn);
         self.space.step(&mut self.sums, rate, &told, drawn);
         Ok(told.loss)
-    }
-
-    fn report(&mut self, always: bool) {
-        if !always && self.reported.elapsed() < REPORT {
-            return;
-        }
-        self.reported = Instant::now();
-        let seconds = self.started.elapsed().as_secs_f64();
-        let progress = &mut self.progress;
-        progress.events_per_second = self.done as f64 / seconds.max(1e-9);
-        let done = f64::from(progress.epoch - 1) + progress.step as f64 / progress.steps.max(1) as f64;
-        progress.seconds_left = (done > 0.0).then(|| seconds * (f64::from(progress.epochs) - done) / done);
-        self.training.control.report(progress.clone());
-    }
-
-    /// The points, with those of items that are only known by their content.
-    fn completed(&self) -> Cow<'_, Space> {
-        match &self.placing {
-            Some(placing) => Cow::Owned(placing.completed(&self.space)),
-            None => Cow::Borrowed(&self.space),
-        }
-    }
-
-    fn finish(self) -> Result<Fitted> {
-        let space = match &self.best {
-            Some((_, best)) => Cow::Borrowed(best),
-            None => self.completed(),
-        };
-        let artifact = model::artifact(self.params, &space, self.training.corpus.items(), &self.counts)?;
-        Ok(Fitted { artifact, curve: self.curve, metrics: Map::new() })
     }
 }

@@ -1,10 +1,6 @@
 //! Serving: a history's point, and the items that are nearest to it.
 
-use std::collections::HashMap;
-
-use pgrec_kernels::cpu::Cpu;
-use pgrec_kernels::{Device, Filter, Scored, Tensor};
-use rayon::prelude::*;
+use pgrec_kernels::{Scored, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -13,6 +9,7 @@ use super::space::Space;
 use super::{NAME, Params};
 use crate::families::Model;
 use crate::families::sequential::check_known;
+use crate::families::table::{Asked, Table};
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, ItemIds, Query, Result};
 
 /// Points, and their squared lengths made negative, so that what a product with (2u, 1) lacks to −d² is the same for all.
@@ -20,8 +17,6 @@ const POINTS: &str = "points";
 const ATTENTION: &str = "attention";
 const RECENCY: &str = "recency";
 
-/// Queries that are answered on one thread.
-const SLICE: usize = 32;
 /// Events that an explanation names.
 const EXPLAINED: usize = 5;
 
@@ -54,10 +49,9 @@ pub(super) fn artifact(params: &Params, space: &Space, ids: &ItemIds, counts: &[
 pub(super) struct Cml {
     config: Config,
     catalogue: Catalogue,
-    points: Tensor,
+    points: Table,
     attention: Tensor,
     recency: Tensor,
-    device: Cpu,
 }
 
 impl Cml {
@@ -67,17 +61,16 @@ impl Cml {
         let width = config.dim.checked_add(1).filter(|_| config.dim > 0 && config.window > 0);
         let width = width.ok_or_else(|| Error::Malformed(format!("{NAME}: there are no points of 0 numbers")))?;
         Ok(Self {
-            points: artifact.tensor_of(POINTS, &[catalogue.len(), width])?,
+            points: Table::new(artifact.tensor_of(POINTS, &[catalogue.len(), width])?),
             attention: artifact.tensor_of(ATTENTION, &[catalogue.len()])?,
             recency: artifact.tensor_of(RECENCY, &[config.window])?,
             catalogue,
             config,
-            device: Cpu::new(),
         })
     }
 
     fn point(&self, item: u32) -> &[f32] {
-        &self.points.row(item as usize)[..self.config.dim]
+        &self.points.row(item)[..self.config.dim]
     }
 
     /// The events that a user's point is made of, and the share of each.
@@ -98,19 +91,10 @@ impl Cml {
         Ok(user)
     }
 
-    /// The items nearest to each of some points, with −d².
-    fn nearest(&self, points: &[Vec<f32>], k: &[usize], filters: &[Filter<'_>]) -> Result<Vec<Vec<Scored>>> {
-        for filter in filters {
-            check_known(self.catalogue.len(), filter.candidates.unwrap_or(&[]))?;
-        }
-        let asked: Vec<f32> = points.iter().flat_map(|point| point.iter().map(|x| 2.0 * x).chain([1.0])).collect();
-        let k: Vec<usize> = k.iter().map(|&k| k.min(self.catalogue.len())).collect();
-        let mut lists = self.device.top_k(&asked, &self.points, &k, filters)?;
-        for (list, point) in lists.iter_mut().zip(points) {
-            let square: f32 = point.iter().map(|x| x * x).sum();
-            list.iter_mut().for_each(|scored| scored.score -= square);
-        }
-        Ok(lists)
+    /// What ranks items by −d² to a point: −‖u‖² + (2u, 1)·(v, −‖v‖²).
+    fn nearness(point: &[f32]) -> Asked {
+        let square: f32 = point.iter().map(|x| x * x).sum();
+        Asked { vector: point.iter().map(|x| 2.0 * x).chain([1.0]).collect(), plus: -square }
     }
 
     fn distance(&self, one: &[f32], item: u32) -> f32 {
@@ -132,48 +116,17 @@ impl Model for Cml {
     }
 
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
-        let answer = |queries: &[Query<'_>]| -> Result<Vec<Vec<Scored>>> {
-            control.check()?;
-            let asked: Vec<usize> =
-                (0..queries.len()).filter(|&q| queries[q].k > 0 && !queries[q].history.is_empty()).collect();
-            let points = asked.iter().map(|&q| self.user(queries[q].history)).collect::<Result<Vec<_>>>()?;
-            let k: Vec<usize> = asked.iter().map(|&q| queries[q].k).collect();
-            let filters: Vec<Filter<'_>> = asked.iter().map(|&q| queries[q].filter).collect();
-            let mut lists = vec![Vec::new(); queries.len()];
-            for (q, list) in asked.into_iter().zip(self.nearest(&points, &k, &filters)?) {
-                lists[q] = list;
-            }
-            Ok(lists)
-        };
-        // A session's call for one user is computed on its own thread, and starts no others.
-        match queries.len() > SLICE {
-            true => Ok(queries.par_chunks(SLICE).map(answer).collect::<Result<Vec<_>>>()?.concat()),
-            false => answer(queries),
-        }
+        self.points.recommend(queries, control, |query| Ok(Self::nearness(&self.user(query.history)?)))
     }
 
-    /// −d², which the operator that ranks gives, so that a score is the same number in a list and alone.
     fn score(&self, query: &Query<'_>, items: &[u32]) -> Result<Vec<f32>> {
-        let user = self.user(query.history)?;
-        let mut wanted = items.to_vec();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let filter = Filter { exclude: &[], candidates: Some(&wanted) };
-        let scored = self.nearest(&[user], &[wanted.len()], &[filter])?;
-        let scored: HashMap<u32, f32> = scored.into_iter().flatten().map(|s| (s.item, s.score)).collect();
-        Ok(items.iter().map(|item| scored.get(item).copied().unwrap_or(f32::NAN)).collect())
+        self.points.score(Self::nearness(&self.user(query.history)?), items)
     }
 
     /// The nearest other items.
     fn similar(&self, item: u32, query: &Query<'_>) -> Result<Vec<Scored>> {
         check_known(self.catalogue.len(), &[item])?;
-        let mut exclude = query.filter.exclude.to_vec();
-        if let Err(place) = exclude.binary_search(&item) {
-            exclude.insert(place, item);
-        }
-        let filter = Filter { exclude: &exclude, ..query.filter };
-        let mut lists = self.nearest(&[self.point(item).to_vec()], &[query.k], &[filter])?;
-        Ok(lists.pop().unwrap_or_default())
+        self.points.similar(item, Self::nearness(self.point(item)), query)
     }
 
     /// The user's point.

@@ -258,18 +258,9 @@ fn what_is_near_is_similar_and_explains() {
     assert!(matches!(model.encode(&Query { history: &[40], ..Query::default() }), Err(Error::Parameter(_))));
 }
 
-/// Users who stay within one of ten kinds of items, of twelve each.
-fn kinds(seed: u64) -> Corpus {
-    let mut random = SplitMix::new(seed);
-    let histories: Vec<Vec<i64>> = (0..600)
-        .map(|user| (0..5 + random.below(4)).map(|_| (random.below(12) * 10 + user % 10) as i64).collect())
-        .collect();
-    testing::corpus(&histories.iter().map(Vec::as_slice).collect::<Vec<_>>())
-}
-
 #[test]
 fn whoever_has_one_event_is_among_what_goes_with_it_and_the_next_moves_them() {
-    let corpus = kinds(testing::fresh_seed());
+    let corpus = testing::kinds(testing::fresh_seed());
     for ordered in [true, false] {
         let params = json!({ "dim": 16, "ordered": ordered, "negatives": 5, "batch": 64, "epochs": 12 });
         let model = testing::fit(NAME, &corpus, params);
@@ -289,7 +280,7 @@ fn whoever_has_one_event_is_among_what_goes_with_it_and_the_next_moves_them() {
     }
 }
 
-/// [`kinds`], each item with a vector that its kind has much to do with, or its kind as an attribute; of each kind one item
+/// [`testing::kinds`], each item with a vector that its kind has much to do with, or its kind as an attribute; of each kind one item
 /// is touched by nobody.
 fn described(seed: u64, attributes: bool) -> Corpus {
     let mut random = SplitMix::new(seed);
@@ -343,7 +334,7 @@ fn what_nobody_has_touched_is_recommended_by_its_content_and_only_by_that() {
 
 #[test]
 fn what_cannot_be_learnt_is_refused_in_words() {
-    let corpus = kinds(1);
+    let corpus = testing::kinds(1);
     let control = Control::default();
     let fit = |corpus: &Corpus, params: Value| testing::try_fit(NAME, corpus, &params, &control);
     for (params, part) in [
