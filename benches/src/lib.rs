@@ -3,10 +3,12 @@
 mod processes;
 mod server;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
+use xtask::data::Interaction;
 use xtask::generate::Shop;
 use xtask::process::{captured, on_path};
 use xtask::progress::grouped;
@@ -33,6 +35,17 @@ pub fn ml_1m_or_shop(home: &Home, progress: &Progress, folder: Option<PathBuf>) 
         step.remark(format!("{} users, {} items, {} events", grouped(users), grouped(items), grouped(events)));
         Ok(data)
     })
+}
+
+/// What each user has touched, in its order.
+pub fn histories(data: &Dataset) -> Vec<Vec<i64>> {
+    let mut users: BTreeMap<i64, Vec<&Interaction>> = BTreeMap::new();
+    data.interactions.iter().for_each(|event| users.entry(event.user_id).or_default().push(event));
+    let ordered = |mut events: Vec<&Interaction>| {
+        events.sort_by_key(|event| (event.at, event.position));
+        events.into_iter().map(|event| event.item_id).collect()
+    };
+    users.into_values().map(ordered).collect()
 }
 
 fn ml_1m_in_size() -> Shop {

@@ -69,6 +69,32 @@ pub(crate) fn kinds(seed: u64) -> Corpus {
     corpus(&histories.iter().map(Vec::as_slice).collect::<Vec<_>>())
 }
 
+/// [`kinds`], each item with a vector that its kind has much to do with, or its kind as an attribute; of each kind one item
+/// is touched by nobody.
+pub(crate) fn described(seed: u64, attributes: bool) -> Corpus {
+    let mut random = SplitMix::new(seed);
+    let mut builder = CorpusBuilder::new(IdKind::Int);
+    for item in 0..130 {
+        let key = ItemKey::Int(item);
+        builder.item(key).unwrap();
+        if attributes {
+            builder.attribute(key, &format!("kind {}", item % 10)).unwrap();
+            builder.attribute(key, &format!("label {}", random.below(9))).unwrap();
+        } else {
+            let vector: Vec<f32> =
+                (0..10).map(|kind| f32::from(kind == item % 10) + 0.1 * random.truncated_normal()).collect();
+            builder.vector(key, &vector).unwrap();
+        }
+    }
+    for user in 0..600 {
+        builder.user().unwrap();
+        for _ in 0..5 + random.below(4) {
+            builder.event(ItemKey::Int((random.below(12) * 10 + user % 10) as i64), None).unwrap();
+        }
+    }
+    builder.finish().unwrap()
+}
+
 /// The bytes of a model fitted on all of a corpus.
 pub(crate) fn try_fit(family: &str, corpus: &Corpus, params: &Value, control: &Control) -> crate::Result<Vec<u8>> {
     let fit = families::find(family).unwrap().fit.unwrap();

@@ -1,17 +1,21 @@
 //! What is known of items besides who touched them, and the network that places them by it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::families::Needs;
 use crate::{Corpus, Error, Result};
 
 pub(crate) mod features;
 mod network;
+mod projection;
 
 use features::Features;
 pub(crate) use network::Learner;
+pub(crate) use projection::Projection;
 
 /// Which of what is known of items is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Use {
     /// Nothing.
@@ -33,6 +37,14 @@ impl Use {
     pub(crate) fn attributes(self) -> bool {
         matches!(self, Self::Attributes | Self::Both)
     }
+}
+
+/// What has to be read of items by the parameter `features`; one that cannot be read is complained of when the model is
+/// fitted.
+pub(crate) fn needs(params: &Value) -> Needs {
+    let features = params.get("features").cloned().and_then(|features| serde_json::from_value(features).ok());
+    let features: Use = features.unwrap_or_default();
+    Needs { attributes: features.attributes(), vectors: features.vectors(), ..Needs::NOTHING }
 }
 
 /// Items by their content: what a network is given.
@@ -86,6 +98,19 @@ impl Content {
             true => Err(Error::Data("nothing is known of any item that would tell it from others".into())),
             false => Ok(Some(content)),
         }
+    }
+
+    /// Bytes of what a corpus has.
+    pub(crate) fn bytes(corpus: &Corpus, wanted: Use) -> usize {
+        let vectors = if wanted.vectors() { corpus.vectors().len() } else { 0 };
+        let words = if wanted.attributes() { 3 * corpus.attributes().len() } else { 0 };
+        (vectors + words).saturating_mul(size_of::<f32>())
+    }
+
+    /// Numbers of a vector, and attributes that there are: what a layer's weights are for.
+    pub(crate) fn inputs(corpus: &Corpus, wanted: Use) -> usize {
+        let vectors = if wanted.vectors() { corpus.vector_dim() } else { 0 };
+        vectors + if wanted.attributes() { corpus.vocabulary().len() } else { 0 }
     }
 
     /// Whether anything is known of an item.

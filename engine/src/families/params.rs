@@ -20,19 +20,36 @@ pub(crate) fn read_trained<T: DeserializeOwned>(
     params: &Value,
     defaults: &Options,
 ) -> Result<(T, Options)> {
-    let mut options = fields(defaults)?;
     let mut own = object(family, params)?;
-    for (key, value) in &mut options {
-        if let Some(given) = own.remove(key) {
-            *value = given;
-        }
-    }
-    let known: Vec<String> = options.keys().cloned().collect();
+    let (options, known) = part(family, &mut own, defaults)?;
     let own = parse(family, own).map_err(|error| match error {
         Error::Parameter(why) => Error::Parameter(format!("{why}; those of every training are {}", known.join(", "))),
         other => other,
     })?;
-    Ok((own, parse(family, options)?))
+    Ok((own, options))
+}
+
+/// Takes some parameters out, where `defaults` stands for what is not given. Gives the others, too.
+pub(crate) fn split<T: Serialize + DeserializeOwned>(family: &str, params: &Value, defaults: &T) -> Result<(T, Value)> {
+    let mut others = object(family, params)?;
+    let (some, _) = part(family, &mut others, defaults)?;
+    Ok((some, Value::Object(others)))
+}
+
+/// Takes out of an object what `defaults` has fields for, and gives their names, too.
+fn part<T: Serialize + DeserializeOwned>(
+    family: &str,
+    object: &mut Map<String, Value>,
+    defaults: &T,
+) -> Result<(T, Vec<String>)> {
+    let mut part = fields(defaults)?;
+    for (key, value) in &mut part {
+        if let Some(given) = object.remove(key) {
+            *value = given;
+        }
+    }
+    let known = part.keys().cloned().collect();
+    Ok((parse(family, part)?, known))
 }
 
 fn object(family: &str, params: &Value) -> Result<Map<String, Value>> {

@@ -6,6 +6,7 @@
 //! So the same seed and number of threads give the same bits, and no thread ever waits within a network.
 
 mod batches;
+mod by_content;
 #[cfg(test)]
 mod checks;
 mod coded;
@@ -43,10 +44,27 @@ pub(crate) use trainer::fit;
 pub use unfinished::Kept;
 pub(crate) use validation::{Metrics, Validation};
 
+use crate::content::Content;
 use crate::{ArtifactBuilder, Result};
 
 /// Numbers of a weight that one task works on: small enough to share out, large enough to be worth a task.
 const RANGE: usize = 1 << 15;
+
+/// How rows of items are partly their content's.
+#[derive(Clone, Copy)]
+pub(crate) struct ByContent<'a> {
+    pub(crate) content: &'a Content,
+    /// How often each item was touched.
+    pub(crate) counts: &'a [f32],
+    /// Share of the items that a step knows by their content alone.
+    pub(crate) dropout: f64,
+    /// Learning rate of the projection, as a multiple of that of all else.
+    pub(crate) rate: f64,
+    /// Its decoupled weight decay.
+    pub(crate) decay: f64,
+    /// Bytes that it takes.
+    pub(crate) bytes: usize,
+}
 
 /// A network that turns a history into the vector by which the next item is found.
 pub(crate) trait SequenceModel: Sync {
@@ -86,6 +104,11 @@ pub(crate) trait SequenceModel: Sync {
     /// The words that the items are described by, where what follows them is learnt too: as inputs they are numbered
     /// after the items.
     fn described(&self) -> Option<&Described> {
+        None
+    }
+
+    /// By what content rows of the table of items are placed too, where they are.
+    fn content(&self) -> Option<ByContent<'_>> {
         None
     }
 

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::batches::{self, Cut, Histories};
+use super::by_content::Projected;
 use super::objective::Objective;
 use super::optimizer::Optimizer;
 use super::options::Options;
@@ -76,6 +77,8 @@ struct Run<'a, M> {
     parameters: Parameters,
     /// The decayed mean of the weights, where it is kept.
     average: Option<Parameters>,
+    /// What rows of items have of their content.
+    projected: Option<Projected<'a>>,
     /// The rows of the model's tables divided by their lengths, where those are scored.
     scored: Vec<Tensor>,
     best: Option<(f64, Parameters)>,
@@ -102,7 +105,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         training: &'a Training<'a>,
         options: &'a Options,
         model: &'a M,
-        parameters: Parameters,
+        mut parameters: Parameters,
         histories: &'a Histories<'a>,
         objective: &'a Objective<'a>,
     ) -> Result<Self> {
@@ -111,8 +114,13 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         let unit_rows = if model.normalized() { model.tables() } else { Vec::new() };
         let scored: Vec<Tensor> = unit_rows.iter().map(|&table| parameters.tensor(table).clone()).collect();
         let corpus = histories.corpus;
-        let windows = batches::bytes(corpus, model.window());
-        check_memory(training, options, &parameters, &scored, threads, windows)?;
+        let more = model.content().map_or(0, |by| by.bytes);
+        let more = more.saturating_add(batches::bytes(corpus, model.window()));
+        check_memory(training, options, &parameters, &scored, threads, more)?;
+        let projected = match model.content() {
+            Some(by) => Some(Projected::new(by, model.items(), &mut parameters, training.seed)?),
+            None => None,
+        };
         let device = Cpu::new();
         let now = Instant::now();
         let sparse = is_sparse(corpus);
@@ -130,6 +138,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             workers: Workers::new(device, &parameters, threads, objective.is_dense(), &unit_rows),
             optimizer: Optimizer::new(options, &parameters),
             scored,
+            projected,
             average: (options.average > 0.0).then(|| parameters.clone()),
             parameters,
             best: None,
@@ -155,6 +164,9 @@ impl<'a, M: SequenceModel> Run<'a, M> {
 
     /// Goes on from what an interrupted training like this one has kept, if there is such.
     fn go_on(&mut self) -> Option<()> {
+        if self.projected.is_some() {
+            return None;
+        }
         let bytes = std::fs::read(self.training.kept?.file).ok()?;
         let found = Found::read(&bytes)?;
         let of = |group: &str| self.parameters.found(group, &found);
@@ -176,7 +188,8 @@ impl<'a, M: SequenceModel> Run<'a, M> {
 
     /// Keeps how far this is, where that is due.
     fn keep(&mut self) {
-        let Some(Kept { file, every }) = self.training.kept else { return };
+        // A projection is not among what is kept.
+        let (Some(Kept { file, every }), None) = (self.training.kept, &self.projected) else { return };
         if self.kept.elapsed() < every {
             return;
         }
@@ -219,7 +232,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
                 }
                 let better = self.best.as_ref().is_none_or(|(best, _)| figure > *best);
                 if better {
-                    self.best = Some((figure, self.weights().clone()));
+                    self.best = Some((figure, self.completed()?));
                 }
                 self.without_gain = if better { 0 } else { self.without_gain + validate_every };
                 self.progress.validation = Some(figure);
@@ -263,6 +276,9 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         let dim = self.parameters.tensor(items).cols();
         let cost = self.model.cost() + self.objective.cost(dim);
         let slices = batches::slices(samples, SLICE_EVENTS.min(SLICE_COST / cost.max(1)).max(1));
+        if let Some(projected) = &mut self.projected {
+            projected.drop_out(&mut self.parameters)?;
+        }
         self.lay_out_scored();
         let loss = self.workers.run(
             &Step {
@@ -285,9 +301,16 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             return Err(Error::Data(why));
         }
         let rate = schedule::rate(self.options, self.steps, all_steps);
-        self.optimizer.step(&self.device, rate, &mut self.parameters, &self.workers.gradient());
+        let gradients = self.workers.gradient();
+        if let Some(projected) = &mut self.projected {
+            projected.step(&gradients, rate)?;
+        }
+        self.optimizer.step(&self.device, rate, &mut self.parameters, &gradients);
         self.workers.clear();
         self.steps += 1;
+        if let Some(projected) = &mut self.projected {
+            projected.finish_step(&mut self.parameters, self.steps)?;
+        }
         if let Some(average) = &mut self.average {
             // Early on the mean would be that of the random start.
             let decay = self.options.average.min((1.0 + self.steps as f64) / (10.0 + self.steps as f64));
@@ -311,6 +334,15 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         self.average.as_ref().unwrap_or(&self.parameters)
     }
 
+    /// The weights, in which items that nobody has touched are where their content places them.
+    fn completed(&self) -> Result<Parameters> {
+        let mut weights = self.weights().clone();
+        if let Some(projected) = &self.projected {
+            projected.complete(&mut weights)?;
+        }
+        Ok(weights)
+    }
+
     fn validate(&self, validation: &Validation) -> Result<Option<[f64; 2]>> {
         validation.measure(&self.model.artifact(self.weights(), false)?, self.training.control)
     }
@@ -329,10 +361,8 @@ impl<'a, M: SequenceModel> Run<'a, M> {
     }
 
     fn finish(self) -> Result<Fitted> {
-        let best = match self.best {
-            Some((_, best)) => best,
-            None => self.average.unwrap_or(self.parameters),
-        };
+        let latest = if self.best.is_none() { Some(self.completed()?) } else { None };
+        let best = self.best.map(|(_, best)| best).or(latest).ok_or_else(|| Error::Malformed("no weights".into()))?;
         let mut metrics = Map::new();
         if let Some((epochs, _)) = self.before {
             metrics.insert("went_on_after_epoch".into(), json!(epochs));
@@ -344,14 +374,15 @@ impl<'a, M: SequenceModel> Run<'a, M> {
     }
 }
 
-/// Refuses a training whose weights, gradients, optimiser and `windows` (bytes) do not fit the bound.
+/// Refuses a training whose weights, gradients, optimiser and `more` (bytes: the places of histories, and content) do not fit
+/// the bound.
 fn check_memory(
     training: &Training<'_>,
     options: &Options,
     parameters: &Parameters,
     scored: &[Tensor],
     threads: usize,
-    windows: usize,
+    more: usize,
 ) -> Result<()> {
     // The weights, the best of them, perhaps their mean; the optimiser; a gradient a worker.
     let copies = 2 + usize::from(options.average > 0.0) + threads;
@@ -359,7 +390,7 @@ fn check_memory(
     // The tables that are scored, and a gradient of each a worker.
     let numbers: usize = scored.iter().map(|scored| scored.as_slice().len()).sum();
     let scored = numbers.saturating_mul(4 * (1 + threads));
-    let needed = needed.saturating_add(scored).saturating_add(windows);
+    let needed = needed.saturating_add(scored).saturating_add(more);
     if needed > training.memory {
         let mb = |bytes: usize| bytes.div_ceil(1 << 20);
         return Err(Error::Memory(format!(

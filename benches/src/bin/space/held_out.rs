@@ -1,21 +1,6 @@
 //! Which events are learnt from.
 
-use std::collections::BTreeMap;
-
-use xtask::Dataset;
-use xtask::data::Interaction;
 use xtask::generate::Random;
-
-/// What each user has touched, in its order.
-pub fn histories(data: &Dataset) -> Vec<Vec<i64>> {
-    let mut users: BTreeMap<i64, Vec<&Interaction>> = BTreeMap::new();
-    data.interactions.iter().for_each(|event| users.entry(event.user_id).or_default().push(event));
-    let ordered = |mut events: Vec<&Interaction>| {
-        events.sort_by_key(|event| (event.at, event.position));
-        events.into_iter().map(|event| event.item_id).collect()
-    };
-    users.into_values().map(ordered).collect()
-}
 
 /// A history in parts of 3 : 1 : 1, drawn at random.
 pub struct Parts {

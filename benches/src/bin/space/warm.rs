@@ -3,19 +3,23 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
+use pgrec_benches::histories;
 use xtask::{Dataset, Home, Progress};
 
 use crate::Arguments;
 use crate::fit::{Contestant, corpus};
-use crate::held_out::histories;
 use crate::measure::{Case, lists, ndcg, recall, shown};
 
-const CONTESTANTS: [Contestant; 4] = [
+const CONTESTANTS: [Contestant; 6] = [
     Contestant { label: "popularity", family: "popularity", params: "" },
     Contestant { label: "bpr", family: "bpr", params: "" },
     Contestant { label: "cml", family: "cml", params: "" },
-    Contestant { label: "cml_content", family: "cml", params: r#""features": "embedding""# },
+    Contestant { label: "cml_content", family: "cml", params: CONTENT },
+    Contestant { label: "sasrec", family: "sasrec", params: "" },
+    Contestant { label: "sasrec_content", family: "sasrec", params: CONTENT },
 ];
+
+const CONTENT: &str = r#""features": "embedding""#;
 
 /// Fewer events than these make a rare item.
 const RARE: usize = 10;

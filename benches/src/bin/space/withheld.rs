@@ -6,20 +6,23 @@
 use std::collections::HashSet;
 
 use anyhow::{Context, Result};
+use pgrec_benches::histories;
 use xtask::generate::Random;
 use xtask::{Dataset, Home, Progress};
 
 use crate::Arguments;
 use crate::fit::{Contestant, corpus};
-use crate::held_out::histories;
 use crate::measure::{Case, lists, ndcg, recall, shown};
 
-const CONTESTANTS: [Contestant; 5] = [
+const CONTESTANTS: [Contestant; 8] = [
     Contestant { label: "popularity", family: "popularity", params: "" },
     Contestant { label: "bpr", family: "bpr", params: "" },
     Contestant { label: "cml", family: "cml", params: "" },
     Contestant { label: "cml_content", family: "cml", params: CONTENT },
     Contestant { label: "cml_shuffled", family: "cml", params: CONTENT },
+    Contestant { label: "sasrec", family: "sasrec", params: "" },
+    Contestant { label: "sasrec_content", family: "sasrec", params: CONTENT },
+    Contestant { label: "sasrec_shuffled", family: "sasrec", params: CONTENT },
 ];
 
 const CONTENT: &str = r#""features": "embedding""#;

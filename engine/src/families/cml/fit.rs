@@ -73,13 +73,9 @@ fn check_memory(training: &Training<'_>, params: &Params) -> Result<()> {
 
 /// Bytes of what items are placed by: their content, and the network with its gradients and AdamW's means.
 fn placing(training: &Training<'_>, params: &Params) -> usize {
-    let (corpus, features) = (training.corpus, params.features);
-    let vectors = if features.vectors() { corpus.vector_dim() } else { 0 };
-    let words = if features.attributes() { corpus.vocabulary().len() } else { 0 };
-    let content = corpus.items().len() * vectors + if words > 0 { 3 * corpus.attributes().len() } else { 0 };
-    let network =
-        (vectors + words).saturating_mul(params.content_hidden).saturating_mul(3 + rayon::current_num_threads());
-    content.saturating_add(network).saturating_mul(size_of::<f32>())
+    let numbers = Content::inputs(training.corpus, params.features).saturating_mul(params.content_hidden);
+    let network = numbers.saturating_mul(3 + rayon::current_num_threads()).saturating_mul(size_of::<f32>());
+    Content::bytes(training.corpus, params.features).saturating_add(network)
 }
 
 /// A training under way.

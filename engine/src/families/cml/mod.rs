@@ -11,10 +11,9 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::{Base, Family, Fitted, Model, Needs, Training, params};
-use crate::content::Use;
+use super::{Base, Family, Fitted, Model, Training, params};
+use crate::content::{self, Use};
 use crate::{Artifact, Error, Result};
 
 mod batch;
@@ -30,7 +29,7 @@ const NAME: &str = "cml";
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "items and users as points whose distance says who likes what, learnt by comparing with the nearest of others",
-    needs,
+    needs: content::needs,
     base: Base::Nothing,
     ranks: true,
     tasks: None,
@@ -121,12 +120,6 @@ impl Params {
         }
         Ok(())
     }
-}
-
-/// What is read of the items; a parameter that cannot be is complained of when the model is fitted.
-fn needs(params: &Value) -> Needs {
-    let features = params::read::<Params>(NAME, params).map(|params| params.features).unwrap_or_default();
-    Needs { attributes: features.attributes(), vectors: features.vectors(), ..Needs::NOTHING }
 }
 
 fn fit(training: &Training<'_>) -> Result<Fitted> {

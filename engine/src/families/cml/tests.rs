@@ -9,8 +9,6 @@ use serde_json::{Value, json};
 use super::batch::{self, Event, History, Pool};
 use super::space::Space;
 use super::{NAME, Params};
-use crate::catalogue::IdKind;
-use crate::corpus::{CorpusBuilder, ItemKey};
 use crate::families::Training;
 use crate::random::SplitMix;
 use crate::{Artifact, Control, Corpus, Error, ItemId, Query, families, testing};
@@ -280,37 +278,11 @@ fn whoever_has_one_event_is_among_what_goes_with_it_and_the_next_moves_them() {
     }
 }
 
-/// [`testing::kinds`], each item with a vector that its kind has much to do with, or its kind as an attribute; of each kind one item
-/// is touched by nobody.
-fn described(seed: u64, attributes: bool) -> Corpus {
-    let mut random = SplitMix::new(seed);
-    let mut builder = CorpusBuilder::new(IdKind::Int);
-    for item in 0..130 {
-        let key = ItemKey::Int(item);
-        builder.item(key).unwrap();
-        if attributes {
-            builder.attribute(key, &format!("kind {}", item % 10)).unwrap();
-            builder.attribute(key, &format!("label {}", random.below(9))).unwrap();
-        } else {
-            let vector: Vec<f32> =
-                (0..10).map(|kind| f32::from(kind == item % 10) + 0.1 * random.truncated_normal()).collect();
-            builder.vector(key, &vector).unwrap();
-        }
-    }
-    for user in 0..600 {
-        builder.user().unwrap();
-        for _ in 0..5 + random.below(4) {
-            builder.event(ItemKey::Int((random.below(12) * 10 + user % 10) as i64), None).unwrap();
-        }
-    }
-    builder.finish().unwrap()
-}
-
 #[test]
 fn what_nobody_has_touched_is_recommended_by_its_content_and_only_by_that() {
     let seed = testing::fresh_seed();
     for (features, attributes) in [("embedding", false), ("attributes", true), ("none", true)] {
-        let corpus = described(seed, attributes);
+        let corpus = testing::described(seed, attributes);
         let params =
             json!({ "dim": 16, "negatives": 5, "batch": 64, "epochs": 12, "features": features, "content_hidden": 32 });
         let model = testing::fit(NAME, &corpus, params);

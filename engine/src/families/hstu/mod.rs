@@ -21,6 +21,7 @@ pub use config::Config;
 
 use super::sequential::{self, Sequential};
 use super::{Base, Family, Model, Needs};
+use crate::content;
 use crate::{Artifact, Result};
 
 const NAME: &str = "hstu";
@@ -32,7 +33,7 @@ pub(crate) const PADDING: usize = 11;
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "pointwise attention over the user's latest events and their times (HSTU), trained by gradients or imported",
-    needs: |_| Needs { times: true, ..Needs::NOTHING },
+    needs: |params| Needs { times: true, ..content::needs(params) },
     base: Base::Nothing,
     ranks: true,
     tasks: None,

@@ -18,7 +18,8 @@ pub use config::{Block, Config, Nonlinearity, Positions};
 pub(crate) use encoder::Body;
 
 use super::sequential::{self, Sequential};
-use super::{Base, Family, Model, Needs};
+use super::{Base, Family, Model};
+use crate::content;
 use crate::{Artifact, Result};
 
 const NAME: &str = "sasrec";
@@ -27,7 +28,7 @@ const NAME: &str = "sasrec";
 pub const FAMILY: Family = Family {
     name: NAME,
     summary: "self-attention over the user's latest events (SASRec), trained by gradients or imported",
-    needs: |_| Needs::NOTHING,
+    needs: content::needs,
     base: Base::Nothing,
     ranks: true,
     tasks: None,

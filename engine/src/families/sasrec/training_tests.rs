@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgrec_kernels::Filter;
 use serde_json::{Value, json};
 
 use crate::catalogue::IdKind;
@@ -271,4 +272,42 @@ fn histories_of_two_events_are_enough_to_train_and_to_be_served() {
     let model = open(fitted.artifact.finish().unwrap());
     let query = Query { history: &[0], k: 5, ..Query::default() };
     assert_eq!(model.recommend(&[query], &Control::default()).unwrap()[0].len(), 3);
+}
+
+#[test]
+fn what_nobody_has_touched_is_recommended_by_its_content_and_only_by_that() {
+    let seed = testing::fresh_seed();
+    let untouched: Vec<u32> = (120..130).collect();
+    for (features, loss) in [("embedding", "softmax"), ("attributes", "sampled_softmax"), ("none", "softmax")] {
+        let corpus = testing::described(seed, features == "attributes");
+        let (_, bytes) = train(&corpus, json!({ "features": features, "loss": loss, "negatives": 16 }));
+        let model = open(bytes);
+        let right = |item: u32| {
+            let filter = Filter { exclude: &[], candidates: Some(&untouched) };
+            let query = Query { history: &[item], k: 1, filter, ..Query::default() };
+            model.recommend(&[query], &Control::default()).unwrap()[0][0].item % 10 == item % 10
+        };
+        let found = (0..120).filter(|&item| right(item)).count();
+        match features {
+            "none" => assert!(found < 60, "{features}: {found} of 120"),
+            _ => assert!(found > 96, "{features}: {found} of 120"),
+        }
+    }
+}
+
+#[test]
+fn content_that_is_not_there_or_comes_too_late_is_refused() {
+    let corpus = walks(50, 12, 1);
+    let with = |features: &str| params(json!({ "features": features, "epochs": 1 }));
+    for features in ["embedding", "attributes", "both"] {
+        assert!(matches!(try_train(&corpus, &with(features), |_| ()), Err(Error::Data(_))));
+    }
+    let start = Arc::new(Artifact::from_vec(train(&corpus, json!({ "epochs": 1 })).1).unwrap());
+    let more = json!({ "features": "embedding", "epochs": 1 });
+    let refused = try_train(&testing::described(1, false), &more, |training| training.start = Some(start));
+    assert!(matches!(refused, Err(Error::Parameter(why)) if why.contains("init")));
+    let negative = params(json!({ "content_dropout": 1 }));
+    assert!(
+        matches!(try_train(&corpus, &negative, |_| ()), Err(Error::Parameter(why)) if why.contains("content_dropout"))
+    );
 }

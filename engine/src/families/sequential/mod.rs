@@ -2,6 +2,7 @@
 //! training, and how the weights of a model are laid out. A family is its [`Architecture`].
 
 mod batch;
+mod by_content;
 mod memory;
 mod model;
 mod train;

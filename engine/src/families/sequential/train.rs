@@ -5,9 +5,10 @@ use std::ops::Range;
 use pgrec_kernels::{Operators, Rows, Sequences};
 use serde::de::DeserializeOwned;
 
+use super::by_content;
 use super::{Architecture, ITEMS, SCORED, SEGMENT_ABOVE, Weight, add_segment, config_json, needed, unit_rows};
 use crate::families::{Fitted, Training, params};
-use crate::train::{self, Options, Parameter, Parameters, SequenceModel};
+use crate::train::{self, ByContent, Options, Parameter, Parameters, SequenceModel};
 use crate::{Artifact, ArtifactBuilder, Control, Corpus, Error, ItemIds, Result};
 
 /// A family's own parameters of training.
@@ -30,7 +31,8 @@ pub(crate) trait Own: DeserializeOwned {
 /// Fits a model of the family whose parameters `P` are.
 pub(crate) fn fit<P: Own>(training: &Training<'_>) -> Result<Fitted> {
     let family = P::Architecture::FAMILY;
-    let (own, options): (P, Options) = params::read_trained(family, training.params, &defaults::<P>(training))?;
+    let (content, others) = params::split(family, training.params, &by_content::Parameters::default())?;
+    let (own, options): (P, Options) = params::read_trained(family, &others, &defaults::<P>(training))?;
     let corpus = training.corpus;
     if corpus.interactions() == 0 {
         return Err(Error::Data("there are no interactions to train on".into()));
@@ -44,7 +46,8 @@ pub(crate) fn fit<P: Own>(training: &Training<'_>) -> Result<Fitted> {
         return Err(Error::Parameter(why));
     }
     check_outcomes(&architecture, corpus)?;
-    let model = Network::new(architecture, &parameters, training)?;
+    let content = by_content::Items::of(&architecture, training, content)?;
+    let model = Network { content, ..Network::new(architecture, &parameters, training)? };
     train::fit(training, &options, &model, parameters)
 }
 
@@ -143,6 +146,7 @@ pub(crate) struct Network<'a, A: Architecture> {
     items: Parameter,
     ids: &'a ItemIds,
     counts: Vec<f32>,
+    content: Option<by_content::Items>,
     control: &'a Control,
 }
 
@@ -156,6 +160,7 @@ impl<'a, A: Architecture> Network<'a, A> {
             items: needed(ITEMS, parameters.find(ITEMS))?,
             ids: training.corpus.items(),
             counts: counts.map(|count| count as f32).collect(),
+            content: None,
             control: training.control,
         })
     }
@@ -184,6 +189,10 @@ impl<A: Architecture> SequenceModel for Network<'_, A> {
 
     fn first_outcome(&self) -> Option<u32> {
         (self.architecture.outcomes() > 0).then_some(self.ids.len() as u32)
+    }
+
+    fn content(&self) -> Option<ByContent<'_>> {
+        self.content.as_ref().map(|items| items.by(&self.counts))
     }
 
     fn cost(&self) -> usize {
