@@ -29,6 +29,8 @@ use std::ops::Range;
 
 use pgrec_kernels::{Operators, Sequences};
 
+#[cfg(test)]
+pub(crate) use batches::HeldOut;
 pub(crate) use batches::Histories;
 #[cfg(test)]
 pub(crate) use checks::{Check, compare, tolerance};

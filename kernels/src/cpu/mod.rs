@@ -51,7 +51,7 @@ use candidates::SiluCandidatesKernel;
 use dot::ScoreKernel;
 use gemm::LinearKernel;
 use projected::ProjectedKernel;
-use rowwise::{AddKernel, EmbedKernel, L2Kernel, LayerNormKernel, LogSumExpKernel, MultiplyKernel};
+use rowwise::{AddKernel, AddScaledKernel, EmbedKernel, L2Kernel, LayerNormKernel, LogSumExpKernel, MultiplyKernel};
 use silu_attention::{Bias, SiluAttentionKernel, Times};
 use top_k::{BatchKernel, Best, ScanKernel};
 
@@ -88,6 +88,12 @@ impl Cpu {
     /// log Σ eˣ over finite numbers; −∞ of none.
     pub fn log_sum_exp(self, x: &[f32]) -> f32 {
         if x.is_empty() { f32::NEG_INFINITY } else { self.run(LogSumExpKernel { x }) }
+    }
+
+    /// `to += by·x`, of slices of the same length.
+    pub fn add_scaled(self, to: &mut [f32], by: f32, x: &[f32]) {
+        assert_eq!(to.len(), x.len(), "a sum of different lengths");
+        self.run(AddScaledKernel { to, by, x });
     }
 
     fn run<K: isa::Kernel>(self, kernel: K) -> K::Output {

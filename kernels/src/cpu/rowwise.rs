@@ -224,3 +224,26 @@ impl Kernel for LogSumExpKernel<'_> {
         }
     }
 }
+
+/// `to += by·x`; both slices have the same length.
+pub(super) struct AddScaledKernel<'a> {
+    pub to: &'a mut [f32],
+    pub by: f32,
+    pub x: &'a [f32],
+}
+
+impl Kernel for AddScaledKernel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let (to, x) = (self.to.as_mut_ptr(), self.x.as_ptr());
+        // SAFETY: the vectors cover the common length.
+        unsafe {
+            let by = S::splat(self.by);
+            for_vectors!(S, self.x.len(), j, count => {
+                S::load_some(to.add(j), count).fma(by, S::load_some(x.add(j), count)).store_some(to.add(j), count);
+            });
+        }
+    }
+}

@@ -133,6 +133,22 @@ fn sums_of_exponentials_match_double_precision_where_they_overflow_and_where_mos
 }
 
 #[test]
+fn scaled_sums_match_double_precision_in_every_tail() {
+    let mut random = Random::new();
+    for cpu in cpus() {
+        for len in [0, 1, 7, 8, 15, 16, 17, 33, 64] {
+            let (to, x) = (random.normals(len), random.normals(len));
+            let mut sum = to.clone();
+            cpu.add_scaled(&mut sum, -1.7, &x);
+            for ((sum, to), x) in sum.iter().zip(&to).zip(&x) {
+                let right = f64::from(*to) + f64::from(-1.7f32) * f64::from(*x);
+                assert!((f64::from(*sum) - right).abs() < 1e-6 * (1.0 + right.abs()), "{:?}, {len}", cpu.isa());
+            }
+        }
+    }
+}
+
+#[test]
 fn embedding_and_addition_match_double_precision() {
     let mut random = Random::new();
     for cpu in cpus() {

@@ -187,6 +187,6 @@ impl Task<'_> {
             Negatives::Uniform => random.below(rows),
             Negatives::Popular => drawn_from[random.below(drawn_from.len())].place as usize - *first_place,
         });
-        draws.find(|row| seen.binary_search(&strata.items[*first_place + row]).is_err())
+        draws.find(|row| !seen.holds(strata.items[*first_place + row]))
     }
 }

@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use pgrec_kernels::Device;
 use pgrec_kernels::cpu::Cpu;
+use pgrec_kernels::{Device, Optimizers};
 use rayon::prelude::*;
 
 use super::Params;
-use super::pooling::add;
 use super::space::{Directions, Share, Space};
 use crate::families::moments::{product, weighted_columns};
+use crate::families::seen::Own;
 use crate::random::SplitMix;
 use crate::{Control, Result};
 
@@ -26,11 +26,11 @@ pub(super) struct Event {
     pub(super) place: u32,
 }
 
-/// A user's events: in their order, and as the distinct items, ascending.
+/// A user's events: in their order, and as the distinct items.
 #[derive(Clone, Copy)]
 pub(super) struct History<'a> {
     pub(super) events: &'a [u32],
-    pub(super) seen: &'a [u32],
+    pub(super) seen: Own<'a>,
 }
 
 /// The items among which others are drawn.
@@ -73,7 +73,7 @@ pub(super) fn gradient<'h>(
 ) -> Result<Gradient> {
     let task = |(place, events): (usize, &[Event])| {
         control.check()?;
-        let mut part = Part::new(space, params, pool);
+        let mut part = Part::new(space, params, pool, events.len());
         for (at, event) in events.iter().enumerate() {
             let number = place * TASK + at;
             part.add(number as u32, *event, history(event.user), random(key, number))?;
@@ -81,19 +81,43 @@ pub(super) fn gradient<'h>(
         Ok(part.told)
     };
     let parts = events.par_chunks(TASK).enumerate().map(task).collect::<Result<Vec<Gradient>>>()?;
-    let mut all = Gradient { loss: 0.0, shares: Vec::new(), directions: Vec::new(), recency: vec![0.0; params.window] };
+    let (shares, directions) = parts.iter().fold((events.len(), 0), |(shares, directions), part| {
+        (shares + part.shares.len(), directions + part.directions.len())
+    });
+    let mut all = Gradient {
+        loss: 0.0,
+        shares: Vec::with_capacity(shares),
+        directions: Vec::with_capacity(directions),
+        recency: vec![0.0; params.window],
+    };
     for part in parts {
         all.loss += part.loss;
         all.shares.extend(part.shares);
         all.directions.extend(part.directions);
-        add(&mut all.recency, 1.0, &part.recency);
+        Cpu::new().accumulate(&mut all.recency, &part.recency);
     }
     if params.covariance > 0.0 {
         let items: Vec<u32> = events.iter().map(|event| history(event.user).events[event.place as usize]).collect();
         all.loss += covariance(space, params.covariance as f32, &items, &mut all)?;
     }
-    all.shares.par_sort_by_key(|share| share.item);
+    all.shares = by_item(&all.shares, space.attention.len());
     Ok(all)
+}
+
+/// The shares of each item together, in their order, items ascending (counting sort: a step has as many shares as a
+/// catalogue of some size has items).
+fn by_item(shares: &[Share], items: usize) -> Vec<Share> {
+    let mut next = vec![0u32; items + 1];
+    shares.iter().for_each(|share| next[share.item as usize + 1] += 1);
+    (1..next.len()).for_each(|item| next[item] += next[item - 1]);
+    let Some(&first) = shares.first() else { return Vec::new() };
+    let mut sorted = vec![first; shares.len()];
+    for share in shares {
+        let place = &mut next[share.item as usize];
+        sorted[*place as usize] = *share;
+        *place += 1;
+    }
+    sorted
 }
 
 impl Gradient {
@@ -120,9 +144,13 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    fn new(space: &'a Space, params: &'a Params, pool: Pool<'a>) -> Self {
-        let told =
-            Gradient { loss: 0.0, shares: Vec::new(), directions: Vec::new(), recency: vec![0.0; params.window] };
+    fn new(space: &'a Space, params: &'a Params, pool: Pool<'a>, events: usize) -> Self {
+        let told = Gradient {
+            loss: 0.0,
+            shares: Vec::with_capacity(events * (params.window + 2)),
+            directions: Vec::with_capacity(events * 3 * params.dim),
+            recency: vec![0.0; params.window],
+        };
         Self { space, params, pool, cpu: Cpu::new(), told }
     }
 
@@ -145,7 +173,7 @@ impl<'a> Part<'a> {
         let (user, rest) = told.directions[first..].split_at_mut(dim);
         let pull = &mut rest[..dim];
         for (&item, &share) in context.iter().zip(&shares) {
-            add(user, share, space.point(item));
+            cpu.add_scaled(user, share, space.point(item));
         }
         let mut asked = vec![item];
         asked.extend(others(history, params, *pool, &mut random));
@@ -165,8 +193,8 @@ impl<'a> Part<'a> {
         let weight = (items as f32 * impostors as f32 / drawn.len() as f32).ln_1p();
         told.loss += f64::from(weight * (own - least));
         let (by, other) = (2.0 * weight, asked[1 + nearest]);
-        add(pull, by, space.point(other));
-        add(pull, -by, space.point(item));
+        cpu.add_scaled(pull, by, space.point(other));
+        cpu.add_scaled(pull, -by, space.point(item));
         let share = |item, of, own| Share { item, event, of, own, attention: 0.0 };
         told.shares.push(share(item, [-by, 0.0, 0.0], by));
         told.shares.push(share(other, [by, 0.0, 0.0], -by));
@@ -194,7 +222,7 @@ pub(super) fn others<'a>(
 ) -> impl Iterator<Item = u32> + 'a {
     (0..params.negatives).filter_map(move |_| {
         let mut draws = (0..DRAWS).map(|_| pool.draw(random));
-        draws.find(|drawn| history.seen.binary_search(drawn).is_err())
+        draws.find(|drawn| !history.seen.holds(*drawn))
     })
 }
 
@@ -213,7 +241,7 @@ pub(super) fn context<'a>(events: &'a [u32], place: usize, params: &Params) -> C
 fn covariance(space: &Space, by: f32, items: &[u32], told: &mut Gradient) -> Result<f64> {
     let (dim, events) = (space.dim, items.len());
     let mut mean = vec![0.0; dim];
-    items.iter().for_each(|&item| add(&mut mean, 1.0 / events as f32, space.point(item)));
+    items.iter().for_each(|&item| Cpu::new().add_scaled(&mut mean, 1.0 / events as f32, space.point(item)));
     let mut rows = Vec::with_capacity(events * dim);
     items.iter().for_each(|&item| rows.extend(space.point(item).iter().zip(&mean).map(|(x, mean)| x - mean)));
     let columns = weighted_columns(&rows, dim, |_| 1.0 / events as f32);

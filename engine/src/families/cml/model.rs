@@ -1,10 +1,11 @@
 //! Serving: a history's point, and the items that are nearest to it.
 
+use pgrec_kernels::cpu::Cpu;
 use pgrec_kernels::{Scored, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::pooling::{Pooling, add};
+use super::pooling::Pooling;
 use super::space::Space;
 use super::{NAME, Params};
 use crate::families::Model;
@@ -86,8 +87,8 @@ impl Cml {
 
     fn user(&self, history: &[u32]) -> Result<Vec<f32>> {
         let (events, shares) = self.shares(history)?;
-        let mut user = vec![0.0; self.config.dim];
-        events.iter().zip(shares).for_each(|(&item, share)| add(&mut user, share, self.point(item)));
+        let (cpu, mut user) = (Cpu::new(), vec![0.0; self.config.dim]);
+        events.iter().zip(shares).for_each(|(&item, share)| cpu.add_scaled(&mut user, share, self.point(item)));
         Ok(user)
     }
 

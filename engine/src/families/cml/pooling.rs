@@ -23,8 +23,3 @@ impl Pooling<'_> {
         shares
     }
 }
-
-/// `to += by·x`
-pub(super) fn add(to: &mut [f32], by: f32, x: &[f32]) {
-    to.iter_mut().zip(x).for_each(|(to, x)| *to += by * x);
-}

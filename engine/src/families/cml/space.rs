@@ -1,11 +1,12 @@
 //! The points while they are learnt, and AdaGrad's steps.
 
-use pgrec_kernels::Tensor;
+use pgrec_kernels::cpu::Cpu;
+use pgrec_kernels::{AdaGrad, Optimizers, Tensor};
 use rayon::prelude::*;
 
 use super::Params;
 use super::batch::Gradient;
-use super::pooling::{Pooling, add};
+use super::pooling::Pooling;
 use crate::Result;
 use crate::random::SplitMix;
 
@@ -109,6 +110,8 @@ impl Space {
     /// One step along a gradient, whose shares of an item are added in their order.
     pub(super) fn step(&mut self, sums: &mut Sums, rate: f32, told: &Gradient, drawn: Option<Drawn<'_>>) {
         let Gradient { shares, directions, recency, .. } = told;
+        // Sums begin above 0.
+        let (cpu, adagrad) = (Cpu::new(), AdaGrad { rate, eps: 0.0 });
         let (dim, items) = (self.dim, self.attention.len());
         let stretch = items.div_ceil(STRETCHES).max(1);
         let table = self.points.to_mut().par_chunks_mut(stretch * dim).zip(self.squares.par_chunks_mut(stretch));
@@ -127,30 +130,22 @@ impl Space {
                 for share in shares {
                     let directions = directions[share.event as usize * 3 * dim..][..3 * dim].chunks_exact(dim);
                     for (direction, by) in directions.zip(share.of).filter(|&(_, by)| by != 0.0) {
-                        add(&mut gradient, by, direction);
+                        cpu.add_scaled(&mut gradient, by, direction);
                     }
                     if share.own != 0.0 {
-                        add(&mut gradient, share.own, point);
+                        cpu.add_scaled(&mut gradient, share.own, point);
                     }
                 }
                 if let Some(drawn) = drawn {
                     drawn.add(shares[0].item, point, &mut gradient);
                 }
-                adagrad(point, &mut sums[row * dim..][..dim], rate, &gradient);
+                cpu.adagrad(&adagrad, point, &gradient, 1.0, &mut sums[row * dim..][..dim]);
                 squares[row] = into_ball(point);
                 let weight: f32 = shares.iter().map(|share| share.attention).sum();
-                adagrad(&mut weights[row..=row], &mut weight_sums[row..=row], rate, &[weight]);
+                cpu.adagrad(&adagrad, &mut weights[row..=row], &[weight], 1.0, &mut weight_sums[row..=row]);
             }
         });
-        adagrad(&mut self.recency, &mut sums.recency, rate, recency);
-    }
-}
-
-/// A step of AdaGrad (Duchi et al. 2011).
-fn adagrad(numbers: &mut [f32], sums: &mut [f32], rate: f32, gradient: &[f32]) {
-    for ((x, sum), g) in numbers.iter_mut().zip(sums).zip(gradient) {
-        *sum += g * g;
-        *x -= rate * g / sum.sqrt();
+        cpu.adagrad(&adagrad, &mut self.recency, recency, 1.0, &mut sums.recency);
     }
 }
 

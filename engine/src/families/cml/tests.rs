@@ -10,6 +10,7 @@ use super::batch::{self, Event, History, Pool};
 use super::space::Space;
 use super::{NAME, Params};
 use crate::families::Training;
+use crate::families::seen::Own;
 use crate::random::SplitMix;
 use crate::{Artifact, Control, Corpus, Error, ItemId, Query, families, testing};
 
@@ -66,7 +67,12 @@ fn loss(
             user.iter_mut().zip(at.point(dim, item)).for_each(|(u, x)| *u += logit.exp() / total * x);
         }
         let mut random = batch::random(key, number);
-        let drawn = batch::others(History { events: history, seen: &seen }, params, Pool::All(items), &mut random);
+        let drawn = batch::others(
+            History { events: history, seen: Own { items: &seen, filter: &[] } },
+            params,
+            Pool::All(items),
+            &mut random,
+        );
         let distances: Vec<f64> = drawn.map(|other| square(&user, at.point(dim, other))).collect();
         let own = params.margin + square(&user, at.point(dim, item));
         let least = distances.iter().copied().fold(f64::INFINITY, f64::min);
@@ -121,7 +127,7 @@ fn gradients_are_differences_of_the_loss_in_double_precision() {
             .flat_map(|user| (1..history(user).len() as u32).map(move |place| Event { user, place }))
             .collect();
         let key = random.next();
-        let of = |user: u32| History { events: history(user), seen: &seen[user as usize] };
+        let of = |user: u32| History { events: history(user), seen: Own { items: &seen[user as usize], filter: &[] } };
         let told = batch::gradient(&space, &params, Pool::All(items), of, &events, key, &Control::default()).unwrap();
         let (at, mut weights) = (Double::of(&space), Vec::new());
         let value = loss(&at, &params, &histories, &events, key, &mut weights);
