@@ -1,7 +1,7 @@
 //! Matrix factorisation by Bayesian personalised ranking (Rendle et al. 2009): x(u, i) = p_u·q_i + b_i, learnt so that what a
 //! user has touched scores above what they have not. The baseline of families of one vector a user.
 //!
-//! Vectors of users are learnt and left behind: who asks gets the one that fits their history best ([`folding`]), so that
+//! Vectors of users are learnt and left behind: who asks gets the one that fits their history best (`folding`), so that
 //! nobody has to have been there in training, and the next event moves it.
 
 use std::sync::Arc;
