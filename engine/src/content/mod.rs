@@ -100,6 +100,12 @@ impl Content {
         }
     }
 
+    /// Items that something is known of, ascending: those that somebody has touched, and the others.
+    pub(crate) fn parted(&self, counts: &[f32]) -> (Vec<u32>, Vec<u32>) {
+        let known = (0..counts.len() as u32).filter(|&item| self.knows(item as usize));
+        known.partition(|&item| counts[item as usize] > 0.0)
+    }
+
     /// Bytes of what a corpus has.
     pub(crate) fn bytes(corpus: &Corpus, wanted: Use) -> usize {
         let vectors = if wanted.vectors() { corpus.vectors().len() } else { 0 };

@@ -31,7 +31,6 @@ pub(crate) struct Projection<'a> {
 }
 
 /// A matrix, AdamW's means of its derivative, and what it was when rows were last moved.
-#[derive(Default)]
 struct Part {
     weights: Vec<f32>,
     mean: Vec<f32>,
@@ -68,8 +67,7 @@ impl<'a> Projection<'a> {
     pub(crate) fn new(content: &'a Content, counts: &[f32], dim: usize, deviation: f32, seed: u64) -> Self {
         let numbers = content.vectors.as_ref().map_or(0, |vectors| vectors.dim);
         let words = content.words.as_ref().map_or(0, |words| words.count);
-        let known = (0..counts.len() as u32).filter(|&item| content.knows(item as usize));
-        let (learnt, cold) = known.partition(|&item| counts[item as usize] > 0.0);
+        let (learnt, cold) = content.parted(counts);
         // Vectors and weights of attributes have length 1.
         let mut random = SplitMix::new(seed);
         let mut part = |rows: usize| Part::new(rows * dim, deviation, &mut random);

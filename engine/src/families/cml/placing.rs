@@ -45,8 +45,7 @@ impl<'a> Placing<'a> {
             ..Options::default()
         };
         let learner = Learner::new(content, params.content_hidden, params.dim, &options, seed)?;
-        let known = (0..counts.len() as u32).filter(|&item| content.knows(item as usize));
-        let (learnt, cold): (Vec<u32>, Vec<u32>) = known.partition(|&item| counts[item as usize] > 0.0);
+        let (learnt, cold) = content.parted(counts);
         let placing = Self { learner, learnt, cold, by: params.content_weight as f32 };
         space.put(placing.learnt.iter().copied(), &placing.learner.places(&placing.learnt));
         Ok(placing)
