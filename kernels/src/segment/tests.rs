@@ -51,10 +51,10 @@ fn most_of_the_largest_inner_products_are_found_at_the_defaults() {
     let mut random = Random::new();
     let centres = random.normals(CENTRES * 32);
     let vectors = around(&mut random, &centres, 5000, 32);
-    let queries = around(&mut random, &centres, 200, 32);
+    let queries = around(&mut random, &centres, 1000, 32);
     let segment = open(&vectors, 32);
     assert_eq!((segment.len(), segment.dim()), (5000, 32));
-    // The defaults' .99 is measured on 100,000 vectors (`examples/segment.rs`); a few hundred queries scatter.
+    // The defaults' .99 is measured on 100,000 vectors (`examples/segment.rs`); so many queries scatter by .001.
     for k in [10, 100] {
         let recall = recall(&segment, &vectors, &queries, k, |_| true);
         assert!(recall >= 0.98, "recall at {k} is {recall}");
