@@ -7,6 +7,7 @@
 
 pub mod artifact;
 pub mod audit;
+pub mod calibration;
 pub mod catalogue;
 pub mod checkpoint;
 pub mod codes;
@@ -29,6 +30,7 @@ pub mod train;
 
 pub use artifact::{Artifact, ArtifactBuilder};
 pub use catalogue::{Catalogue, ItemId, ItemIds};
+pub use content::ItemContent;
 pub use control::{Control, TrainingProgress};
 pub use corpus::Corpus;
 pub use error::{Error, Result};

@@ -72,6 +72,11 @@ pub(crate) fn kinds(seed: u64) -> Corpus {
 /// [`kinds`], each item with a vector that its kind has much to do with, or its kind as an attribute; of each kind one item
 /// is touched by nobody.
 pub(crate) fn described(seed: u64, attributes: bool) -> Corpus {
+    described_by(seed, attributes, 600)
+}
+
+/// The same with so many users.
+pub(crate) fn described_by(seed: u64, attributes: bool, users: usize) -> Corpus {
     let mut random = SplitMix::new(seed);
     let mut builder = CorpusBuilder::new(IdKind::Int);
     for item in 0..130 {
@@ -86,7 +91,7 @@ pub(crate) fn described(seed: u64, attributes: bool) -> Corpus {
             builder.vector(key, &vector).unwrap();
         }
     }
-    for user in 0..600 {
+    for user in 0..users {
         builder.user().unwrap();
         for _ in 0..5 + random.below(4) {
             builder.event(ItemKey::Int((random.below(12) * 10 + user % 10) as i64), None).unwrap();

@@ -33,11 +33,7 @@ impl Features {
         if corpus.attribute_offsets().len() != n + 1 {
             return Err(Error::Data("the items have no attributes".into()));
         }
-        let words = corpus.attributes().iter().max().map_or(0, |&last| last as usize + 1);
-        let mut idf = vec![0f64; words];
-        corpus.attributes().iter().for_each(|&token| idf[token as usize] += 1.0);
-        idf.iter_mut().for_each(|x| *x = ((n as f64 + 1.0) / (1.0 + *x)).ln().max(0.0));
-
+        let idf = idf(corpus);
         let (mut offsets, mut tokens, mut weights) = (vec![0u64], Vec::new(), Vec::new());
         for item in 0..n {
             let row = corpus.attributes_of(item);
@@ -59,12 +55,7 @@ impl Features {
             return Err(Error::Data("the items have no vectors".into()));
         }
         let mut rows = corpus.vectors().to_vec();
-        for row in rows.chunks_exact_mut(dim) {
-            let norm = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-            if norm > 0.0 {
-                row.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
-            }
-        }
+        rows.chunks_exact_mut(dim).for_each(to_unit);
         Ok(Self::Vectors { dim, rows })
     }
 
@@ -76,6 +67,23 @@ impl Features {
             Self::Vectors { dim, rows } => FeaturesView::Vectors { dim: *dim, rows },
         }
     }
+}
+
+/// Brings a row to length 1; zeros stay zeros.
+pub(crate) fn to_unit(row: &mut [f32]) {
+    let norm = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    if norm > 0.0 {
+        row.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+    }
+}
+
+/// What each attribute of a corpus weighs: max(0, ln((items + 1)/(1 + df))).
+pub(crate) fn idf(corpus: &Corpus) -> Vec<f64> {
+    let mut idf = vec![0f64; corpus.vocabulary().len()];
+    corpus.attributes().iter().for_each(|&token| idf[token as usize] += 1.0);
+    let items = corpus.items().len() as f64;
+    idf.iter_mut().for_each(|x| *x = ((items + 1.0) / (1.0 + *x)).ln().max(0.0));
+    idf
 }
 
 /// [`Features`], wherever they lie.

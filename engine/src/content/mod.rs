@@ -1,5 +1,7 @@
 //! What is known of items besides who touched them, and the network that places them by it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -8,10 +10,13 @@ use crate::{Corpus, Error, Result};
 
 pub(crate) mod features;
 mod network;
+mod placer;
 mod projection;
 
 use features::Features;
 pub(crate) use network::Learner;
+pub use placer::ItemContent;
+pub(crate) use placer::{Placer, Way};
 pub(crate) use projection::Projection;
 
 /// Which of what is known of items is looked at.
@@ -64,8 +69,10 @@ struct Vectors {
 /// Attributes with their TF-IDF weights.
 #[derive(Debug)]
 struct Words {
-    /// How many there are.
-    count: usize,
+    /// What they are called, ascending.
+    names: Arc<[String]>,
+    /// What each weighs before an item's are brought to length 1.
+    idf: Vec<f32>,
     /// Where each item's begin, and the end of the last.
     offsets: Vec<u64>,
     tokens: Vec<u32>,
@@ -90,8 +97,8 @@ impl Content {
         if wanted.attributes()
             && let Features::Attributes { offsets, tokens, weights } = Features::attributes(corpus)?
         {
-            let count = corpus.vocabulary().len();
-            content.words = Some(Words { count, offsets, tokens, weights });
+            let idf = features::idf(corpus).into_iter().map(|x| x as f32).collect();
+            content.words = Some(Words { names: Arc::clone(corpus.vocabulary()), idf, offsets, tokens, weights });
         }
         let nothing = (0..corpus.items().len()).all(|item| !content.knows(item));
         match nothing {
@@ -133,6 +140,11 @@ impl Vectors {
 }
 
 impl Words {
+    /// How many there are.
+    fn count(&self) -> usize {
+        self.names.len()
+    }
+
     fn of(&self, item: usize) -> (&[u32], &[f32]) {
         let range = self.offsets[item] as usize..self.offsets[item + 1] as usize;
         (&self.tokens[range.clone()], &self.weights[range])

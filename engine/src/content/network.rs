@@ -5,7 +5,7 @@ use pgrec_kernels::cpu::{Cpu, Matrix};
 use pgrec_kernels::{Activation, Linear, Operators, Tensor};
 use rayon::prelude::*;
 
-use super::Content;
+use super::{Content, Way};
 use crate::train::{Gradients, Init, Options, Parameter, Parameters, RowTrainer, Slice, Tape, Var};
 use crate::{Error, Result};
 
@@ -41,7 +41,7 @@ impl Network {
             vectors = Some(Linear { weight, bias: Some(added("vectors.bias", &[hidden], Init::Zeros)?) });
         }
         let words = match &content.words {
-            Some(words) => Some(added("words", &[words.count, hidden], Init::Normal(1.0 / (hidden as f32).sqrt()))?),
+            Some(words) => Some(added("words", &[words.count(), hidden], Init::Normal(1.0 / (hidden as f32).sqrt()))?),
             None => None,
         };
         let weight = added("out.weight", &[hidden, dim], Init::Glorot)?;
@@ -63,6 +63,16 @@ impl Network {
             tape.add(&mut hidden, &tape.weighted_sums(table, rows));
         }
         tape.linear(&tape.activated(&hidden, Activation::Relu), &self.out, Activation::Identity)
+    }
+
+    /// The network with these weights.
+    fn way(&self, weights: &[Tensor], content: &Content) -> Way {
+        let cpu = Cpu::new();
+        let tape = Tape::of_rows(&cpu, weights);
+        let tensor = |parameter: &Parameter| tape.tensor(*parameter).clone();
+        let layer =
+            |layer: &Linear<Parameter>| Linear { weight: tensor(&layer.weight), bias: layer.bias.as_ref().map(tensor) };
+        Way::new(content, self.vectors.as_ref().map(layer), self.words.as_ref().map(tensor), Some(layer(&self.out)))
     }
 
     /// Where these weights place items, `[items, dim]`.
@@ -102,6 +112,11 @@ impl<'a> Learner<'a> {
         let rows: Vec<usize> = (0..items.len()).collect();
         let pull = Pull { network: &self.network, content: self.content, items, points };
         self.trainer.step(&mut self.parameters, &rows, self.rate, &pull).concat()
+    }
+
+    /// The network as it is now, for a model to keep.
+    pub(crate) fn way(&self) -> Way {
+        self.network.way(self.parameters.all(), self.content)
     }
 
     /// Where it places items, `[items, dim]`.

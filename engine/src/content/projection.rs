@@ -8,7 +8,7 @@ use pgrec_kernels::cpu::{Cpu, Matrix};
 use pgrec_kernels::{Activation, AdamW, Backward, Linear, Operators, Optimizers, Tensor};
 use rayon::prelude::*;
 
-use super::Content;
+use super::{Content, Way};
 use crate::Result;
 use crate::random::SplitMix;
 
@@ -66,7 +66,7 @@ impl<'a> Projection<'a> {
     /// One that projects at random, to numbers with this deviation; `counts` says how often each item was touched.
     pub(crate) fn new(content: &'a Content, counts: &[f32], dim: usize, deviation: f32, seed: u64) -> Self {
         let numbers = content.vectors.as_ref().map_or(0, |vectors| vectors.dim);
-        let words = content.words.as_ref().map_or(0, |words| words.count);
+        let words = content.words.as_ref().map_or(0, |words| words.count());
         let (learnt, cold) = content.parted(counts);
         // Vectors and weights of attributes have length 1.
         let mut random = SplitMix::new(seed);
@@ -158,6 +158,17 @@ impl<'a> Projection<'a> {
     /// x·W of some items, `[items, dim]`.
     pub(crate) fn of(&self, items: &[u32]) -> Result<Vec<f32>> {
         self.projected(items, &self.vectors.weights, &self.words.weights)
+    }
+
+    /// The projection as it is now, for a model to keep.
+    pub(crate) fn way(&self) -> Result<Way> {
+        let table = |weights: &[f32]| Tensor::from_vec(weights.to_vec(), vec![weights.len() / self.dim, self.dim]);
+        let vectors = match &self.content.vectors {
+            Some(known) => Some(self.layer(&self.vectors.weights, known.dim)?),
+            None => None,
+        };
+        let words = self.content.words.as_ref().map(|_| table(&self.words.weights)).transpose()?;
+        Ok(Way::new(self.content, vectors, words, None))
     }
 
     fn projected(&self, items: &[u32], vectors: &[f32], words: &[f32]) -> Result<Vec<f32>> {

@@ -135,9 +135,7 @@ impl CorpusBuilder {
 
     /// The same from JSON text. [`Error::Data`] when it is none.
     pub fn attributes_json(&mut self, item: ItemKey<'_>, json: &str) -> Result<()> {
-        let json =
-            serde_json::from_str(json).map_err(|e| Error::Data(format!("attributes of an item are not JSON: {e}")))?;
-        self.attributes(item, &json)
+        self.attributes(item, &parsed(json)?)
     }
 
     /// Gives an item its vector. [`Error::Data`] when its dimension is not that of the others or a number in it
@@ -199,4 +197,16 @@ impl CorpusBuilder {
         }
         Ok(())
     }
+}
+
+/// The attributes that JSON text describes an item by, as [`CorpusBuilder::attributes`] reads them. [`Error::Data`] when it
+/// is none.
+pub fn attribute_tokens(json: &str) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    tokens::each_token(&parsed(json)?, &mut |token| all.push(token.to_owned()));
+    Ok(all)
+}
+
+fn parsed(json: &str) -> Result<Value> {
+    serde_json::from_str(json).map_err(|e| Error::Data(format!("attributes of an item are not JSON: {e}")))
 }

@@ -8,7 +8,7 @@ mod tokens;
 
 use std::sync::Arc;
 
-pub use builder::CorpusBuilder;
+pub use builder::{CorpusBuilder, attribute_tokens};
 pub use column::{Spill, Spills};
 pub use dictionary::ItemKey;
 
@@ -129,7 +129,7 @@ impl Corpus {
     }
 
     /// The texts of the tokens, ascending.
-    pub fn vocabulary(&self) -> &[String] {
+    pub fn vocabulary(&self) -> &Arc<[String]> {
         &self.contents.vocabulary
     }
 

@@ -17,7 +17,7 @@ mod tally;
 
 use groups::Groups;
 use outcomes::Judged;
-pub(crate) use split::{Cases, Space};
+pub(crate) use split::{Case, Cases, Space};
 use tally::Tally;
 
 /// Which event is the target.

@@ -6,8 +6,9 @@ use pgrec_kernels::Scored;
 use pgrec_kernels::cuda::Cuda;
 use serde_json::{Map, Value};
 
+use crate::calibration::Logistic;
 use crate::train::Kept;
-use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, Query, Result, Task};
+use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, ItemContent, Query, Result, Task};
 
 pub mod blend;
 pub mod bpr;
@@ -77,6 +78,36 @@ pub trait Model: Send + Sync {
         None
     }
 
+    /// How a user's vector and an item's make a score, where they alone do.
+    fn geometry(&self) -> Option<Geometry> {
+        None
+    }
+
+    /// The vector that content gives an item that came after the training; None where nothing is known of it that the
+    /// model has learnt to look at, or the model looks at none.
+    ///
+    /// # Errors
+    /// [`crate::Error::Data`] of a vector of other dimensions than those of the training.
+    fn place(&self, _item: &ItemContent<'_>) -> Result<Option<Vec<f32>>> {
+        Ok(None)
+    }
+
+    /// Whether [`Model::place`] can place items.
+    fn places(&self) -> bool {
+        false
+    }
+
+    /// [`Model::recommend`] of one query, by a vector in the place of its history's; None of a model without geometry.
+    fn recommend_by(&self, _vector: &[f32], _query: &Query<'_>) -> Result<Option<Vec<Scored>>> {
+        Ok(None)
+    }
+
+    /// What turns the distance of a user and an item into the probability that the user's next interaction is with it, where
+    /// that was measured; `placed`: of an item that only its content places.
+    fn calibration(&self, _placed: bool) -> Option<Logistic> {
+        None
+    }
+
     /// Whether a question may say in words what is wanted ([`Query::words`]).
     fn knows_words(&self) -> bool {
         false
@@ -106,6 +137,37 @@ pub trait Model: Send + Sync {
     /// Why `item` gets its score: what the family can honestly say, as JSON. Items appear as dense indices
     /// under keys named `item` or `items`; the caller translates them.
     fn explain(&self, query: &Query<'_>, item: u32) -> Result<Value>;
+}
+
+/// How two vectors make a score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Geometry {
+    /// −‖u − v‖²
+    Distance,
+    /// u·v
+    Product,
+}
+
+impl Geometry {
+    /// The score of an item with vector `item` for a user with vector `user`.
+    pub fn score(self, user: &[f32], item: &[f32]) -> f32 {
+        let pairs = user.iter().zip(item);
+        match self {
+            Self::Distance => -pairs.map(|(u, v)| (u - v) * (u - v)).sum::<f32>(),
+            Self::Product => pairs.map(|(u, v)| u * v).sum(),
+        }
+    }
+
+    /// A user's vector, a share `weight` of the way to what is meant (`[dim]`): where scores are products, what is meant is
+    /// as long as the user's vector first, so that the weight says all of how much it counts.
+    pub fn steered(self, user: &[f32], meant: &[f32], weight: f32) -> Vec<f32> {
+        let length = |vector: &[f32]| vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let by = match self {
+            Self::Product if length(meant) > 0.0 => length(user) / length(meant),
+            Self::Distance | Self::Product => 1.0,
+        };
+        user.iter().zip(meant).map(|(u, m)| (1.0 - weight) * u + weight * by * m).collect()
+    }
 }
 
 /// A family: how to fit it and how to open what was fitted.
@@ -250,3 +312,6 @@ pub fn open(artifact: Arc<Artifact>) -> Result<Box<dyn Model>> {
         .ok_or_else(|| crate::Error::Malformed(format!("unknown family \"{}\"", artifact.header().family)))?;
     (family.open)(artifact)
 }
+
+#[cfg(test)]
+mod geometry_tests;

@@ -73,6 +73,11 @@ impl Table {
         }
     }
 
+    /// The best items of one query for what is asked.
+    pub(crate) fn best(&self, asked: Asked, query: &Query<'_>) -> Result<Vec<Scored>> {
+        Ok(self.top_k(&[asked], &[query.k], &[query.filter])?.pop().unwrap_or_default())
+    }
+
     /// Scores of items, by the operator that ranks: a score is the same number in a list and alone.
     pub(crate) fn score(&self, asked: Asked, items: &[u32]) -> Result<Vec<f32>> {
         let mut wanted = items.to_vec();
@@ -90,7 +95,6 @@ impl Table {
         if let Err(place) = exclude.binary_search(&item) {
             exclude.insert(place, item);
         }
-        let filter = Filter { exclude: &exclude, ..query.filter };
-        Ok(self.top_k(&[asked], &[query.k], &[filter])?.pop().unwrap_or_default())
+        self.best(asked, &Query { filter: Filter { exclude: &exclude, ..query.filter }, ..*query })
     }
 }

@@ -4,7 +4,7 @@ use super::ByContent;
 use super::optimizer::Gradient;
 use super::parameters::{Parameter, Parameters};
 use crate::Result;
-use crate::content::Projection;
+use crate::content::{Projection, Way};
 use crate::random::SplitMix;
 
 /// Items whose rows are moved by the projection after every step; of larger catalogues after as many steps more.
@@ -78,6 +78,11 @@ impl<'a> Projected<'a> {
             true => self.projection.move_rows(values),
             false => Ok(()),
         }
+    }
+
+    /// The projection as it is now, for a model to keep.
+    pub(super) fn way(&self) -> Result<Way> {
+        self.projection.way()
     }
 
     /// Puts the rows of items that nobody has touched where their content places them.

@@ -18,6 +18,7 @@ use super::unfinished::{self, Found, Kept, Standing};
 use super::validation::{Metrics, Validation};
 use super::workers::{Step, Workers};
 use super::{RANGE, SequenceModel, is_sparse, schedule};
+use crate::content::Way;
 use crate::control::TrainingProgress;
 use crate::families::{Fitted, Training};
 use crate::random::SplitMix;
@@ -82,6 +83,8 @@ struct Run<'a, M> {
     /// The rows of the model's tables divided by their lengths, where those are scored.
     scored: Vec<Tensor>,
     best: Option<(f64, Parameters)>,
+    /// The projection of content that belongs to the best weights.
+    best_way: Option<Way>,
     curve: Vec<Value>,
     random: SplitMix,
     metrics: Metrics,
@@ -142,6 +145,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
             average: (options.average > 0.0).then(|| parameters.clone()),
             parameters,
             best: None,
+            best_way: None,
             curve: Vec::new(),
             random: SplitMix::new(training.seed),
             metrics,
@@ -233,6 +237,7 @@ impl<'a, M: SequenceModel> Run<'a, M> {
                 let better = self.best.as_ref().is_none_or(|(best, _)| figure > *best);
                 if better {
                     self.best = Some((figure, self.completed()?));
+                    self.best_way = self.way()?;
                 }
                 self.without_gain = if better { 0 } else { self.without_gain + validate_every };
                 self.progress.validation = Some(figure);
@@ -343,6 +348,10 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         Ok(weights)
     }
 
+    fn way(&self) -> Result<Option<Way>> {
+        self.projected.as_ref().map(Projected::way).transpose()
+    }
+
     fn validate(&self, validation: &Validation) -> Result<Option<[f64; 2]>> {
         validation.measure(&self.model.artifact(self.weights(), false)?, self.training.control)
     }
@@ -360,8 +369,11 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         self.training.control.report(progress.clone());
     }
 
-    fn finish(self) -> Result<Fitted> {
+    fn finish(mut self) -> Result<Fitted> {
         let latest = if self.best.is_none() { Some(self.completed()?) } else { None };
+        if latest.is_some() {
+            self.best_way = self.way()?;
+        }
         let best = self.best.map(|(_, best)| best).or(latest).ok_or_else(|| Error::Malformed("no weights".into()))?;
         let mut metrics = Map::new();
         if let Some((epochs, _)) = self.before {
@@ -370,7 +382,11 @@ impl<'a, M: SequenceModel> Run<'a, M> {
         if let Some(why) = self.not_kept {
             metrics.insert("not_kept".into(), json!(why));
         }
-        Ok(Fitted { artifact: self.model.artifact(&best, true)?, curve: self.curve, metrics })
+        let mut artifact = self.model.artifact(&best, true)?;
+        if let Some(way) = &self.best_way {
+            way.store(&mut artifact);
+        }
+        Ok(Fitted { artifact, curve: self.curve, metrics })
     }
 }
 

@@ -64,6 +64,15 @@ impl Validation {
         (Histories { corpus: learnt, held_out, described: None }, Self { corpus, protocol: Protocol::Test, metrics })
     }
 
+    /// Whose events the targets are, and which.
+    pub(crate) fn corpus(&self) -> &Corpus {
+        &self.corpus
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// Measures by every target. `None` where no history is long enough to have one.
     pub(crate) fn measure(&self, model: &ArtifactBuilder, control: &Control) -> Result<Option<[f64; 2]>> {
         let model = families::open(Arc::new(Artifact::from_vec(model.finish()?)?))?;

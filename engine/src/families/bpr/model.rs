@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::folding::{Others, fold};
 use super::{NAME, Negatives, Params};
-use crate::families::Model;
 use crate::families::moments::moments;
-use crate::families::sequential::check_known;
+use crate::families::sequential::{check_known, check_width};
 use crate::families::table::{Asked, Table};
+use crate::families::{Geometry, Model};
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, ItemIds, Query, Result};
 
 /// `[items, dim + 1]`, the bias last.
@@ -113,6 +113,15 @@ impl Model for Bpr {
 
     fn item_vector(&self, item: u32) -> Option<&[f32]> {
         ((item as usize) < self.catalogue.len()).then(|| self.items.row(item))
+    }
+
+    fn geometry(&self) -> Option<Geometry> {
+        Some(Geometry::Product)
+    }
+
+    fn recommend_by(&self, vector: &[f32], query: &Query<'_>) -> Result<Option<Vec<Scored>>> {
+        check_width(vector, self.config.dim + 1)?;
+        self.items.best(Asked { vector: vector.to_vec(), plus: 0.0 }, query).map(Some)
     }
 
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {

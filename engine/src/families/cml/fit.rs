@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::Params;
 use super::batch::{self, Event, History, Pool};
 use super::model;
 use super::placing::{Placing, Told};
 use super::space::{Space, Sums};
+use super::{Params, calibration};
 use crate::content::Content;
 use crate::families::epochs::{self, Learner, Length, Progress};
 use crate::families::seen::Seen;
@@ -37,10 +37,15 @@ pub(super) fn fit(training: &Training<'_>, params: &Params) -> Result<Fitted> {
         let items = 0..counts.len() as u32;
         items.filter(|&item| counts[item as usize] > 0.0).collect()
     });
-    let run =
-        Run { training, params, histories, seen, events, counts, sums: space.sums(), space, placing, touched, random };
+    let sums = space.sums();
+    let counted = counts.clone();
+    let run = Run { training, params, histories, seen, events, counts, sums, space, placing, touched, random };
     let length = Length { epochs: params.epochs, patience: params.patience, every: 1 };
-    epochs::fit(run, training, &validation, length)
+    let mut fitted = epochs::fit(run, training, &validation, length)?;
+    let artifact = &mut fitted.artifact;
+    let figures = calibration::calibrate(training, params, &validation, content.as_ref(), &counted, artifact)?;
+    fitted.metrics.insert("calibration".into(), figures.into());
+    Ok(fitted)
 }
 
 /// What is learnt once an epoch: every event that others of its user tell something of.
@@ -115,7 +120,11 @@ impl Learner for Run<'_> {
             Some(placing) => Cow::Owned(placing.completed(&self.space)),
             None => Cow::Borrowed(&self.space),
         };
-        model::artifact(self.params, &space, self.training.corpus.items(), &self.counts)
+        let mut artifact = model::artifact(self.params, &space, self.training.corpus.items(), &self.counts)?;
+        if let Some(placing) = &self.placing {
+            placing.way().store(&mut artifact);
+        }
+        Ok(artifact)
     }
 }
 

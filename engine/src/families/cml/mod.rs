@@ -17,6 +17,7 @@ use crate::content::{self, Use};
 use crate::{Artifact, Error, Result};
 
 mod batch;
+mod calibration;
 mod fit;
 mod model;
 mod placing;

@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::pooling::Pooling;
-use super::space::Space;
-use super::{NAME, Params};
-use crate::families::Model;
-use crate::families::sequential::check_known;
+use super::space::{Space, into_ball};
+use super::{NAME, Params, calibration};
+use crate::calibration::Logistic;
+use crate::content::Placer;
+use crate::families::sequential::{check_known, check_width};
 use crate::families::table::{Asked, Table};
-use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, ItemIds, Query, Result};
+use crate::families::{Geometry, Model};
+use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, ItemContent, ItemIds, Query, Result};
 
 /// Points, and their squared lengths made negative, so that what a product with (2u, 1) lacks to −d² is the same for all.
 const POINTS: &str = "points";
@@ -53,6 +55,8 @@ pub(super) struct Cml {
     points: Table,
     attention: Tensor,
     recency: Tensor,
+    placer: Option<Placer>,
+    calibrations: [Option<Logistic>; 2],
 }
 
 impl Cml {
@@ -65,12 +69,15 @@ impl Cml {
             points: Table::new(artifact.tensor_of(POINTS, &[catalogue.len(), width])?),
             attention: artifact.tensor_of(ATTENTION, &[catalogue.len()])?,
             recency: artifact.tensor_of(RECENCY, &[config.window])?,
+            placer: Placer::open(artifact, config.dim)?,
+            calibrations: calibration::open(artifact)?,
             catalogue,
             config,
         })
     }
 
-    fn point(&self, item: u32) -> &[f32] {
+    /// Where an item is.
+    pub(super) fn point(&self, item: u32) -> &[f32] {
         &self.points.row(item)[..self.config.dim]
     }
 
@@ -85,7 +92,8 @@ impl Cml {
         Ok((events, pooling.shares(events)))
     }
 
-    fn user(&self, history: &[u32]) -> Result<Vec<f32>> {
+    /// Where somebody with this history is.
+    pub(super) fn user(&self, history: &[u32]) -> Result<Vec<f32>> {
         let (events, shares) = self.shares(history)?;
         let (cpu, mut user) = (Cpu::new(), vec![0.0; self.config.dim]);
         events.iter().zip(shares).for_each(|(&item, share)| cpu.add_scaled(&mut user, share, self.point(item)));
@@ -114,6 +122,32 @@ impl Model for Cml {
 
     fn item_vector(&self, item: u32) -> Option<&[f32]> {
         ((item as usize) < self.catalogue.len()).then(|| self.point(item))
+    }
+
+    fn geometry(&self) -> Option<Geometry> {
+        Some(Geometry::Distance)
+    }
+
+    fn place(&self, item: &ItemContent<'_>) -> Result<Option<Vec<f32>>> {
+        let Some(placer) = &self.placer else { return Ok(None) };
+        let mut place = placer.place(item)?;
+        place.iter_mut().for_each(|place| {
+            into_ball(place);
+        });
+        Ok(place)
+    }
+
+    fn places(&self) -> bool {
+        self.placer.is_some()
+    }
+
+    fn recommend_by(&self, vector: &[f32], query: &Query<'_>) -> Result<Option<Vec<Scored>>> {
+        check_width(vector, self.config.dim)?;
+        self.points.best(Self::nearness(vector), query).map(Some)
+    }
+
+    fn calibration(&self, placed: bool) -> Option<Logistic> {
+        self.calibrations[usize::from(placed)]
     }
 
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {

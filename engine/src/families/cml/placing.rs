@@ -2,10 +2,10 @@
 
 use super::Params;
 use super::batch::Gradient;
+use super::calibration::options;
 use super::space::{Drawn, Space};
 use crate::Result;
-use crate::content::{Content, Learner};
-use crate::train::Options;
+use crate::content::{Content, Learner, Way};
 
 /// A network that learns where points are, and draws them to where it places them.
 pub(super) struct Placing<'a> {
@@ -39,12 +39,7 @@ impl<'a> Placing<'a> {
         space: &mut Space,
         seed: u64,
     ) -> Result<Self> {
-        let options = Options {
-            learning_rate: params.content_learning_rate,
-            weight_decay: params.content_decay,
-            ..Options::default()
-        };
-        let learner = Learner::new(content, params.content_hidden, params.dim, &options, seed)?;
+        let learner = Learner::new(content, params.content_hidden, params.dim, &options(params), seed)?;
         let (learnt, cold) = content.parted(counts);
         let placing = Self { learner, learnt, cold, by: params.content_weight as f32 };
         space.put(placing.learnt.iter().copied(), &placing.learner.places(&placing.learnt));
@@ -58,6 +53,11 @@ impl<'a> Placing<'a> {
         let points: Vec<f32> = items.iter().flat_map(|&item| space.point(item)).copied().collect();
         let places = self.learner.step(&items, &points);
         Told { items, places, by: self.by }
+    }
+
+    /// The network as it is now, for a model to keep.
+    pub(super) fn way(&self) -> Way {
+        self.learner.way()
     }
 
     /// The same space, in which items that nobody has touched are where their content places them.

@@ -311,6 +311,36 @@ fn what_nobody_has_touched_is_recommended_by_its_content_and_only_by_that() {
 }
 
 #[test]
+fn distances_are_calibrated_on_what_was_not_learnt_from() {
+    let seed = testing::fresh_seed();
+    let corpus = testing::described_by(seed, false, 4000);
+    let control = Control::default();
+    let params =
+        json!({ "dim": 16, "negatives": 5, "batch": 64, "epochs": 12, "features": "embedding", "content_hidden": 32 });
+    let training = Training { leave_last: 2, seed, ..Training::new(&corpus, &params, &control) };
+    let fitted = super::fit(&training).unwrap();
+    let model =
+        crate::families::open(Arc::new(Artifact::from_vec(fitted.artifact.finish().unwrap()).unwrap())).unwrap();
+    for (placed, name) in [(false, "learnt"), (true, "placed")] {
+        let figures = &fitted.metrics["calibration"][name];
+        let of = |name: &str| figures[name].as_f64().unwrap();
+        let found = model.calibration(placed).unwrap();
+        assert!((found.a - of("a")).abs() < 1e-5 && (found.b - of("b")).abs() < 1e-5, "{name} {figures}");
+        // Nearer is likelier, and that is worth something: whoever stays within a kind is told from all others.
+        assert!(found.b > 1.0 && of("brier") < of("brier_of_rate"), "{name} {figures}");
+        assert!((of("expected_rate") / of("rate")).ln().abs() < 0.7, "{name} {figures}");
+        let rows = figures["reliability"].as_array().unwrap();
+        let predicted: Vec<f64> = rows.iter().map(|row| row["predicted"].as_f64().unwrap()).collect();
+        assert!(predicted.is_sorted() && rows.len() > 2, "{name} {figures}");
+    }
+    // Without content there is nothing to place items by, and of a handful of events nothing is said.
+    let plain = testing::fit(NAME, &corpus, json!({ "dim": 8, "epochs": 1 }));
+    assert!(plain.calibration(true).is_none());
+    let few = testing::fit(NAME, &testing::corpus(&[&[1, 2, 3], &[2, 3, 4]]), json!({ "dim": 8, "epochs": 1 }));
+    assert!(few.calibration(false).is_none());
+}
+
+#[test]
 fn what_cannot_be_learnt_is_refused_in_words() {
     let corpus = testing::kinds(1);
     let control = Control::default();

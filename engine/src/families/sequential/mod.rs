@@ -132,6 +132,14 @@ pub(crate) fn check_known(items: usize, asked: &[u32]) -> Result<()> {
     }
 }
 
+/// Refuses a vector that is not `dim` wide.
+pub(crate) fn check_width(vector: &[f32], dim: usize) -> Result<()> {
+    match vector.len() == dim {
+        true => Ok(()),
+        false => Err(Error::Parameter(format!("the vector has {} dimensions, the model's have {dim}", vector.len()))),
+    }
+}
+
 /// Checks sizes of an architecture: each between 1 and 2²⁰.
 pub(crate) fn check_sizes(family: &str, sizes: &[(&str, usize)]) -> Result<()> {
     match sizes.iter().find(|&&(_, size)| size == 0 || size > 1 << 20) {

@@ -11,9 +11,10 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::memory::Remembered;
-use super::{Architecture, Batch, ITEMS, SCORED, SEGMENT, check_known};
-use crate::families::Model;
-use crate::{Artifact, Catalogue, Control, Query, Result};
+use super::{Architecture, Batch, ITEMS, SCORED, SEGMENT, check_known, check_width, unit_rows};
+use crate::content::Placer;
+use crate::families::{Geometry, Model};
+use crate::{Artifact, Catalogue, Control, ItemContent, Query, Result};
 
 /// Floating-point operations of one slice of a large call: some 10 ms on one core, so that a cancel is heard
 /// and every core gets its share.
@@ -45,12 +46,14 @@ pub(crate) struct Sequential<A: Architecture> {
     device: Cpu,
     segment: OnceLock<Segment>,
     remembered: Remembered<Matrix>,
+    placer: Option<Placer>,
 }
 
 impl<A: Architecture> Sequential<A> {
     pub(crate) fn open(artifact: Arc<Artifact>) -> Result<Self> {
-        let (architecture, encoder) = super::open(&artifact)?;
+        let (architecture, encoder): (A, _) = super::open(&artifact)?;
         let scored = artifact.tensor(if artifact.has(SCORED) { SCORED } else { ITEMS })?;
+        let placer = Placer::open(&artifact, architecture.dim())?;
         Ok(Self {
             architecture,
             encoder,
@@ -59,6 +62,7 @@ impl<A: Architecture> Sequential<A> {
             device: Cpu::new(),
             segment: OnceLock::new(),
             remembered: Remembered::new(),
+            placer,
         })
     }
 
@@ -222,6 +226,31 @@ impl<A: Architecture> Model for Sequential<A> {
 
     fn item_vector(&self, item: u32) -> Option<&[f32]> {
         ((item as usize) < self.items()).then(|| self.scored.row(item as usize))
+    }
+
+    fn geometry(&self) -> Option<Geometry> {
+        (self.architecture.outcomes() == 0).then_some(Geometry::Product)
+    }
+
+    fn place(&self, item: &ItemContent<'_>) -> Result<Option<Vec<f32>>> {
+        let Some(placer) = &self.placer else { return Ok(None) };
+        let place = placer.place(item)?;
+        let scored = |place: Vec<f32>| match self.architecture.normalized() {
+            true => unit_rows(&place, place.len()),
+            false => place,
+        };
+        Ok(place.map(scored))
+    }
+
+    fn places(&self) -> bool {
+        self.placer.is_some()
+    }
+
+    fn recommend_by(&self, vector: &[f32], query: &Query<'_>) -> Result<Option<Vec<Scored>>> {
+        check_width(vector, self.architecture.dim())?;
+        self.known(query.filter.candidates.unwrap_or(&[]))?;
+        let k = query.k.min(self.items());
+        Ok(self.device.top_k(vector, &self.scored, &[k], &[query.filter])?.pop())
     }
 
     fn recommend(&self, queries: &[Query<'_>], control: &Control) -> Result<Vec<Vec<Scored>>> {
