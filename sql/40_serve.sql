@@ -4,17 +4,18 @@
 CREATE FUNCTION rec_next(
     user_id bigint, k integer DEFAULT 10, candidates bigint[] DEFAULT NULL, exclude bigint[] DEFAULT NULL,
     exclude_seen boolean DEFAULT true, session bigint[] DEFAULT NULL, model text DEFAULT NULL, recommender text DEFAULT NULL,
-    at timestamptz DEFAULT now())
+    at timestamptz DEFAULT now(), steer real[] DEFAULT NULL, weight real DEFAULT 0.5)
 RETURNS TABLE (rank integer, item_id bigint, score real)
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000 ROWS 10 AS 'MODULE_PATHNAME', 'rec_next_bigint_wrapper';
-COMMENT ON FUNCTION rec_next(bigint, integer, bigint[], bigint[], boolean, bigint[], text, text, timestamptz) IS
-'The k items this user is most likely to touch next, best first. candidates: only these; exclude: none of these; exclude_seen: without the user''s own items; session: items touched just now and not stored; at: when the question is asked, for models that look at times; model: by name, else the deployed one. A user without history gets what is popular.';
+COMMENT ON FUNCTION rec_next(bigint, integer, bigint[], bigint[], boolean, bigint[], text, text, timestamptz, real[], real) IS
+'The k items this user is most likely to touch next, best first. candidates: only these; exclude: none of these; exclude_seen: without the user''s own items; session: items touched just now and not stored; at: when the question is asked, for models that look at times; model: by name, else the deployed one. A user without history gets what is popular. steer: a vector that says what is meant now, of which a share weight (0 to 1) goes into the user''s vector: where the model has learnt from the items'' embeddings, a vector such as theirs (of a query, a text, an item: pgvector''s vector casts to real[]), else one of the model''s own; for somebody without history it counts alone. Items that came after the training are in the list where the model can place them by their content and its vectors are published: rec_publish_vectors.';
 
 CREATE FUNCTION rec.next_text(
-    user_id text, k integer, candidates text[], exclude text[], exclude_seen boolean, session text[], model text, recommender text, at timestamptz)
+    user_id text, k integer, candidates text[], exclude text[], exclude_seen boolean, session text[], model text, recommender text, at timestamptz,
+    steer real[], weight real)
 RETURNS TABLE (rank integer, item_id text, score real)
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000 ROWS 10 AS 'MODULE_PATHNAME', 'rec_next_text_wrapper';
-COMMENT ON FUNCTION rec.next_text(text, integer, text[], text[], boolean, text[], text, text, timestamptz) IS
+COMMENT ON FUNCTION rec.next_text(text, integer, text[], text[], boolean, text[], text, text, timestamptz, real[], real) IS
 'rec_next for ids of any type, as text. Called by the typed functions of a recommender''s schema.';
 
 CREATE FUNCTION rec_next_many(

@@ -7,7 +7,7 @@ use pgrec_engine::{Corpus, Task};
 use serde_json::{Value, json};
 
 use crate::catalog::IdType;
-use crate::catalog::recommender::{Recommender, quoted};
+use crate::catalog::recommender::{Items, Recommender, quoted};
 use crate::error::Result;
 use crate::history::{self, item_expression};
 use crate::outcomes;
@@ -211,17 +211,10 @@ impl<'a> Histories<'a> {
 
 fn read_items(recommender: &Recommender, needs: Needs, builder: &mut CorpusBuilder) -> Result<()> {
     let (Some(items), Some(relation)) = (&recommender.items, recommender.items_name()?) else { return Ok(()) };
-    let attributes = match (&items.attributes, needs.attributes) {
-        (Some(column), true) => attributes(&quoted(column)),
-        _ => "NULL::text".to_owned(),
-    };
-    let vector = match (&items.embedding, needs.vectors) {
-        (Some(column), true) => format!("{}::real[]", quoted(column)),
-        _ => "NULL::real[]".to_owned(),
-    };
     let sql = format!(
-        "SELECT {}, {attributes}, {vector} FROM {relation} WHERE {} IS NOT NULL",
+        "SELECT {}, {} FROM {relation} WHERE {} IS NOT NULL",
         item_expression(&items.id, recommender.item_type),
+        content_columns(items, needs),
         quoted(&items.id)
     );
     spi::each(Mode::Read, &sql, &[], |row| {
@@ -236,6 +229,20 @@ fn read_items(recommender: &Recommender, needs: Needs, builder: &mut CorpusBuild
         Ok(())
     })?;
     Ok(())
+}
+
+/// What is selected of items besides their ids: attributes as JSON text, and the vector as real[]; NULL for what there is
+/// not, or is not needed.
+pub fn content_columns(items: &Items, needs: Needs) -> String {
+    let attributes = match (&items.attributes, needs.attributes) {
+        (Some(column), true) => attributes(&quoted(column)),
+        _ => "NULL::text".to_owned(),
+    };
+    let vector = match (&items.embedding, needs.vectors) {
+        (Some(column), true) => format!("{}::real[]", quoted(column)),
+        _ => "NULL::real[]".to_owned(),
+    };
+    format!("{attributes}, {vector}")
 }
 
 /// Attributes as JSON; of a tsvector its words.

@@ -18,15 +18,15 @@ pub struct History {
     pub times: Vec<f64>,
     /// What came of these, where it was asked for: bit t is set where the answer to task t is yes.
     pub outcomes: Vec<u32>,
-    /// Events on items the model does not know.
-    pub unknown: usize,
+    /// Items of the events whose item the model does not know, in no order.
+    pub unknown: Vec<ItemId>,
 }
 
 impl History {
-    fn push(&mut self, item: Option<u32>) {
+    fn push(&mut self, item: Option<u32>, id: impl FnOnce() -> Option<ItemId>) {
         match item {
             Some(index) => self.items.push(index),
-            None => self.unknown += 1,
+            None => self.unknown.extend(id()),
         }
     }
 
@@ -40,7 +40,7 @@ impl History {
         if !wanted.tasks.is_empty() && item.is_some() {
             self.outcomes.push(row.get::<i32>(column + 2).unwrap_or(0) as u32);
         }
-        self.push(item);
+        self.push(item, || item_of(row, column, kind));
     }
 
     /// What was read latest first is oldest first.
@@ -135,7 +135,7 @@ pub fn read(recommender: &Recommender, user: &Id, wanted: Wanted<'_>, catalogue:
     let mut history = History::default();
     if integers {
         for id in spi::bigints(Mode::Read, &sql, &[user_argument(user)])? {
-            history.push(id.and_then(|id| catalogue.index_of_int(id)));
+            history.push(id.and_then(|id| catalogue.index_of_int(id)), || id.map(ItemId::Int));
         }
     } else {
         spi::each(Mode::Read, &sql, &[user_argument(user)], |row| {
@@ -149,6 +149,7 @@ pub fn read(recommender: &Recommender, user: &Id, wanted: Wanted<'_>, catalogue:
 
 /// The latest events of each of many users, in the order of `users`.
 pub fn read_many(
+    mode: Mode,
     recommender: &Recommender,
     users: &[Id],
     wanted: Wanted<'_>,
@@ -177,11 +178,11 @@ pub fn read_many(
     match first {
         Id::Int(_) => {
             let ids: Vec<i64> = users.iter().map(|u| if let Id::Int(id) = u { *id } else { 0 }).collect();
-            spi::each(Mode::Read, &sql, &[Arg::Int8s(&ids)], &mut each)?;
+            spi::each(mode, &sql, &[Arg::Int8s(&ids)], &mut each)?;
         }
         Id::Text(_) => {
             let ids: Vec<String> = users.iter().map(Id::to_string).collect();
-            spi::each(Mode::Read, &sql, &[Arg::Texts(&ids)], &mut each)?;
+            spi::each(mode, &sql, &[Arg::Texts(&ids)], &mut each)?;
         }
     }
     for history in &mut histories {

@@ -53,20 +53,11 @@ pub fn require_integer_ids(recommender: &Recommender, function: &str) -> Result<
 }
 
 /// Dense indices of the items the model knows, ascending, without repeats. The others cannot be recommended.
-pub fn known_sorted(ids: &[Id], kind: IdType, catalogue: &Catalogue) -> Result<Vec<u32>> {
-    let mut known = known_in_order(ids, kind, catalogue)?;
+pub fn known_sorted(ids: &[ItemId], catalogue: &Catalogue) -> Vec<u32> {
+    let mut known: Vec<u32> = ids.iter().filter_map(|id| catalogue.index_of(id)).collect();
     known.sort_unstable();
     known.dedup();
-    Ok(known)
-}
-
-/// Dense indices of the items the model knows, in the given order.
-pub fn known_in_order(ids: &[Id], kind: IdType, catalogue: &Catalogue) -> Result<Vec<u32>> {
-    let mut known = Vec::with_capacity(ids.len());
-    for id in ids {
-        known.extend(catalogue.index_of(&item_id(id, kind)?));
-    }
-    Ok(known)
+    known
 }
 
 /// An item id for the bigint door.

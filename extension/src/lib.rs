@@ -18,6 +18,7 @@ mod serve;
 mod settings;
 mod sql;
 mod storage;
+mod vectors;
 mod worker;
 
 pgrx::pg_module_magic!(name, version);

@@ -1,12 +1,13 @@
 //! Serving: resolve, read, compute, return.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use pgrec_engine::families::generative::Generated;
 use pgrec_engine::serve::{self, Answer};
-use pgrec_engine::{Control, ItemId, Query, Scored};
+use pgrec_engine::{Control, ItemContent, ItemId, Query, Scored};
 use pgrec_kernels::Filter;
+use rayon::prelude::*;
 
 use crate::catalog::recommender::{self, Recommender, quoted};
 use crate::error::{Result, SqlError};
@@ -16,6 +17,7 @@ use crate::inference::client;
 use crate::pg::spi::{self, Arg, Mode};
 use crate::settings;
 use crate::storage::open::{self, OpenModel};
+use crate::vectors::{self, Published};
 use crate::{compute, device};
 
 /// How many users of a batch are read and computed at a time: bounds memory, keeps the cores busy.
@@ -38,6 +40,18 @@ pub struct Scope {
     pub exclude_seen: bool,
     /// Unix time of the question in seconds.
     pub at: f64,
+    /// What is meant beside the history.
+    pub steer: Option<Steer>,
+}
+
+/// What is meant, in the terms of the items' content where the model has learnt to look at that, else as a vector of the
+/// model's own, and its share in the user's vector.
+#[derive(Debug)]
+pub struct Steer {
+    /// The vector.
+    pub vector: Vec<f32>,
+    /// From 0 to 1.
+    pub weight: f32,
 }
 
 /// k where the caller gave NULL.
@@ -66,11 +80,17 @@ pub struct Session {
     exclude: Vec<u32>,
     exclude_seen: bool,
     at: f64,
+    /// The same as they were given: the model need not know them.
+    candidates_given: Option<Vec<ItemId>>,
+    exclude_given: Vec<ItemId>,
+    steer: Option<Steer>,
+    /// Its vectors, where they are published.
+    published: Option<Published>,
 }
 
 impl Session {
     /// Resolves names under the caller's snapshot and checks the caller's right to the interactions.
-    pub fn open(scope: &Scope) -> Result<Self> {
+    pub fn open(scope: Scope) -> Result<Self> {
         let recommender = recommender::resolve(Mode::Read, scope.recommender.as_deref())?;
         recommender.require_readable()?;
         let open = open::open(&recommender, scope.model.as_deref())?;
@@ -80,9 +100,49 @@ impl Session {
         })?;
         let catalogue = open.model.catalogue();
         let kind = recommender.item_type;
-        let candidates = scope.candidates.as_ref().map(|c| ids::known_sorted(c, kind, catalogue)).transpose()?;
-        let exclude = ids::known_sorted(&scope.exclude, kind, catalogue)?;
-        Ok(Self { k, candidates, exclude, exclude_seen: scope.exclude_seen, at: scope.at, recommender, open })
+        let all = |ids: &[Id]| ids.iter().map(|id| ids::item_id(id, kind)).collect::<Result<Vec<ItemId>>>();
+        let candidates_given = scope.candidates.as_deref().map(all).transpose()?;
+        let exclude_given = all(&scope.exclude)?;
+        let candidates = candidates_given.as_deref().map(|given| ids::known_sorted(given, catalogue));
+        let exclude = ids::known_sorted(&exclude_given, catalogue);
+        let published = match open.model.places() {
+            true => Published::of_open(&recommender, &open)?,
+            false => None,
+        };
+        let Scope { exclude_seen, at, steer, .. } = scope;
+        Ok(Self {
+            k,
+            candidates,
+            exclude,
+            exclude_seen,
+            at,
+            candidates_given,
+            exclude_given,
+            steer,
+            published,
+            recommender,
+            open,
+        })
+    }
+
+    /// How many items are wanted.
+    pub fn wanted_items(&self) -> usize {
+        self.k
+    }
+
+    /// Whether the user's own items are left out.
+    pub fn excludes_seen(&self) -> bool {
+        self.exclude_seen
+    }
+
+    /// What the caller leaves out.
+    pub fn excluded_ids(&self) -> HashSet<ItemId> {
+        self.exclude_given.iter().cloned().collect()
+    }
+
+    /// What the caller wants to choose among, where that is not everything.
+    pub fn candidate_ids(&self) -> Option<&[ItemId]> {
+        self.candidates_given.as_deref()
     }
 
     /// What is read of a history: all events within the limit when they are also left out of the answer, else only
@@ -100,8 +160,14 @@ impl Session {
             Some(user) if self.wanted().events > 0 => history::read(&self.recommender, user, self.wanted(), catalogue)?,
             _ => History::default(),
         };
-        let added = ids::known_in_order(session, self.recommender.item_type, catalogue)?;
-        history.unknown += session.len() - added.len();
+        let mut added = Vec::with_capacity(session.len());
+        for id in session {
+            let id = ids::item_id(id, self.recommender.item_type)?;
+            match catalogue.index_of(&id) {
+                Some(index) => added.push(index),
+                None => history.unknown.push(id),
+            }
+        }
         if self.open.model.timed() {
             // What was touched just now was touched when the question is asked.
             history.times.extend(added.iter().map(|_| self.at));
@@ -137,6 +203,60 @@ impl Session {
             exact_limit: settings::exact_limit(),
             remember: settings::history_memory(),
         }
+    }
+
+    /// The best items for one history, with those that came after the training where the model can place them.
+    pub fn list(&self, history: &History) -> Result<Vec<Item>> {
+        let vector = match (&self.steer, &self.published) {
+            (Some(steer), _) => Some(self.steered(history, steer)?),
+            (None, Some(_)) if !history.items.is_empty() => Some(self.encode(&self.query(history, &[], 0))?),
+            _ => None,
+        };
+        let answer = match (&self.steer, &vector) {
+            (Some(_), Some(vector)) => self.answer_by(history, vector)?,
+            _ => self.answer(history)?,
+        };
+        let list = self.named(&answer.items);
+        match (&self.published, &vector) {
+            (Some(published), Some(vector)) => published.beside(self, history, vector, list),
+            _ => Ok(list),
+        }
+    }
+
+    /// The user's vector on its way to what is meant; what is meant, for somebody of whom nothing is known.
+    fn steered(&self, history: &History, steer: &Steer) -> Result<Vec<f32>> {
+        let model = &*self.open.model;
+        let geometry = vectors::geometry(&self.open)?;
+        if !(0.0..=1.0).contains(&steer.weight) {
+            return Err(SqlError::parameter(format!("weight is a share from 0 to 1, and is {}", steer.weight)));
+        }
+        let meant = match model.places() {
+            true => model.place(&ItemContent { vector: Some(&steer.vector), attributes: &[] })?.ok_or_else(|| {
+                SqlError::parameter("steer means nothing: it is zero, or the model looks at attributes alone")
+            })?,
+            false => steer.vector.clone(),
+        };
+        let own = model.item_vector(0).map_or(0, <[f32]>::len);
+        if meant.len() != own {
+            return Err(SqlError::parameter(format!("steer has {} dimensions, vectors of the model {own}", meant.len()))
+                .detail("The model knows nothing of the items' content, so that steer is a vector of its own, such as rec_encode gives."));
+        }
+        if history.items.is_empty() {
+            return Ok(meant);
+        }
+        Ok(geometry.steered(&self.encode(&self.query(history, &[], 0))?, &meant, steer.weight))
+    }
+
+    /// The best items for a vector in the place of a history's, only such as exist.
+    fn answer_by(&self, history: &History, vector: &[f32]) -> Result<Answer> {
+        let mut answers = self.existing(std::slice::from_ref(history), |queries| {
+            let listed = |query: &Query<'_>| {
+                let items = self.open.model.recommend_by(vector, query)?.unwrap_or_default();
+                Ok(Answer { from_model: items.len(), items, source: serve::Source::Model })
+            };
+            queries.iter().map(listed).collect()
+        })?;
+        answers.pop().ok_or_else(|| SqlError::corrupted("the engine gave no answer"))
     }
 
     /// The best items for one history, only such as exist in the bound items relation.
@@ -210,30 +330,37 @@ impl Session {
     /// Which of the items exist in the items relation, as the caller sees it; ascending.
     fn alive(&self, items: impl Iterator<Item = u32>) -> Result<Vec<u32>> {
         let catalogue = self.open.model.catalogue();
+        let ids: Vec<ItemId> = items.map(|item| catalogue.id(item)).collect();
+        let existing = self.existing_ids(ids.iter())?.unwrap_or_default();
+        let mut found: Vec<u32> = existing.iter().filter_map(|id| catalogue.index_of(id)).collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Which of some items exist in the items relation, as the caller sees it; None where none is bound.
+    pub fn existing_ids<'a>(&self, wanted: impl Iterator<Item = &'a ItemId>) -> Result<Option<HashSet<ItemId>>> {
         let (Some(bound), Some(name)) = (&self.recommender.items, self.recommender.items_name()?) else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
         let kind = self.recommender.item_type;
-        let wanted: Vec<ItemId> = items.map(|item| catalogue.id(item)).collect();
         let column = quoted(&bound.id);
         let expression = history::item_expression(&bound.id, kind);
-        let mut found = Vec::with_capacity(wanted.len());
+        let mut found = HashSet::new();
         if kind.is_integer() {
-            let ids = wanted.iter().map(ids::as_int).collect::<Result<Vec<i64>>>()?;
+            let ids = wanted.map(ids::as_int).collect::<Result<Vec<i64>>>()?;
             let sql = format!("SELECT {expression} FROM {name} WHERE {column} = ANY ($1)");
             let alive = spi::bigints(Mode::Read, &sql, &[Arg::Int8s(&ids)])?;
-            found.extend(alive.into_iter().flatten().filter_map(|id| catalogue.index_of_int(id)));
+            found.extend(alive.into_iter().flatten().map(ItemId::Int));
         } else {
-            let ids: Vec<String> = wanted.iter().map(ids::as_text).collect();
+            let ids: Vec<String> = wanted.map(ids::as_text).collect();
             let cast = if kind == crate::catalog::IdType::Uuid { "::uuid[]" } else { "" };
             let sql = format!("SELECT {expression} FROM {name} WHERE {column} = ANY ($1{cast})");
             spi::each(Mode::Read, &sql, &[Arg::Texts(&ids)], |row| {
-                found.extend(history::item_of(row, 0, kind).and_then(|id| catalogue.index_of(&id)));
+                found.extend(history::item_of(row, 0, kind));
                 Ok(())
             })?;
         }
-        found.sort_unstable();
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// Items of an answer with their ids.
@@ -247,10 +374,31 @@ impl Session {
         let histories = if self.wanted().events == 0 {
             users.iter().map(|_| History::default()).collect()
         } else {
-            history::read_many(&self.recommender, users, self.wanted(), self.open.model.catalogue())?
+            history::read_many(Mode::Read, &self.recommender, users, self.wanted(), self.open.model.catalogue())?
         };
         let answers = self.existing(&histories, |queries| self.ask_many(queries, all))?;
-        Ok(answers.iter().map(|a| self.named(&a.items)).collect())
+        let lists = answers.iter().map(|answer| self.named(&answer.items));
+        let Some(published) = &self.published else { return Ok(lists.collect()) };
+        let vectors = self.encode_many(&histories)?;
+        let beside = |((list, history), vector): ((Vec<Item>, &History), Option<Vec<f32>>)| match vector {
+            Some(vector) => published.beside(self, history, &vector, list),
+            None => Ok(list),
+        };
+        lists.zip(&histories).zip(vectors).map(beside).collect()
+    }
+
+    /// Vectors of those histories that have something the model knows.
+    fn encode_many(&self, histories: &[History]) -> Result<Vec<Option<Vec<f32>>>> {
+        let model = &*self.open.model;
+        let queries: Vec<Query<'_>> =
+            histories.iter().map(|history| Query { remember: 0, ..self.query(history, &[], 0) }).collect();
+        compute::run("rec_next_many", |control| {
+            let encode = |query: &Query<'_>| {
+                control.check()?;
+                if query.history.is_empty() { Ok(None) } else { model.encode(query).map(Some) }
+            };
+            queries.par_iter().map(encode).collect()
+        })
     }
 
     /// Lists for many questions, of a call for so many users.
@@ -299,7 +447,26 @@ impl Session {
             };
             known.iter().copied().zip(scores).collect()
         };
-        Ok(indices.into_iter().map(|index| scores.get(&index?).copied()).collect())
+        let mut scores: Vec<Option<f32>> = indices.into_iter().map(|index| scores.get(&index?).copied()).collect();
+        self.score_placed(history, items, &mut scores)?;
+        Ok(scores)
+    }
+
+    /// Scores of those items that came after the training, where the model has placed them.
+    fn score_placed(&self, history: &History, items: &[Id], scores: &mut [Option<f32>]) -> Result<()> {
+        let Some(published) = &self.published else { return Ok(()) };
+        if history.items.is_empty() || scores.iter().all(Option::is_some) {
+            return Ok(());
+        }
+        let kind = self.recommender.item_type;
+        let ids = items.iter().map(|id| ids::item_id(id, kind)).collect::<Result<Vec<ItemId>>>()?;
+        let vector = self.encode(&self.query(history, &[], 0))?;
+        let placed = published.scored(&ids, &HashSet::new(), &vector, self)?;
+        let placed: HashMap<ItemId, f32> = placed.into_iter().map(|item| (item.id, item.score)).collect();
+        for (score, id) in scores.iter_mut().zip(&ids) {
+            *score = score.or_else(|| placed.get(id).copied());
+        }
+        Ok(())
     }
 
     /// The numbers of those words that the model knows.

@@ -24,6 +24,11 @@ const ADDITIONS: &str = "
     CREATE VIEW shop.upper AS SELECT user_id, item_id, at FROM shop.interaction WHERE user_id > 100;
     SELECT rec_create('upper', interactions => 'shop.upper', items => 'shop.item');
     CALL rec_train('popularity', recommender => 'upper', model => 'counts', deploy => true);
+    CALL rec_train('cml', '{\"epochs\": 2, \"dim\": 8, \"features\": \"embedding\", \"leave_last\": 2}', 'shop', 'space');
+    INSERT INTO shop.item (item_id, embedding) SELECT 9001, a.embedding + b.embedding FROM shop.item a, shop.item b WHERE a.item_id = 3 AND b.item_id = 4;
+    SELECT rec_publish_vectors('space', recommender => 'shop');
+    GRANT SELECT ON shop.user_vector TO dump_reader;
+    CREATE TRIGGER place AFTER INSERT ON shop.item FOR EACH ROW EXECUTE FUNCTION rec_place_item('shop');
     SELECT rec_deploy('encoder', 'shop');";
 
 const ADDITIONS_SEEN: &str = "
@@ -37,6 +42,11 @@ const ADDITIONS_SEEN: &str = "
     SELECT obj_description('shop.item'::regclass);
     SET ROLE dump_reader; SELECT count(DISTINCT user_id) FROM shop.interaction; RESET ROLE;
     SELECT * FROM upper.rec_next(7, 5);
+    SELECT * FROM shop.rec_near(7, 5);
+    SELECT * FROM shop.rec_audience(9001, 5);
+    SELECT * FROM shop.rec_score(7, ARRAY[9001, 3], model => 'space');
+    SET ROLE dump_reader; SELECT count(*) FROM shop.user_vector; RESET ROLE;
+    SELECT recommender_id, model_id, items, users, published_at FROM rec.publication;
     SELECT name, interactions, items FROM rec.recommender ORDER BY 1;
     SELECT recommender_id, model_id, deployed_at, deployed_by FROM rec.deployment ORDER BY deployment_id;";
 

@@ -5,8 +5,10 @@ pub mod code;
 pub mod deployment;
 pub mod model;
 pub mod progress;
+pub mod publication;
 pub mod recommender;
 pub mod schedule;
+pub mod schemas;
 pub mod training;
 
 pub use model::ModelRow;

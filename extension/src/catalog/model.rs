@@ -74,6 +74,12 @@ impl Cut {
     }
 }
 
+/// A model by its key.
+pub fn by_id(mode: Mode, id: i64) -> Result<Option<ModelRow>> {
+    let sql = format!("SELECT {} FROM rec.model m WHERE m.model_id = $1", ModelRow::COLUMNS);
+    spi::first(mode, &sql, &[Arg::Int8(id)], ModelRow::from_row)
+}
+
 /// The model of that name, or the deployed one, ready to serve.
 pub fn ready(mode: Mode, recommender: &Recommender, name: Option<&str>) -> Result<ModelRow> {
     let Some(name) = name else {

@@ -18,6 +18,7 @@ pub mod role;
 pub mod snapshot;
 pub mod spi;
 pub mod temporary;
+pub mod time;
 pub mod transaction;
 pub mod usearch;
 pub mod vector;

@@ -39,6 +39,10 @@ pub enum Arg<'a> {
     Int8s(&'a [i64]),
     /// text[]; for uuids, cast in the statement
     Texts(&'a [String]),
+    /// real[]; for a vector, cast in the statement
+    Float4s(&'a [f32]),
+    /// integer[]
+    Int4s(&'a [i32]),
     /// oid
     Oid(Oid),
     /// bigint or NULL
@@ -59,6 +63,8 @@ impl Arg<'_> {
             Arg::Bytea(_) => pg_sys::BYTEAOID,
             Arg::Int8s(_) => pg_sys::INT8ARRAYOID,
             Arg::Texts(_) => pg_sys::TEXTARRAYOID,
+            Arg::Float4s(_) => pg_sys::FLOAT4ARRAYOID,
+            Arg::Int4s(_) => pg_sys::INT4ARRAYOID,
             Arg::Oid(_) => pg_sys::OIDOID,
         }
     }
@@ -71,6 +77,8 @@ impl Arg<'_> {
             Arg::Bytea(v) => v.into_datum(),
             Arg::Int8s(v) => v.to_vec().into_datum(),
             Arg::Texts(v) => v.to_vec().into_datum(),
+            Arg::Float4s(v) => v.to_vec().into_datum(),
+            Arg::Int4s(v) => v.to_vec().into_datum(),
             Arg::Oid(v) => v.into_datum(),
             Arg::MaybeInt8(v) => v.into_datum(),
             Arg::MaybeFloat8(v) => v.into_datum(),

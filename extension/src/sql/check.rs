@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use super::bind::{index_remedy, uses_index};
 use crate::catalog::recommender::{self, Recommender};
-use crate::catalog::training;
+use crate::catalog::{model, publication, training};
 use crate::error::{Result, or_raise};
 use crate::pg::spi::{self, Arg, Mode};
 use crate::pg::{relation, role};
@@ -44,9 +44,28 @@ fn check(name: Option<&str>) -> Result<Vec<Finding>> {
     for recommender in &all {
         relations(recommender, &mut findings)?;
         models(recommender, &mut findings)?;
+        vectors(recommender, &mut findings)?;
     }
     files(&mut findings)?;
     Ok(findings)
+}
+
+/// Published vectors of another model than the one that serves.
+fn vectors(recommender: &Recommender, findings: &mut Vec<Finding>) -> Result<()> {
+    let (Some(publication), Some(deployed)) =
+        (publication::of(recommender), model::deployed(Mode::Write, recommender)?)
+    else {
+        return Ok(());
+    };
+    if publication.model != deployed.id {
+        findings.push(Finding {
+            subject: format!("vectors of {}", recommender.name),
+            severity: "notice",
+            finding: format!("those published are of another model than \"{}\", which is deployed", deployed.name),
+            remedy: format!("SELECT * FROM rec_publish_vectors(recommender => '{}');", literal(&recommender.name)),
+        });
+    }
+    Ok(())
 }
 
 fn literal(name: &str) -> String {

@@ -11,6 +11,7 @@ use crate::error::{Result, SqlError, or_raise};
 use crate::pg::role;
 use crate::pg::spi::{self, Arg, Mode};
 use crate::storage::cache;
+use crate::vectors::publish;
 
 #[pg_extern(sql = false)]
 fn rec_drop(name: Option<String>, tables: Option<bool>) {
@@ -24,6 +25,7 @@ fn drop(name: Option<&str>, tables: bool) -> Result<()> {
     let recommender = recommender::resolve(Mode::Write, Some(name))?;
     recommender.require_owner("drop it")?;
     training::stop_before_drop(recommender.id, None)?;
+    publish::unpublish(&recommender)?;
     typed::drop(name)?;
     role::as_catalog(|| {
         spi::execute("DELETE FROM rec.recommender WHERE recommender_id = $1", &[Arg::Int8(recommender.id)])

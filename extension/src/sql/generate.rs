@@ -17,7 +17,7 @@ fn generate<T: Door>(
     beam: Option<i32>,
     session: Ids<T>,
     words: Option<Vec<Option<String>>>,
-    scope: &Scope,
+    scope: Scope,
 ) -> Result<Vec<Row<T>>> {
     let beam = beam.map(|beam| {
         usize::try_from(beam).ok().filter(|&beam| beam > 0).ok_or_else(|| {
@@ -65,7 +65,7 @@ macro_rules! door {
             ),
         > {
             let scope = list_scope(k, candidates, exclude, exclude_seen.unwrap_or(true), model, recommender);
-            TableIterator::new(or_raise(generate(user_id, beam, session, words, &scope)))
+            TableIterator::new(or_raise(generate(user_id, beam, session, words, scope)))
         }
     };
 }

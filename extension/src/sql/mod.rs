@@ -16,4 +16,7 @@ mod semantic;
 mod semantic_trigger;
 mod serve;
 mod train;
+mod trigger;
 mod typed;
+mod vector_triggers;
+mod vectors;

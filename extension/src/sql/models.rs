@@ -4,11 +4,12 @@ use pgrec_engine::families::FAMILIES;
 use pgrx::pg_extern;
 use pgrx::prelude::*;
 
-use crate::catalog::{deployment, model, recommender, training};
+use crate::catalog::{deployment, model, publication, recommender, training};
 use crate::error::{Result, SqlError, or_raise};
 use crate::pg::role;
 use crate::pg::spi::Mode;
 use crate::storage::cache;
+use crate::vectors::publish;
 
 #[pg_extern(sql = false)]
 fn rec_families() -> TableIterator<'static, (name!(family, String), name!(trains, bool), name!(summary, String))> {
@@ -71,6 +72,9 @@ fn drop_model(name: Option<&str>, recommender: Option<&str>) -> Result<()> {
             .hint("Deploy another one or call rec_rollback first."));
     }
     training::stop_before_drop(recommender.id, Some(row.id))?;
+    if publication::of(&recommender).is_some_and(|publication| publication.model == row.id) {
+        publish::unpublish(&recommender)?;
+    }
     model::remove(row.id)?;
     cache::remove_orphans(Mode::Write)?;
     Ok(())

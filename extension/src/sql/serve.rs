@@ -10,9 +10,10 @@ use pgrx::{JsonB, pg_extern};
 use serde_json::{Map, Value, json};
 
 use super::door::Door;
-use crate::error::{Result, or_raise};
+use crate::error::{Result, SqlError, or_raise};
 use crate::ids::{self, Id};
-use crate::serve::{self, Item, Scope, Session};
+use crate::pg::time::seconds;
+use crate::serve::{self, Item, Scope, Session, Steer};
 
 /// An array argument; NULL elements mean nothing and are dropped.
 pub(super) type Ids<T> = Option<Vec<Option<T>>>;
@@ -34,19 +35,26 @@ pub(super) fn list_scope<T: Door>(
     Scope { recommender, model, k, candidates, exclude: ids(exclude), exclude_seen, ..Scope::default() }
 }
 
-/// A time in Unix seconds; that of the transaction where none is given.
-fn seconds(at: Option<TimestampWithTimeZone>) -> f64 {
-    // Postgres counts microseconds from the year 2000.
-    const EPOCH: f64 = 946_684_800.0;
-    let at: pg_sys::TimestampTz = at.unwrap_or_else(now).into();
-    at as f64 / 1e6 + EPOCH
+/// Half of the way, where the caller does not say how far.
+const WEIGHT: f32 = 0.5;
+
+fn steered(steer: Option<Vec<Option<f32>>>, weight: Option<f32>) -> Result<Option<Steer>> {
+    let Some(vector) = steer else { return Ok(None) };
+    Ok(Some(Steer { vector: numbers(vector, "steer")?, weight: weight.unwrap_or(WEIGHT) }))
+}
+
+/// A vector that was given as an argument.
+pub(super) fn numbers(array: Vec<Option<f32>>, argument: &str) -> Result<Vec<f32>> {
+    let finite = |x: Option<f32>| x.filter(|x| x.is_finite());
+    let numbers: Option<Vec<f32>> = array.into_iter().map(finite).collect();
+    numbers.ok_or_else(|| SqlError::parameter(format!("{argument} holds something that is not a finite number")))
 }
 
 fn ranked<T: Door>(items: Vec<Item>) -> Result<Vec<(i32, T, Option<f32>)>> {
     items.iter().enumerate().map(|(index, item)| Ok((index as i32 + 1, T::item(&item.id)?, Some(item.score)))).collect()
 }
 
-pub(super) fn open<T: Door>(scope: &Scope, function: &str) -> Result<Session> {
+pub(super) fn open<T: Door>(scope: Scope, function: &str) -> Result<Session> {
     let session = Session::open(scope)?;
     if T::INTEGER {
         ids::require_integer_ids(&session.recommender, function)?;
@@ -55,15 +63,15 @@ pub(super) fn open<T: Door>(scope: &Scope, function: &str) -> Result<Session> {
 }
 
 fn next<T: Door>(user: Option<T>, session: Ids<T>, scope: Scope) -> Result<Vec<(i32, T, Option<f32>)>> {
-    let serving = open::<T>(&scope, "rec_next")?;
+    let serving = open::<T>(scope, "rec_next")?;
     let history = serving.history(user.map(Door::id).as_ref(), &ids(session))?;
-    ranked(serving.named(&serving.answer(&history)?.items))
+    ranked(serving.list(&history)?)
 }
 
 fn next_session<T: Door>(items: Ids<T>, scope: Scope) -> Result<Vec<(i32, T, Option<f32>)>> {
-    let serving = open::<T>(&scope, "rec_next_session")?;
+    let serving = open::<T>(scope, "rec_next_session")?;
     let history = serving.history(None, &ids(items))?;
-    ranked(serving.named(&serving.answer(&history)?.items))
+    ranked(serving.list(&history)?)
 }
 
 type ManyRow<T> = (T, i32, T, Option<f32>);
@@ -71,7 +79,7 @@ type ManyRow<T> = (T, i32, T, Option<f32>);
 fn next_many<T: Door>(users: Ids<T>, scope: Scope) -> Result<impl Iterator<Item = ManyRow<T>>> {
     let mut seen = HashSet::new();
     let users = ids(users).into_iter().filter(|user| seen.insert(user.clone())).collect();
-    let rows = serve::next_many(open::<T>(&scope, "rec_next_many")?, users);
+    let rows = serve::next_many(open::<T>(scope, "rec_next_many")?, users);
     Ok(rows.map(|(user, rank, item)| (or_raise(T::user(user)), rank, or_raise(T::item(&item.id)), Some(item.score))))
 }
 
@@ -81,7 +89,7 @@ fn score<T: Door + Clone>(
     session: Ids<T>,
     scope: Scope,
 ) -> Result<Vec<(i32, T, Option<f32>)>> {
-    let serving = open::<T>(&scope, "rec_score")?;
+    let serving = open::<T>(scope, "rec_score")?;
     let mut given: Vec<T> = Vec::new();
     let mut wanted = Vec::new();
     let mut repeated = HashSet::new();
@@ -103,7 +111,7 @@ fn score<T: Door + Clone>(
 }
 
 fn similar<T: Door>(item: Option<T>, scope: Scope) -> Result<Vec<(i32, T, Option<f32>)>> {
-    let serving = open::<T>(&scope, "rec_similar")?;
+    let serving = open::<T>(scope, "rec_similar")?;
     let Some(item) = item.map(Door::id) else { return Ok(Vec::new()) };
     let id = ids::item_id(&item, serving.recommender.item_type)?;
     match serving.open.model.catalogue().index_of(&id) {
@@ -113,7 +121,7 @@ fn similar<T: Door>(item: Option<T>, scope: Scope) -> Result<Vec<(i32, T, Option
 }
 
 fn encode<T: Door>(user: Option<T>, session: Ids<T>, scope: Scope) -> Result<Option<Vec<f32>>> {
-    let serving = open::<T>(&scope, "rec_encode")?;
+    let serving = open::<T>(scope, "rec_encode")?;
     let history = serving.history(user.map(Door::id).as_ref(), &ids(session))?;
     match serving.encode(&serving.query(&history, &[], 0)) {
         Err(error) if error.is_state() && history.items.is_empty() => Ok(None),
@@ -122,7 +130,7 @@ fn encode<T: Door>(user: Option<T>, session: Ids<T>, scope: Scope) -> Result<Opt
 }
 
 fn explain<T: Door>(user: Option<T>, item: Option<T>, session: Ids<T>, scope: Scope) -> Result<Option<Value>> {
-    let serving = open::<T>(&scope, "rec_explain")?;
+    let serving = open::<T>(scope, "rec_explain")?;
     let Some(item) = item.map(Door::id) else { return Ok(None) };
     let session = ids(session);
     let user = user.map(Door::id);
@@ -136,7 +144,7 @@ fn explain<T: Door>(user: Option<T>, item: Option<T>, session: Ids<T>, scope: Sc
         "model": serving.open.row.name,
         "family": serving.open.row.family,
         "history": {
-            "events": stored.items.len() + stored.unknown,
+            "events": stored.items.len() + stored.unknown.len(),
             "known": stored.items.len(),
             "session": session.len(),
             "used": history.items.len().min(serving.open.model.window()),
@@ -217,9 +225,12 @@ macro_rules! doors {
             model: Option<String>,
             recommender: Option<String>,
             at: Option<TimestampWithTimeZone>,
+            steer: Option<Vec<Option<f32>>>,
+            weight: Option<f32>,
         ) -> TableIterator<'static, (name!(rank, i32), name!(item_id, $id), name!(score, Option<f32>))> {
             let scope = list_scope(k, candidates, exclude, exclude_seen.unwrap_or(true), model, recommender);
-            TableIterator::new(or_raise(next(user_id, session, Scope { at: seconds(at), ..scope })))
+            let steer = or_raise(steered(steer, weight));
+            TableIterator::new(or_raise(next(user_id, session, Scope { at: seconds(at), steer, ..scope })))
         }
 
         #[pg_extern(sql = false)]

@@ -5,6 +5,7 @@
 
 use crate::catalog::IdType;
 use crate::catalog::recommender::quoted;
+use crate::catalog::schemas::Schemas;
 use crate::error::Result;
 use crate::pg::spi::{self, Mode};
 
@@ -42,6 +43,12 @@ enum Returns {
     Neighbours,
     /// `(rank, item_id, score, path)`
     Generated,
+    /// `(rank, item_id, distance)`
+    Near,
+    /// `(rank, user_id, distance, probability)`
+    Audience,
+    /// Whether something was done, which it is for.
+    Done,
 }
 
 struct Function {
@@ -72,7 +79,18 @@ const MODEL: Argument = option("model", Kind::Plain("text"), "NULL");
 static FUNCTIONS: &[Function] = &[
     Function {
         name: "next",
-        arguments: &[argument("user_id", Kind::User), K, CANDIDATES, EXCLUDE, EXCLUDE_SEEN, SESSION, MODEL, AT],
+        arguments: &[
+            argument("user_id", Kind::User),
+            K,
+            CANDIDATES,
+            EXCLUDE,
+            EXCLUDE_SEEN,
+            SESSION,
+            MODEL,
+            AT,
+            option("steer", Kind::Plain("real[]"), "NULL"),
+            option("weight", Kind::Plain("real"), "0.5"),
+        ],
         returns: Returns::Ranked,
         comment: "The k items this user is most likely to touch next, best first",
     },
@@ -152,6 +170,30 @@ static FUNCTIONS: &[Function] = &[
         returns: Returns::Generated,
         comment: "The k items whose codes a generative model finds most likely to follow, best first",
     },
+    Function {
+        name: "near",
+        arguments: &[argument("user_id", Kind::User), K, EXCLUDE, EXCLUDE_SEEN, SESSION, AT],
+        returns: Returns::Near,
+        comment: "The k items whose published vectors are nearest to the user's",
+    },
+    Function {
+        name: "audience",
+        arguments: &[
+            option("item_id", Kind::Item, "NULL"),
+            option("k", Kind::Plain("integer"), "100"),
+            option("embedding", Kind::Plain("real[]"), "NULL"),
+            option("attributes", Kind::Plain("text[]"), "NULL"),
+            EXCLUDE_SEEN,
+        ],
+        returns: Returns::Audience,
+        comment: "The k users most likely to want an item, or something with this content, likeliest first",
+    },
+    Function {
+        name: "forget",
+        arguments: &[argument("user_id", Kind::User)],
+        returns: Returns::Done,
+        comment: "Removes what is kept of a user besides the interactions",
+    },
 ];
 
 /// Creates the typed functions of a recommender in its schema, owned by the caller.
@@ -185,31 +227,6 @@ pub fn drop(recommender: &str) -> Result<()> {
         spi::run(&format!("DROP FUNCTION {signature}"))?;
     }
     Ok(())
-}
-
-/// Where this extension's functions and pgvector's types are.
-struct Schemas {
-    own: String,
-    vector: String,
-}
-
-impl Schemas {
-    fn find() -> Result<Self> {
-        let of = |extension: &str| {
-            spi::first(
-                Mode::Write,
-                "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e \
-                 JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = $1",
-                &[spi::Arg::Text(extension)],
-                |row| row.need::<String>(0),
-            )
-        };
-        let missing = |name: &str| crate::error::SqlError::undefined(format!("extension {name} is not installed"));
-        Ok(Self {
-            own: of("pgrec")?.ok_or_else(|| missing("pgrec"))?,
-            vector: of("vector")?.ok_or_else(|| missing("vector"))?,
-        })
-    }
 }
 
 impl Kind {
@@ -291,6 +308,7 @@ impl Function {
             ),
             Returns::Vector => (format!("{vector}.vector"), format!("SELECT {call}::{vector}.vector")),
             Returns::Json => ("jsonb".to_owned(), format!("SELECT {call}")),
+            Returns::Done => ("boolean".to_owned(), format!("SELECT {call}")),
             Returns::Code => (code.clone(), format!("SELECT {call}")),
             Returns::Coded => (
                 format!("TABLE (item_id {item}, code {code})"),
@@ -304,17 +322,27 @@ impl Function {
                 format!("TABLE (rank integer, item_id {item}, score real, path {code}, agreement real, kept boolean)"),
                 format!("SELECT r.rank, r.item_id::{item}, r.score, r.path, r.agreement, r.kept FROM {call} r"),
             ),
+            Returns::Near => (
+                format!("TABLE (rank integer, item_id {item}, distance real)"),
+                format!("SELECT r.rank, r.item_id::{item}, r.distance FROM {call} r"),
+            ),
+            Returns::Audience => (
+                format!("TABLE (rank integer, user_id {user}, distance real, probability real)"),
+                format!("SELECT r.rank, r.user_id::{user}, r.distance, r.probability FROM {call} r"),
+            ),
         };
         let rows = match self.returns {
-            Returns::Ranked | Returns::Neighbours | Returns::Generated => " ROWS 10",
+            Returns::Ranked | Returns::Neighbours | Returns::Generated | Returns::Near => " ROWS 10",
+            Returns::Audience => " ROWS 100",
             Returns::Coded => " ROWS 1000",
             Returns::RankedPerUser => " ROWS 10000",
-            Returns::Vector | Returns::Json | Returns::Code => "",
+            Returns::Vector | Returns::Json | Returns::Code | Returns::Done => "",
         };
         let name = format!("{}.rec_{}", quoted(recommender), self.name);
+        let volatility = if matches!(self.returns, Returns::Done) { "VOLATILE" } else { "STABLE PARALLEL RESTRICTED" };
         let comment = pgrx::spi::quote_literal(format!("{} of recommender {recommender}.", self.comment));
         format!(
-            "CREATE OR REPLACE FUNCTION {name}({}) RETURNS {returns} LANGUAGE sql STABLE PARALLEL RESTRICTED COST 1000{rows} \
+            "CREATE OR REPLACE FUNCTION {name}({}) RETURNS {returns} LANGUAGE sql {volatility} COST 1000{rows} \
              AS {}; COMMENT ON FUNCTION {name}({}) IS {comment}",
             declared.join(", "),
             pgrx::spi::quote_literal(body),

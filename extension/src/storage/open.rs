@@ -9,7 +9,7 @@ use pgrec_engine::{Artifact, Model, families};
 use super::cache;
 use crate::catalog::{ModelRow, Recommender, model};
 use crate::error::{Result, SqlError};
-use crate::pg::lookup::Version;
+use crate::pg::lookup::{self, Found, Key, Version};
 use crate::pg::spi::Mode;
 use crate::settings;
 
@@ -47,6 +47,16 @@ pub fn open(recommender: &Recommender, name: Option<&str>) -> Result<Rc<OpenMode
         };
     }
     open_row(model::ready(Mode::Read, recommender, name)?)
+}
+
+/// The model with this key, which the caller's snapshot has.
+pub fn open_id(mode: Mode, id: i64) -> Result<Rc<OpenModel>> {
+    let version = lookup::first(c"model", c"model_pkey", 1, Key::Int8(id), Found::version);
+    if let Some(entry) = take(|entry| entry.model.row.id == id && version.is_some() && entry.version == version) {
+        return Ok(keep(entry));
+    }
+    let row = model::by_id(mode, id)?.ok_or_else(|| SqlError::undefined(format!("there is no model {id}")))?;
+    open_version(row, version)
 }
 
 /// Opens the model of a catalogue row, or finds it open.

@@ -1,0 +1,107 @@
+//! Items that came after the training, placed by their content.
+
+use pgrec_engine::corpus::attribute_tokens;
+use pgrec_engine::families::Needs;
+use pgrec_engine::{ItemContent, ItemId};
+
+use super::{Keys, Published, ROWS};
+use crate::catalog::Recommender;
+use crate::catalog::recommender::quoted;
+use crate::corpus;
+use crate::error::{Result, SqlError};
+use crate::history;
+use crate::ids::{self, Id};
+use crate::pg::spi::{self, Mode};
+use crate::storage::open::OpenModel;
+
+/// An item and its vector.
+pub type Placed = (ItemId, Vec<f32>);
+
+/// Where the model places those of some items of whose content it can tell, as the current user sees the items relation.
+pub fn of_items(mode: Mode, recommender: &Recommender, open: &OpenModel, items: &[ItemId]) -> Result<Vec<Placed>> {
+    let (Some(bound), Some(relation)) = (&recommender.items, recommender.items_name()?) else { return Ok(Vec::new()) };
+    let kind = recommender.item_type;
+    let ids: Vec<Id> = items.iter().map(|item| Id::Text(ids::as_text(item))).collect();
+    let keys = Keys::new(ids.iter(), kind)?;
+    let needs = Needs { attributes: true, vectors: true, ..Needs::NOTHING };
+    let sql = format!(
+        "SELECT {}, {} FROM {relation} WHERE {} = ANY ($1{})",
+        history::item_expression(&bound.id, kind),
+        corpus::content_columns(bound, needs),
+        quoted(&bound.id),
+        if kind == crate::catalog::IdType::Uuid { "::uuid[]" } else { "" },
+    );
+    let mut placed = Vec::new();
+    spi::each(mode, &sql, &[keys.arg()], |row| {
+        let Some(item) = history::item_of(row, 0, kind) else { return Ok(()) };
+        let attributes = match row.get::<&str>(1) {
+            Some(json) => attribute_tokens(json)?,
+            None => Vec::new(),
+        };
+        let vector: Option<Vec<f32>> = row.get(2);
+        let content = ItemContent { vector: vector.as_deref(), attributes: &attributes };
+        placed.extend(open.model.place(&content).map_err(|error| about(&item, error))?.map(|place| (item, place)));
+        Ok(())
+    })?;
+    Ok(placed)
+}
+
+fn about(item: &ItemId, error: pgrec_engine::Error) -> SqlError {
+    SqlError::from(error).detail(format!("Item {}.", ids::as_text(item)))
+}
+
+impl Published {
+    /// Places the items that the training did not know and that have no vector yet, and again those of whose content the
+    /// place may have changed; gives how many were placed. `each` hears of them as they are.
+    pub(super) fn place_new(&self, mut each: impl FnMut(u64)) -> Result<u64> {
+        if !self.open.model.places() {
+            return Ok(0);
+        }
+        let (Some(bound), Some(relation)) = (&self.recommender.items, self.recommender.items_name()?) else {
+            return Ok(0);
+        };
+        let (kind, catalogue) = (self.recommender.item_type, self.open.model.catalogue());
+        let column = history::item_expression(&bound.id, kind);
+        let sql = format!("SELECT {column} FROM {relation} WHERE {} IS NOT NULL", quoted(&bound.id));
+        let mut new = Vec::new();
+        spi::each(Mode::Write, &sql, &[], |row| {
+            new.extend(history::item_of(row, 0, kind).filter(|id| catalogue.index_of(id).is_none()));
+            Ok(())
+        })?;
+        let mut placed = 0;
+        for items in new.chunks(ROWS) {
+            placed += self.put_items(&of_items(Mode::Write, &self.recommender, &self.open, items)?, false)?;
+            each(placed);
+            crate::pg::interrupt::check();
+        }
+        Ok(placed)
+    }
+
+    /// Places one item that the training did not know, as its content is now; gives whether it has another vector since.
+    pub fn place_one(&self, item: &ItemId) -> Result<bool> {
+        if self.open.model.catalogue().index_of(item).is_some() {
+            return Ok(false);
+        }
+        let placed = of_items(Mode::Write, &self.recommender, &self.open, std::slice::from_ref(item))?;
+        Ok(self.put_items(&placed, false)? > 0)
+    }
+
+    /// Writes vectors of items; gives how many rows have changed. Those that the training knew stay as they are.
+    pub(super) fn put_items(&self, rows: &[Placed], trained: bool) -> Result<u64> {
+        let Some((_, first)) = rows.first() else { return Ok(0) };
+        let (kind, schema) = (self.recommender.item_type, &self.schemas.vector);
+        let sql = format!(
+            "INSERT INTO {table} AS t (item_id, embedding, trained) \
+             SELECT u.id::{kind}, ($2::pg_catalog.float4[])[(u.n - 1) * $3 + 1 : u.n * $3]::{schema}.vector, {trained} \
+             FROM pg_catalog.unnest($1) WITH ORDINALITY u (id, n) \
+             ON CONFLICT (item_id) DO UPDATE SET embedding = excluded.embedding \
+             WHERE NOT t.trained AND t.embedding OPERATOR({schema}.<>) excluded.embedding",
+            table = self.items()?,
+            kind = kind.sql(),
+        );
+        let ids: Vec<Id> = rows.iter().map(|(item, _)| Id::Text(ids::as_text(item))).collect();
+        let keys = Keys::new(ids.iter(), kind)?;
+        let numbers: Vec<f32> = rows.iter().flat_map(|(_, vector)| vector).copied().collect();
+        spi::execute(&sql, &[keys.arg(), spi::Arg::Float4s(&numbers), spi::Arg::Int8(first.len() as i64)])
+    }
+}
