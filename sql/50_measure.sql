@@ -9,6 +9,19 @@ LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 16 AS 'MODULE_PATHNAME',
 COMMENT ON FUNCTION rec_evaluate(text, text, integer[], text, boolean, jsonb, text) IS
 'Measures a model, or a family that is fitted for it on the spot (with params): leave-one-out, full ranking. protocol: test (the last event of every user is the target) or validation (the one before it). exclude_seen: without items the user has touched. by: activity or popularity splits the users into groups. low and high: 95 % confidence interval. A ranking model is measured by how well it tells what came of the targets: auc and normalized_entropy of its tasks, k is NULL. A model that has seen the targets is an error.';
 
+CREATE FUNCTION rec_compare_spaces(
+    columns text[], family text DEFAULT 'cml', params jsonb DEFAULT '{"features": "embedding"}', protocol text DEFAULT 'test',
+    k integer[] DEFAULT '{10}', recommender text DEFAULT NULL)
+RETURNS TABLE (embedding text, family text, metric text, k integer, value double precision, low double precision,
+               high double precision, users bigint)
+LANGUAGE sql STABLE PARALLEL RESTRICTED COST 1000000 ROWS 16 AS
+$$ SELECT c.embedding, e.family, e.metric, e.k, e.value, e.low, e.high, e.users
+   FROM pg_catalog.unnest($1) WITH ORDINALITY c (embedding, place),
+        LATERAL @extschema@.rec_evaluate($2, $4, $5, params => $3 || pg_catalog.jsonb_build_object('embedding', c.embedding), recommender => $6) e
+   ORDER BY e.metric, e.k, c.place $$;
+COMMENT ON FUNCTION rec_compare_spaces(text[], text, jsonb, text, integer[], text) IS
+'Which embedding model is worth its price: fits a family anew on each of several vector columns of the items, as rec_evaluate does, and gives one table, metric by metric. params: of the family. Nothing is stored.';
+
 CREATE FUNCTION rec_audit(recommender text DEFAULT NULL)
 RETURNS TABLE (measure text, value double precision, meaning text)
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 16 AS 'MODULE_PATHNAME', 'rec_audit_wrapper';

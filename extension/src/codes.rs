@@ -172,7 +172,8 @@ impl Lookup {
         if !self.model()?.codes_embeddings() {
             return Ok(None);
         }
-        let (Some(items), Some(relation)) = (&self.recommender.items, self.recommender.items_name()?) else {
+        let recommender = self.recommender.with_embedding(self.open.row.embedding.as_deref())?;
+        let (Some(items), Some(relation)) = (&recommender.items, recommender.items_name()?) else {
             return Ok(None);
         };
         let Some(embedding) = &items.embedding else { return Ok(None) };

@@ -356,3 +356,40 @@ fn ids_of_any_type_have_vectors_and_audiences() {
         assert!(message.contains("takes bigint ids"), "{message}");
     });
 }
+
+#[test]
+fn columns_of_vectors_are_compared_and_models_remember_theirs() {
+    each_database(|database| {
+        // A column that says which of four quarters an item's own vector lies in, and one that says nothing.
+        database.run(
+            "ALTER TABLE shop.item ADD COLUMN quarter vector(2), ADD COLUMN number vector(2);
+             UPDATE shop.item SET quarter = ARRAY[sign((embedding::real[])[1]), sign((embedding::real[])[2])]::vector,
+                 number = ARRAY[cos(item_id * 7919), sin(item_id * 7919)]::vector",
+        );
+        let params = r#"'{"features": "embedding", "epochs": 4, "dim": 16, "content_weight": 30}'"#;
+        let compared = database.ask(&format!(
+            "SELECT embedding, family, metric, k, value BETWEEN low AND high AND value BETWEEN 0 AND 1
+             FROM rec_compare_spaces(ARRAY['embedding', 'number'], 'cml', {params}) WHERE metric IN ('hr', 'ndcg')"
+        ));
+        let expected = "embedding|cml|hr|10|t\nnumber|cml|hr|10|t\nembedding|cml|ndcg|10|t\nnumber|cml|ndcg|10|t";
+        assert_eq!(compared, expected);
+        // What says nothing is worth less.
+        let values = database.ask(&format!(
+            "SELECT value FROM rec_compare_spaces(ARRAY['embedding', 'number'], 'cml', {params}) WHERE metric = 'ndcg'"
+        ));
+        let values: Vec<f64> = values.lines().map(|value| value.parse().unwrap()).collect();
+        assert!(values[0] > values[1], "{values:?}");
+
+        database.run(
+            r#"CALL rec_train('cml', '{"features": "embedding", "embedding": "quarter", "epochs": 2, "dim": 8}', 'shop', 'quarters', true);
+               SELECT rec_publish_vectors();
+               INSERT INTO shop.item (item_id, quarter) VALUES (9001, '[1, -1]')"#,
+        );
+        assert_eq!(database.ask("SELECT * FROM rec_refresh_vectors()"), "1|0");
+        assert_eq!(database.ask("SELECT params ->> 'embedding' FROM rec.models WHERE name = 'quarters'"), "quarter");
+        for (column, part) in [("picture", "have no column \"picture\""), ("title", "holds text, not vectors")] {
+            let call = format!("CALL rec_train('cml', '{{\"embedding\": \"{column}\"}}')");
+            assert!(database.fails(&call).contains(part), "{column}");
+        }
+    });
+}

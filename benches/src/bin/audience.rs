@@ -28,12 +28,15 @@ struct Arguments {
     /// Items whose audiences, and users whose neighbours are asked for
     #[arg(long, default_value_t = 100)]
     asked: usize,
+    /// usearch.expansion_search of the session; 0: the indexes' own
+    #[arg(long, default_values_t = [0])]
+    expansion: Vec<usize>,
     /// Length of the lists
     #[arg(long, default_value_t = 50)]
     k: usize,
 }
 
-/// A list by index and the same by comparing all, as SQL of a subject `s`; both give one column.
+/// The distances of a list by index and of the same by comparing all, as SQL of a subject `s`.
 struct Contest {
     name: &'static str,
     subjects: String,
@@ -82,44 +85,48 @@ fn main() -> Result<()> {
         Contest {
             name: "audience",
             subjects: some_items.clone(),
-            index: format!("SELECT user_id FROM rec_audience(s, {k}, exclude_seen => false)"),
-            exact: format!("SELECT user_id FROM user_vector ORDER BY embedding <-> {of_item} LIMIT {k}"),
+            index: format!("SELECT distance FROM rec_audience(s, {k}, exclude_seen => false)"),
+            exact: format!("SELECT embedding <-> {of_item} FROM user_vector ORDER BY 1 LIMIT {k}"),
         },
         Contest {
             name: "audience of the new",
             subjects: some_items,
-            index: format!("SELECT user_id FROM rec_audience(s, {k})"),
+            index: format!("SELECT distance FROM rec_audience(s, {k})"),
             exact: format!(
-                "SELECT user_id FROM user_vector v
+                "SELECT embedding <-> {of_item} FROM user_vector v
                  WHERE NOT EXISTS (SELECT FROM interaction i WHERE i.user_id = v.user_id AND i.item_id = s)
-                 ORDER BY embedding <-> {of_item} LIMIT {k}"
+                 ORDER BY 1 LIMIT {k}"
             ),
         },
         Contest {
             name: "near",
             subjects: some_users,
-            index: format!("SELECT item_id FROM rec_near(s, {k}, exclude_seen => false)"),
-            exact: format!("SELECT item_id FROM item_vector ORDER BY embedding <-> (SELECT rec_encode(s)) LIMIT {k}"),
+            index: format!("SELECT distance FROM rec_near(s, {k}, exclude_seen => false)"),
+            exact: format!("SELECT embedding <-> (SELECT rec_encode(s)) FROM item_vector ORDER BY 1 LIMIT {k}"),
         },
     ];
-    for contest in &contests {
-        let measured = progress.step(&format!("asking for {}", contest.name), |_| measure(&server, contest))?;
-        println!("RESULT audience.{} {measured}", contest.name.replace(' ', "_"));
+    for expansion in &arguments.expansion {
+        for contest in &contests {
+            let measured =
+                progress.step(&format!("asking for {}", contest.name), |_| measure(&server, contest, *expansion))?;
+            println!("RESULT audience.{}.{expansion} {measured}", contest.name.replace(' ', "_"));
+        }
     }
     Ok(())
 }
 
-/// Recall of the lists by index, and how long both take, as a session that has asked once sees it.
-fn measure(server: &Server, contest: &Contest) -> Result<String> {
+/// Recall of the lists by index (as near as the farthest of the exact list), and how long both take, as a session that has asked once sees it.
+fn measure(server: &Server, contest: &Contest, expansion: usize) -> Result<String> {
     let Contest { subjects, index, exact, .. } = contest;
     let script = format!(
-        "CREATE TEMP TABLE found (subject bigint, way text, listed bigint[], ms float8);
-         CREATE FUNCTION pg_temp.by_index(s bigint) RETURNS SETOF bigint LANGUAGE sql AS $$ {index} $$;
-         CREATE FUNCTION pg_temp.exactly(s bigint) RETURNS SETOF bigint LANGUAGE sql AS $$ {exact} $$
+        "SET usearch.expansion_search = {expansion};
+         CREATE TEMP TABLE found (subject bigint, way text, listed float8[], ms float8);
+         CREATE FUNCTION pg_temp.by_index(s bigint) RETURNS SETOF float8 LANGUAGE sql AS $$ {index} $$;
+         CREATE FUNCTION pg_temp.exactly(s bigint) RETURNS SETOF float8 LANGUAGE sql AS $$ {exact} $$
              SET enable_indexscan = off SET enable_hashjoin = off SET enable_mergejoin = off;
          DO $$
          DECLARE
-             s bigint; begun timestamptz; listed bigint[];
+             s bigint; begun timestamptz; listed float8[];
          BEGIN
              FOR s IN {subjects} LOOP
                  PERFORM pg_temp.by_index(s);
@@ -131,7 +138,7 @@ fn measure(server: &Server, contest: &Contest) -> Result<String> {
                  INSERT INTO found VALUES (s, 'exact', listed, 1000 * extract(epoch FROM clock_timestamp() - begun));
              END LOOP;
          END $$;
-         SELECT (SELECT avg(cardinality(ARRAY(SELECT unnest(i.listed) INTERSECT SELECT unnest(e.listed)))::float8
+         SELECT (SELECT avg((SELECT count(*) FROM unnest(i.listed) d WHERE d <= e.listed[cardinality(e.listed)] + 1e-6)::float8
                             / cardinality(e.listed))
                  FROM found i JOIN found e USING (subject) WHERE i.way = 'index' AND e.way = 'exact'),
              percentile_cont(.5) WITHIN GROUP (ORDER BY ms) FILTER (WHERE way = 'index'),

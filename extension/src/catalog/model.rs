@@ -26,12 +26,17 @@ pub struct ModelRow {
     pub bytes: i64,
     /// Which data the model has seen, see [`Cut`].
     pub cut: Value,
+    /// The items' column of vectors that it was trained on, where it is another than the recommender's.
+    pub embedding: Option<String>,
 }
+
+/// The parameter of a training that names a column of vectors.
+pub const EMBEDDING: &str = "embedding";
 
 impl ModelRow {
     /// What [`ModelRow::from_row`] reads, of `rec.model m`.
-    const COLUMNS: &str =
-        "m.model_id, m.name, m.family, m.state, coalesce(m.checksum, 0), coalesce(m.bytes, 0), m.cut::text";
+    const COLUMNS: &str = "m.model_id, m.name, m.family, m.state, coalesce(m.checksum, 0), coalesce(m.bytes, 0), m.cut::text, \
+         m.params ->> 'embedding'";
 
     fn from_row(row: &Row) -> Result<Self> {
         let cut: String = row.need(6)?;
@@ -43,6 +48,7 @@ impl ModelRow {
             checksum: row.need(4)?,
             bytes: row.need(5)?,
             cut: serde_json::from_str(&cut).map_err(|e| SqlError::corrupted(format!("rec.model.cut: {e}")))?,
+            embedding: row.get(7),
         })
     }
 }

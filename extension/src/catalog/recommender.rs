@@ -141,6 +141,27 @@ impl Recommender {
         })
     }
 
+    /// The same with another column of the items' vectors, where one is named.
+    pub fn with_embedding(self: &Rc<Self>, column: Option<&str>) -> Result<Rc<Self>> {
+        let Some(column) = column else { return Ok(Rc::clone(self)) };
+        let Some(items) = &self.items else {
+            return Err(SqlError::state(format!(
+                "recommender \"{}\" has no items relation with a column \"{column}\"",
+                self.name
+            ))
+            .hint("Name one as items when the recommender is created."));
+        };
+        match relation::column_type(items.relation, column) {
+            Some(kind) if kind == "vector" || kind == "halfvec" => {}
+            Some(kind) => {
+                return Err(SqlError::parameter(format!("column \"{column}\" of the items holds {kind}, not vectors")));
+            }
+            None => return Err(SqlError::parameter(format!("the items have no column \"{column}\""))),
+        }
+        let items = Items { embedding: Some(column.to_owned()), ..items.clone() };
+        Ok(Rc::new(Self { items: Some(items), ..(**self).clone() }))
+    }
+
     /// Qualified name of the interactions relation, as of now: it may have been renamed.
     pub fn interactions_name(&self) -> Result<String> {
         self.relation_name(self.interactions.relation, "interactions")

@@ -37,6 +37,26 @@ pub fn qualified_name(relation: Oid) -> Option<String> {
     }
 }
 
+/// Name of the type of a column, without its schema; None where there is no such column (any more).
+pub fn column_type(relation: Oid, column: &str) -> Option<String> {
+    let column = std::ffi::CString::new(column).ok()?;
+    // SAFETY: cache look-ups; a type's name comes as a palloc'd C string, which is copied and freed.
+    unsafe {
+        let number = pg_sys::get_attnum(relation, column.as_ptr());
+        if i32::from(number) <= 0 {
+            return None;
+        }
+        let kind = pg_sys::get_atttype(relation, number);
+        let name = pg_sys::format_type_extended(kind, -1, pg_sys::FORMAT_TYPE_ALLOW_INVALID as u16);
+        if name.is_null() {
+            return None;
+        }
+        let copied = std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned();
+        pg_sys::pfree(name.cast());
+        Some(copied.rsplit('.').next().unwrap_or_default().trim_matches('"').to_owned())
+    }
+}
+
 /// Schemas of the current `search_path`, in order, without the implicit ones.
 pub fn search_path() -> Vec<String> {
     let mut schemas = Vec::new();

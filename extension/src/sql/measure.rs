@@ -1,5 +1,6 @@
 //! `rec_evaluate`, `rec_audit` and the metric behind the aggregates.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -161,7 +162,7 @@ fn evaluate(request: &Request, recommender: Option<&str>) -> Result<(Option<Stri
     }
 }
 
-fn evaluate_family(request: &Request, recommender: &Recommender) -> Result<(Option<String>, String, Vec<EvalRow>)> {
+fn evaluate_family(request: &Request, recommender: &Rc<Recommender>) -> Result<(Option<String>, String, Vec<EvalRow>)> {
     let family = request::trainable(request.model.as_deref())?;
     let mut params = Params::parse(request.params.clone())?;
     model::require_ranking(family.name)?;
@@ -174,7 +175,8 @@ fn evaluate_family(request: &Request, recommender: &Recommender) -> Result<(Opti
             .hint("Train it with rec_train, then evaluate the model by its name."));
     }
     let tasks = outcomes::of_training(recommender, &family, &mut params)?;
-    let read = read_as_caller(recommender, &tasks, "rec_evaluate")?;
+    let recommender = recommender.with_embedding(params.embedding.as_deref())?;
+    let read = read_as_caller(&recommender, &tasks, "rec_evaluate")?;
     if read.corpus.interactions() == 0 {
         return Err(nothing_to_train_on());
     }

@@ -1,5 +1,7 @@
 //! Items that came after the training, placed by their content.
 
+use std::rc::Rc;
+
 use pgrec_engine::corpus::attribute_tokens;
 use pgrec_engine::families::Needs;
 use pgrec_engine::{ItemContent, ItemId};
@@ -18,7 +20,8 @@ use crate::storage::open::OpenModel;
 pub type Placed = (ItemId, Vec<f32>);
 
 /// Where the model places those of some items of whose content it can tell, as the current user sees the items relation.
-pub fn of_items(mode: Mode, recommender: &Recommender, open: &OpenModel, items: &[ItemId]) -> Result<Vec<Placed>> {
+pub fn of_items(mode: Mode, recommender: &Rc<Recommender>, open: &OpenModel, items: &[ItemId]) -> Result<Vec<Placed>> {
+    let recommender = recommender.with_embedding(open.row.embedding.as_deref())?;
     let (Some(bound), Some(relation)) = (&recommender.items, recommender.items_name()?) else { return Ok(Vec::new()) };
     let kind = recommender.item_type;
     let ids: Vec<Id> = items.iter().map(|item| Id::Text(ids::as_text(item))).collect();

@@ -135,6 +135,7 @@ impl<'a> Job<'a> {
             }
         };
         let (needs, memory) = ((self.family.needs)(&self.params.own), self.memory());
+        let recommender = recommender.with_embedding(self.params.embedding.as_deref())?;
         let read = role::as_owner(owner, || corpus::read(&recommender, needs, &tasks, memory, &mut show))?;
         if self.family.ranks && read.corpus.interactions() == 0 {
             return Err(nothing_to_train_on());

@@ -1,5 +1,7 @@
 //! Asking for a training: what can be checked at once is, then it is put at the end of the queue.
 
+use std::rc::Rc;
+
 use serde_json::Value;
 
 use super::compare::{self, IF_BETTER, NEVER};
@@ -36,10 +38,11 @@ pub struct Queued {
 
 impl Request<'_> {
     /// Refuses what cannot be trained.
-    pub fn check(&self, recommender: &Recommender) -> Result<(&'static str, Params)> {
+    pub fn check(&self, recommender: &Rc<Recommender>) -> Result<(&'static str, Params)> {
         let family = request::trainable(self.family)?;
         let mut params = Params::parse(self.params.clone())?;
         recommender.owner_oid()?;
+        recommender.with_embedding(params.embedding.as_deref())?;
         if let Some(init) = &params.init {
             model::to_continue(recommender, init, family.name)?;
         }
@@ -55,7 +58,7 @@ impl Request<'_> {
     }
 
     /// Puts the training at the end of the queue. It is seen, and begins, when this transaction commits.
-    pub fn queue(&self, recommender: &Recommender) -> Result<Queued> {
+    pub fn queue(&self, recommender: &Rc<Recommender>) -> Result<Queued> {
         let (family, params) = self.check(recommender)?;
         training::sweep()?;
         let new = model::New { family, params: &params.to_json(), state: "queued", seed: Some(params.seed) };

@@ -3,7 +3,7 @@
 use pgrec_engine::families::{self, Base, Family, Fit, Needs, Tasks};
 use serde_json::{Map, Value, json};
 
-use crate::catalog::model::Cut;
+use crate::catalog::model::{Cut, EMBEDDING};
 use crate::catalog::{ModelRow, Recommender, model};
 use crate::error::{Result, SqlError};
 use crate::pg::spi::Mode;
@@ -59,6 +59,8 @@ pub struct Params {
     pub base: Option<String>,
     /// The models it is made of.
     pub models: Vec<String>,
+    /// The items' column of vectors, where it is another than the recommender's.
+    pub embedding: Option<String>,
     /// What only the family understands.
     pub own: Value,
 }
@@ -82,8 +84,12 @@ impl Params {
         let names = |v: &Value| v.as_array()?.iter().map(|name| name.as_str().map(str::to_owned)).collect();
         let models: Option<Vec<String>> = take(&mut fields, "models", names)
             .map_err(|e| e.hint("It is the names of the models to blend: [\"sasrec_1\", \"graph_1\"]."))?;
+        let embedding = take(&mut fields, EMBEDDING, |v| v.as_str().map(str::to_owned)).map_err(|e| {
+            e.hint("It is the name of a column of vectors of the items, instead of the recommender's own.")
+        })?;
         let (leave_last, seed) = (leave_last.unwrap_or(0), seed.unwrap_or(SEED));
-        Ok(Self { leave_last, seed, init, base, models: models.unwrap_or_default(), own: Value::Object(fields) })
+        let models = models.unwrap_or_default();
+        Ok(Self { leave_last, seed, init, base, models, embedding, own: Value::Object(fields) })
     }
 
     /// As `rec.model.params` shows them; the seed has a column of its own.
@@ -98,6 +104,9 @@ impl Params {
             }
             if let Some(base) = &self.base {
                 fields.insert("base".into(), json!(base));
+            }
+            if let Some(embedding) = &self.embedding {
+                fields.insert(EMBEDDING.into(), json!(embedding));
             }
             if !self.models.is_empty() {
                 fields.insert("models".into(), json!(self.models));
