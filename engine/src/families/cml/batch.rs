@@ -7,14 +7,13 @@ use pgrec_kernels::{Device, Optimizers};
 use rayon::prelude::*;
 
 use super::Params;
-use super::space::{Directions, Share, Space};
+use super::shares::{EVENTS, Part, Share, Shares, VECTORS};
+use super::space::Space;
 use crate::families::moments::{product, weighted_columns};
 use crate::families::seen::Own;
 use crate::random::SplitMix;
 use crate::{Control, Result};
 
-/// Events whose gradients one task makes.
-const TASK: usize = 32;
 /// How often another item is drawn where it is one of the user's own.
 const DRAWS: usize = 10;
 
@@ -55,9 +54,7 @@ impl Pool<'_> {
 pub(super) struct Gradient {
     /// The sum of the events' losses.
     pub(super) loss: f64,
-    /// Ascending by item.
-    pub(super) shares: Vec<Share>,
-    pub(super) directions: Directions,
+    pub(super) shares: Shares,
     pub(super) recency: Vec<f32>,
 }
 
@@ -71,62 +68,42 @@ pub(super) fn gradient<'h>(
     key: u64,
     control: &Control,
 ) -> Result<Gradient> {
+    let stretches = space.stretches();
     let task = |(place, events): (usize, &[Event])| {
         control.check()?;
-        let mut part = Part::new(space, params, pool, events.len());
+        let mut task = Task::new(space, params, pool, events.len());
         for (at, event) in events.iter().enumerate() {
-            let number = place * TASK + at;
-            part.add(number as u32, *event, history(event.user), random(key, number))?;
+            let number = place * EVENTS + at;
+            task.add(number as u32, *event, history(event.user), random(key, number))?;
         }
-        Ok(part.told)
+        Ok((Part::new(&task.shares, task.vectors, stretches), task.loss, task.recency))
     };
-    let parts = events.par_chunks(TASK).enumerate().map(task).collect::<Result<Vec<Gradient>>>()?;
-    let (shares, directions) = parts.iter().fold((events.len(), 0), |(shares, directions), part| {
-        (shares + part.shares.len(), directions + part.directions.len())
-    });
-    let mut all = Gradient {
-        loss: 0.0,
-        shares: Vec::with_capacity(shares),
-        directions: Vec::with_capacity(directions),
-        recency: vec![0.0; params.window],
-    };
-    for part in parts {
-        all.loss += part.loss;
-        all.shares.extend(part.shares);
-        all.directions.extend(part.directions);
-        Cpu::new().accumulate(&mut all.recency, &part.recency);
+    let items: Vec<u32> = events.iter().map(|event| history(event.user).events[event.place as usize]).collect();
+    // The covariance needs nothing of the events but their items.
+    let (told, pushes) = rayon::join(
+        || events.par_chunks(EVENTS).enumerate().map(task).collect::<Result<Vec<_>>>(),
+        || {
+            if params.covariance > 0.0 {
+                covariance(space, params.covariance as f32, &items).map(Some)
+            } else {
+                Ok(None)
+            }
+        },
+    );
+    let mut all = Gradient { loss: 0.0, shares: Shares::default(), recency: vec![0.0; params.window] };
+    for (part, loss, recency) in told? {
+        all.loss += loss;
+        all.shares.0.push(part);
+        Cpu::new().accumulate(&mut all.recency, &recency);
     }
-    if params.covariance > 0.0 {
-        let items: Vec<u32> = events.iter().map(|event| history(event.user).events[event.place as usize]).collect();
-        all.loss += covariance(space, params.covariance as f32, &items, &mut all)?;
+    if let Some((cost, pushes)) = pushes? {
+        all.loss += cost;
+        let events = all.shares.0.iter_mut().flat_map(|part| part.vectors.chunks_exact_mut(VECTORS * space.dim));
+        for (vectors, push) in events.zip(pushes.chunks_exact(space.dim)) {
+            vectors[PUSH * space.dim..].copy_from_slice(push);
+        }
     }
-    all.shares = by_item(&all.shares, space.attention.len());
     Ok(all)
-}
-
-/// The shares of each item together, in their order, items ascending (counting sort: a step has as many shares as a
-/// catalogue of some size has items).
-fn by_item(shares: &[Share], items: usize) -> Vec<Share> {
-    let mut next = vec![0u32; items + 1];
-    shares.iter().for_each(|share| next[share.item as usize + 1] += 1);
-    (1..next.len()).for_each(|item| next[item] += next[item - 1]);
-    let Some(&first) = shares.first() else { return Vec::new() };
-    let mut sorted = vec![first; shares.len()];
-    for share in shares {
-        let place = &mut next[share.item as usize];
-        sorted[*place as usize] = *share;
-        *place += 1;
-    }
-    sorted
-}
-
-impl Gradient {
-    /// The items that the batch compares users with, ascending.
-    pub(super) fn compared(&self) -> Vec<u32> {
-        let mut items: Vec<u32> = self.shares.iter().filter(|s| s.own != 0.0).map(|share| share.item).collect();
-        items.dedup();
-        items
-    }
 }
 
 /// What draws the other items of an event of a batch.
@@ -134,24 +111,37 @@ pub(super) fn random(key: u64, event: usize) -> SplitMix {
     SplitMix::new(key ^ (event as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
+/// Vectors of an event, by their places: the user's point, and what pulls it and pushes the event's item.
+const USER: usize = 0;
+const PULL: usize = 1;
+const PUSH: usize = 2;
+
 /// What a task makes.
-struct Part<'a> {
+struct Task<'a> {
     space: &'a Space,
     params: &'a Params,
     pool: Pool<'a>,
     cpu: Cpu,
-    told: Gradient,
+    loss: f64,
+    /// In the order in which events added them.
+    shares: Vec<Share>,
+    /// `[events, VECTORS, dim]`
+    vectors: Vec<f32>,
+    recency: Vec<f32>,
 }
 
-impl<'a> Part<'a> {
+impl<'a> Task<'a> {
     fn new(space: &'a Space, params: &'a Params, pool: Pool<'a>, events: usize) -> Self {
-        let told = Gradient {
+        Self {
+            space,
+            params,
+            pool,
+            cpu: Cpu::new(),
             loss: 0.0,
-            shares: Vec::with_capacity(events * (params.window + 2)),
-            directions: Vec::with_capacity(events * 3 * params.dim),
+            shares: Vec::with_capacity(events * (params.window + 5)),
+            vectors: Vec::with_capacity(events * VECTORS * params.dim),
             recency: vec![0.0; params.window],
-        };
-        Self { space, params, pool, cpu: Cpu::new(), told }
+        }
     }
 
     /// Adds w·[m + d(u,i) − d(u,j)]₊ of an event on item i, and its gradient: j is the nearest of the items that were drawn,
@@ -163,20 +153,23 @@ impl<'a> Part<'a> {
         history: History<'_>,
         mut random: SplitMix,
     ) -> Result<()> {
-        let Self { space, params, pool, cpu, told } = self;
+        let Self { space, params, pool, cpu, .. } = *self;
         let (dim, items) = (space.dim, space.attention.len());
         let item = history.events[place as usize];
         let context = context(history.events, place as usize, params);
         let shares = space.pooling().shares(&context);
-        let first = told.directions.len();
-        told.directions.resize(first + 3 * dim, 0.0);
-        let (user, rest) = told.directions[first..].split_at_mut(dim);
+        let first = self.vectors.len();
+        self.vectors.resize(first + VECTORS * dim, 0.0);
+        let (user, rest) = self.vectors[first..].split_at_mut(dim);
         let pull = &mut rest[..dim];
         for (&item, &share) in context.iter().zip(&shares) {
             cpu.add_scaled(user, share, space.point(item));
         }
+        if params.covariance > 0.0 {
+            self.shares.push(Share::of(item, event, PUSH, 4.0 * params.covariance as f32));
+        }
         let mut asked = vec![item];
-        asked.extend(others(history, params, *pool, &mut random));
+        asked.extend(others(history, params, pool, &mut random));
         let user_square: f32 = user.iter().map(|x| x * x).sum();
         let products = cpu.scores(user, &space.points, &asked)?;
         let distances: Vec<f32> = asked
@@ -191,22 +184,22 @@ impl<'a> Part<'a> {
         }
         let impostors = drawn.iter().filter(|&&distance| distance < own).count();
         let weight = (items as f32 * impostors as f32 / drawn.len() as f32).ln_1p();
-        told.loss += f64::from(weight * (own - least));
+        self.loss += f64::from(weight * (own - least));
         let (by, other) = (2.0 * weight, asked[1 + nearest]);
         cpu.add_scaled(pull, by, space.point(other));
         cpu.add_scaled(pull, -by, space.point(item));
-        let share = |item, of, own| Share { item, event, of, own, attention: 0.0 };
-        told.shares.push(share(item, [-by, 0.0, 0.0], by));
-        told.shares.push(share(other, [by, 0.0, 0.0], -by));
+        for (item, by) in [(item, -by), (other, by)] {
+            self.shares.extend([Share::of(item, event, USER, by), Share::own(item, -by)]);
+        }
         // u = Σ aₖ vₖ with a = softmax(logits): ∂/∂logitₖ = aₖ g·(vₖ − u).
         let toward: f32 = pull.iter().zip(&*user).map(|(g, u)| g * u).sum();
         let along = cpu.scores(pull, &space.points, &context)?;
         let ago = (0..context.len()).rev();
         for (((&item, &a), along), ago) in context.iter().zip(&shares).zip(along).zip(ago) {
             let attention = a * (along - toward);
-            told.shares.push(Share { attention, ..share(item, [0.0, a, 0.0], 0.0) });
+            self.shares.push(Share::of(item, event, PULL, a).weighing(attention));
             if params.ordered {
-                told.recency[ago] += attention;
+                self.recency[ago] += attention;
             }
         }
         Ok(())
@@ -236,9 +229,9 @@ pub(super) fn context<'a>(events: &'a [u32], place: usize, params: &Params) -> C
     Cow::Owned(others.collect())
 }
 
-/// λ Σ C²ₐᵦ over a ≠ b for every event, of C the covariance of the points of their items; its gradient is each event's third
-/// direction. The published code adds up the entries themselves, which lets negative ones pay for positive ones.
-fn covariance(space: &Space, by: f32, items: &[u32], told: &mut Gradient) -> Result<f64> {
+/// λ Σ C²ₐᵦ over a ≠ b for every event, of C the covariance of the points of their items, and what pushes each of these
+/// (`[events, dim]`). The published code adds up the entries themselves, which lets negative ones pay for positive ones.
+fn covariance(space: &Space, by: f32, items: &[u32]) -> Result<(f64, Vec<f32>)> {
     let (dim, events) = (space.dim, items.len());
     let mut mean = vec![0.0; dim];
     items.iter().for_each(|&item| Cpu::new().add_scaled(&mut mean, 1.0 / events as f32, space.point(item)));
@@ -248,10 +241,5 @@ fn covariance(space: &Space, by: f32, items: &[u32], told: &mut Gradient) -> Res
     let mut between = product(&columns, rows.clone(), dim)?;
     (0..dim).for_each(|at| between[at * dim + at] = 0.0);
     let cost: f64 = between.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() * f64::from(by) * events as f64;
-    for (event, (push, &item)) in product(&rows, between, dim)?.chunks_exact(dim).zip(items).enumerate() {
-        told.directions[(event * 3 + 2) * dim..][..dim].copy_from_slice(push);
-        let share = Share { item, event: event as u32, of: [0.0, 0.0, 4.0 * by], own: 0.0, attention: 0.0 };
-        told.shares.push(share);
-    }
-    Ok(cost)
+    Ok((cost, product(&rows, between, dim)?))
 }

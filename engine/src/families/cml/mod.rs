@@ -22,6 +22,7 @@ mod fit;
 mod model;
 mod placing;
 mod pooling;
+mod shares;
 mod space;
 
 const NAME: &str = "cml";

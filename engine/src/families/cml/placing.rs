@@ -48,7 +48,7 @@ impl<'a> Placing<'a> {
 
     /// One step towards the points of a batch's items.
     pub(super) fn step(&mut self, told: &Gradient, space: &Space) -> Told {
-        let mut items = told.compared();
+        let mut items = told.shares.compared();
         items.retain(|item| self.learnt.binary_search(item).is_ok());
         let points: Vec<f32> = items.iter().flat_map(|&item| space.point(item)).copied().collect();
         let places = self.learner.step(&items, &points);

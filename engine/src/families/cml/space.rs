@@ -7,13 +7,12 @@ use rayon::prelude::*;
 use super::Params;
 use super::batch::Gradient;
 use super::pooling::Pooling;
+use super::shares::Stretches;
 use crate::Result;
 use crate::random::SplitMix;
 
 /// What AdaGrad's sums of squares begin with, as in the authors' code.
 const ACCUMULATED: f32 = 0.1;
-/// Stretches of the table whose points step beside each other. So many whatever the threads are, so that those change nothing.
-const STRETCHES: usize = 64;
 
 /// Everything that is learnt.
 #[derive(Clone)]
@@ -32,21 +31,6 @@ pub(super) struct Sums {
     points: Vec<f32>,
     attention: Vec<f32>,
     recency: Vec<f32>,
-}
-
-/// What one event adds to an item's gradient.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Share {
-    /// The item.
-    pub(super) item: u32,
-    /// The event, as a place in the batch.
-    pub(super) event: u32,
-    /// Factors of the event's vectors ([`Directions`]).
-    pub(super) of: [f32; 3],
-    /// The factor of the item's own point.
-    pub(super) own: f32,
-    /// To the gradient of what the item weighs.
-    pub(super) attention: f32,
 }
 
 /// Where the content of some items places them, and how strongly that draws their points there.
@@ -68,9 +52,6 @@ impl Drawn<'_> {
         gradient.iter_mut().zip(point).zip(place).for_each(|((g, x), place)| *g += 2.0 * self.by * (x - place));
     }
 }
-
-/// The vectors that gradients of a batch are made of, three an event: `[events, 3, dim]`.
-pub(super) type Directions = Vec<f32>;
 
 impl Space {
     /// Points N(0, 1/d), and all events of equal weight.
@@ -97,6 +78,11 @@ impl Space {
         Pooling { attention: &self.attention, recency: &self.recency }
     }
 
+    /// How the table is parted for steps beside each other.
+    pub(super) fn stretches(&self) -> Stretches {
+        Stretches::of(self.attention.len())
+    }
+
     pub(super) fn point(&self, item: u32) -> &[f32] {
         self.points.row(item as usize)
     }
@@ -109,39 +95,29 @@ impl Space {
 
     /// One step along a gradient, whose shares of an item are added in their order.
     pub(super) fn step(&mut self, sums: &mut Sums, rate: f32, told: &Gradient, drawn: Option<Drawn<'_>>) {
-        let Gradient { shares, directions, recency, .. } = told;
+        let Gradient { shares, recency, .. } = told;
         // Sums begin above 0.
         let (cpu, adagrad) = (Cpu::new(), AdaGrad { rate, eps: 0.0 });
-        let (dim, items) = (self.dim, self.attention.len());
-        let stretch = items.div_ceil(STRETCHES).max(1);
+        let (dim, stretches) = (self.dim, self.stretches());
+        let stretch = stretches.len();
         let table = self.points.to_mut().par_chunks_mut(stretch * dim).zip(self.squares.par_chunks_mut(stretch));
         let table = table.zip(sums.points.par_chunks_mut(stretch * dim));
         let weights = self.attention.par_chunks_mut(stretch).zip(sums.attention.par_chunks_mut(stretch));
         table.zip(weights).enumerate().for_each(|(place, (((points, squares), sums), (weights, weight_sums)))| {
-            let first = (place * stretch) as u32;
-            let after = first.saturating_add(weights.len() as u32);
-            let from = shares.partition_point(|share| share.item < first);
-            let own = &shares[from..from + shares[from..].partition_point(|share| share.item < after)];
             let mut gradient = vec![0.0; dim];
-            for shares in own.chunk_by(|a, b| a.item == b.item) {
-                let row = (shares[0].item - first) as usize;
+            for own in shares.of_stretch(place, stretches).chunk_by(|a, b| a.item == b.item) {
+                let row = own[0].item as usize - place * stretch;
                 let point = &mut points[row * dim..][..dim];
                 gradient.fill(0.0);
-                for share in shares {
-                    let directions = directions[share.event as usize * 3 * dim..][..3 * dim].chunks_exact(dim);
-                    for (direction, by) in directions.zip(share.of).filter(|&(_, by)| by != 0.0) {
-                        cpu.add_scaled(&mut gradient, by, direction);
-                    }
-                    if share.own != 0.0 {
-                        cpu.add_scaled(&mut gradient, share.own, point);
-                    }
+                for share in own {
+                    cpu.add_scaled(&mut gradient, share.by, shares.vector(share, dim).unwrap_or(point));
                 }
                 if let Some(drawn) = drawn {
-                    drawn.add(shares[0].item, point, &mut gradient);
+                    drawn.add(own[0].item, point, &mut gradient);
                 }
                 cpu.adagrad(&adagrad, point, &gradient, 1.0, &mut sums[row * dim..][..dim]);
                 squares[row] = into_ball(point);
-                let weight: f32 = shares.iter().map(|share| share.attention).sum();
+                let weight: f32 = own.iter().map(|share| share.attention).sum();
                 cpu.adagrad(&adagrad, &mut weights[row..=row], &[weight], 1.0, &mut weight_sums[row..=row]);
             }
         });

@@ -132,13 +132,13 @@ fn gradients_are_differences_of_the_loss_in_double_precision() {
         let (at, mut weights) = (Double::of(&space), Vec::new());
         let value = loss(&at, &params, &histories, &events, key, &mut weights);
         assert!((told.loss - value).abs() < 1e-4 * value, "{} and {value}", told.loss);
-        assert!(told.shares.is_sorted_by_key(|share| share.item));
         let (mut points, mut attention) = (vec![0.0f64; items * 5], vec![0.0f64; items]);
-        for share in &told.shares {
-            let directions = &told.directions[share.event as usize * 15..][..15];
-            for c in 0..5 {
-                let along: f32 = (0..3).map(|which| share.of[which] * directions[which * 5 + c]).sum();
-                points[share.item as usize * 5 + c] += f64::from(along + share.own * space.point(share.item)[c]);
+        let stretches = space.stretches();
+        let all = (0..items.div_ceil(stretches.len())).flat_map(|place| told.shares.of_stretch(place, stretches));
+        for share in all {
+            let vector = told.shares.vector(&share, 5).unwrap_or(space.point(share.item));
+            for (c, x) in vector.iter().enumerate() {
+                points[share.item as usize * 5 + c] += f64::from(share.by * x);
             }
             attention[share.item as usize] += f64::from(share.attention);
         }
