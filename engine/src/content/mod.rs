@@ -14,7 +14,7 @@ mod placer;
 mod projection;
 
 use features::Features;
-pub(crate) use network::Learner;
+pub(crate) use network::{Form, Learner, Network};
 pub use placer::ItemContent;
 pub(crate) use placer::{Placer, Way};
 pub(crate) use projection::Projection;
@@ -124,6 +124,12 @@ impl Content {
     pub(crate) fn inputs(corpus: &Corpus, wanted: Use) -> usize {
         let vectors = if wanted.vectors() { corpus.vector_dim() } else { 0 };
         vectors + if wanted.attributes() { corpus.vocabulary().len() } else { 0 }
+    }
+
+    /// An item's attributes and their weights.
+    #[cfg(test)]
+    pub(crate) fn words_of(&self, item: usize) -> (&[u32], &[f32]) {
+        self.words.as_ref().map_or((&[], &[]), |words| words.of(item))
     }
 
     /// Whether anything is known of an item.

@@ -1,5 +1,5 @@
-//! A network of one hidden layer from content into a space: W₂ relu(W₁x + Σ wₜeₜ + b₁) + b₂ of a vector x and attributes t
-//! with their weights (the feature loss of Hsieh et al. 2017, section 3.3).
+//! A network from content into a space: W₂ act(W₁x + Σ wₜeₜ + b₁) + b₂ of a vector x and attributes t with their weights (the
+//! feature loss of Hsieh et al. 2017, section 3.3), or W₁x + Σ wₜeₜ + b₁ alone.
 
 use pgrec_kernels::cpu::{Cpu, Matrix};
 use pgrec_kernels::{Activation, Linear, Operators, Tensor};
@@ -12,24 +12,46 @@ use crate::{Error, Result};
 /// Items that one thread places at a time.
 const ROWS: usize = 256;
 
+/// What a network is like.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Form {
+    /// Numbers between content and place; 0: a place is linear in the content.
+    pub(crate) hidden: usize,
+    /// Numbers of a place.
+    pub(crate) dim: usize,
+    /// The activation's slope below 0: 0 makes it a ReLU, more a leaky one.
+    pub(crate) slope: f32,
+}
+
+impl Form {
+    /// Numbers that content is turned into at first.
+    fn first(self) -> usize {
+        if self.hidden > 0 { self.hidden } else { self.dim }
+    }
+
+    /// How many weights there are for so many numbers and attributes, or some more.
+    pub(crate) fn weights(self, inputs: usize) -> usize {
+        let first = inputs.saturating_add(1).saturating_mul(self.first());
+        first.saturating_add(self.hidden.saturating_add(1).saturating_mul(self.dim))
+    }
+}
+
 /// Which weights it has, by their places.
 #[derive(Debug, Clone)]
 pub(crate) struct Network {
+    form: Form,
     vectors: Option<Linear<Parameter>>,
     /// e, `[attributes, hidden]`
     words: Option<Parameter>,
-    out: Linear<Parameter>,
+    /// Absent where there is no hidden layer.
+    out: Option<Linear<Parameter>>,
 }
 
 impl Network {
-    /// Adds the weights of a network for such content, with so many numbers between.
-    pub(crate) fn new(
-        parameters: &mut Parameters,
-        content: &Content,
-        hidden: usize,
-        dim: usize,
-        seed: u64,
-    ) -> Result<Self> {
+    /// Adds the weights of a network for such content.
+    pub(crate) fn new(parameters: &mut Parameters, content: &Content, form: Form, seed: u64) -> Result<Self> {
+        let Form { hidden, dim, .. } = form;
+        let first = form.first();
         let mut added = |name: &str, shape: &[usize], init: Init| {
             let name = format!("content.{name}");
             parameters.add(&name, shape, init, seed)?;
@@ -37,22 +59,25 @@ impl Network {
         };
         let mut vectors = None;
         if let Some(of) = &content.vectors {
-            let weight = added("vectors.weight", &[of.dim, hidden], Init::Glorot)?;
-            vectors = Some(Linear { weight, bias: Some(added("vectors.bias", &[hidden], Init::Zeros)?) });
+            let weight = added("vectors.weight", &[of.dim, first], Init::Glorot)?;
+            vectors = Some(Linear { weight, bias: Some(added("vectors.bias", &[first], Init::Zeros)?) });
         }
         let words = match &content.words {
-            Some(words) => Some(added("words", &[words.count(), hidden], Init::Normal(1.0 / (hidden as f32).sqrt()))?),
+            Some(words) => Some(added("words", &[words.count(), first], Init::Normal(1.0 / (first as f32).sqrt()))?),
             None => None,
         };
-        let weight = added("out.weight", &[hidden, dim], Init::Glorot)?;
-        let out = Linear { weight, bias: Some(added("out.bias", &[dim], Init::Zeros)?) };
+        let mut out = None;
+        if hidden > 0 {
+            let weight = added("out.weight", &[hidden, dim], Init::Glorot)?;
+            out = Some(Linear { weight, bias: Some(added("out.bias", &[dim], Init::Zeros)?) });
+        }
         words.iter().for_each(|&words| parameters.mark_table(words));
-        Ok(Self { vectors, words, out })
+        Ok(Self { form, vectors, words, out })
     }
 
     /// Where items are, `[items, dim]`.
-    fn place(&self, tape: &Tape<'_, Cpu>, content: &Content, items: &[u32]) -> Var<Matrix> {
-        let mut hidden = tape.constant(Matrix::zeros(items.len(), tape.tensor(self.out.weight).rows()));
+    pub(crate) fn place(&self, tape: &Tape<'_, Cpu>, content: &Content, items: &[u32]) -> Var<Matrix> {
+        let mut hidden = tape.constant(Matrix::zeros(items.len(), self.form.first()));
         if let (Some(layer), Some(vectors)) = (&self.vectors, &content.vectors) {
             let rows: Vec<f32> = items.iter().flat_map(|&item| vectors.row(item as usize)).copied().collect();
             let rows = tape.constant(Matrix::from_slice(&rows, vectors.dim));
@@ -62,17 +87,22 @@ impl Network {
             let rows = items.iter().map(|&item| words.of(item as usize));
             tape.add(&mut hidden, &tape.weighted_sums(table, rows));
         }
-        tape.linear(&tape.activated(&hidden, Activation::Relu), &self.out, Activation::Identity)
+        match &self.out {
+            Some(out) => tape.linear(&activated(tape, &hidden, self.form.slope), out, Activation::Identity),
+            None => hidden,
+        }
     }
 
     /// The network with these weights.
-    fn way(&self, weights: &[Tensor], content: &Content) -> Way {
+    pub(crate) fn way(&self, weights: &[Tensor], content: &Content) -> Way {
         let cpu = Cpu::new();
         let tape = Tape::of_rows(&cpu, weights);
         let tensor = |parameter: &Parameter| tape.tensor(*parameter).clone();
         let layer =
             |layer: &Linear<Parameter>| Linear { weight: tensor(&layer.weight), bias: layer.bias.as_ref().map(tensor) };
-        Way::new(content, self.vectors.as_ref().map(layer), self.words.as_ref().map(tensor), Some(layer(&self.out)))
+        let (vectors, words, out) =
+            (self.vectors.as_ref().map(layer), self.words.as_ref().map(tensor), self.out.as_ref().map(layer));
+        Way::new(content, vectors, words, out, self.form.slope)
     }
 
     /// Where these weights place items, `[items, dim]`.
@@ -88,6 +118,21 @@ impl Network {
     }
 }
 
+/// max(x, slope·x)
+fn activated(tape: &Tape<'_, Cpu>, x: &Var<Matrix>, slope: f32) -> Var<Matrix> {
+    if slope == 0.0 {
+        return tape.activated(x, Activation::Relu);
+    }
+    let cols = x.value().cols();
+    let bent: Vec<f32> = x.value().as_slice().iter().map(|&x| x.max(slope * x)).collect();
+    let value = Matrix::from_slice(&bent, cols);
+    // A result is below 0 where what it was made of is.
+    tape.apply(&[x], value, move |_, mut dy| {
+        dy.as_mut_slice().iter_mut().zip(&bent).for_each(|(dy, y)| *dy *= if *y < 0.0 { slope } else { 1.0 });
+        vec![dy]
+    })
+}
+
 /// A network while it learns where items are.
 pub(crate) struct Learner<'a> {
     content: &'a Content,
@@ -101,7 +146,7 @@ impl<'a> Learner<'a> {
     /// One that has not learnt anything yet.
     pub(crate) fn new(content: &'a Content, hidden: usize, dim: usize, options: &Options, seed: u64) -> Result<Self> {
         let mut parameters = Parameters::default();
-        let network = Network::new(&mut parameters, content, hidden, dim, seed)?;
+        let network = Network::new(&mut parameters, content, Form { hidden, dim, slope: 0.0 }, seed)?;
         let trainer = RowTrainer::new(options, &parameters);
         Ok(Self { content, network, parameters, trainer, rate: options.learning_rate })
     }

@@ -13,6 +13,7 @@ const VECTORS: [&str; 2] = ["content.vectors.weight", "content.vectors.bias"];
 const WORDS: &str = "content.words";
 const IDF: &str = "content.idf";
 const NAMES: &str = "content.names";
+const SLOPE: &str = "content.slope";
 const OUT: [&str; 2] = ["content.out.weight", "content.out.bias"];
 
 /// What is known of an item besides who touched it.
@@ -25,25 +26,35 @@ pub struct ItemContent<'a> {
 }
 
 /// Weights on the way from content into a space: y = xW + b + Σ wₜeₜ of a vector x and attributes t with their TF-IDF
-/// weights, which is the place, or what lies between: then that is relu(y)W₂ + b₂.
+/// weights, which is the place, or what lies between: then that is relu(y)W₂ + b₂, the rectifier leaking by a slope.
 #[derive(Debug, Clone)]
 pub(crate) struct Way {
     vectors: Option<Linear>,
     /// Names, their weights, and e.
     words: Option<(Arc<[String]>, Vec<f32>, Tensor)>,
     out: Option<Linear>,
+    slope: f32,
 }
 
 impl Way {
     /// A way for such content.
-    pub(super) fn new(content: &Content, vectors: Option<Linear>, words: Option<Tensor>, out: Option<Linear>) -> Self {
+    pub(super) fn new(
+        content: &Content,
+        vectors: Option<Linear>,
+        words: Option<Tensor>,
+        out: Option<Linear>,
+        slope: f32,
+    ) -> Self {
         let known = content.words.as_ref();
         let words = known.zip(words).map(|(known, table)| (Arc::clone(&known.names), known.idf.clone(), table));
-        Self { vectors, words, out }
+        Self { vectors, words, out, slope }
     }
 
     /// Keeps it in an artifact.
     pub(crate) fn store(&self, builder: &mut ArtifactBuilder) {
+        if self.slope != 0.0 {
+            builder.f32(SLOPE, &[1], vec![self.slope]);
+        }
         let mut put = |name: &str, tensor: &Tensor| {
             builder.f32(name, tensor.shape(), tensor.as_slice().to_vec());
         };
@@ -64,6 +75,7 @@ pub(crate) struct Placer {
     vectors: Option<Linear>,
     words: Option<Words>,
     out: Option<Linear>,
+    slope: f32,
     /// Numbers of a place, and of what lies between, where something does.
     dim: usize,
     hidden: usize,
@@ -97,7 +109,8 @@ impl Placer {
             return Ok(None);
         }
         let hidden = out.as_ref().map_or(dim, |layer| layer.weight.shape().first().copied().unwrap_or(0));
-        let placer = Self { vectors, words, out, dim, hidden };
+        let slope = if artifact.has(SLOPE) { artifact.tensor_of(SLOPE, &[1])?.as_slice()[0] } else { 0.0 };
+        let placer = Self { vectors, words, out, slope, dim, hidden };
         match placer.fits() {
             true => Ok(Some(placer)),
             false => Err(Error::Malformed("the way from content into the space has weights of other sizes".into())),
@@ -132,7 +145,7 @@ impl Placer {
             return Ok(None);
         }
         let Some(out) = &self.out else { return Ok(Some(hidden)) };
-        hidden.iter_mut().for_each(|x| *x = x.max(0.0));
+        hidden.iter_mut().filter(|x| **x < 0.0).for_each(|x| *x *= self.slope);
         Ok(Some(linear(&hidden, out)))
     }
 

@@ -168,7 +168,7 @@ impl<'a> Projection<'a> {
             None => None,
         };
         let words = self.content.words.as_ref().map(|_| table(&self.words.weights)).transpose()?;
-        Ok(Way::new(self.content, vectors, words, None))
+        Ok(Way::new(self.content, vectors, words, None, 0.0))
     }
 
     fn projected(&self, items: &[u32], vectors: &[f32], words: &[f32]) -> Result<Vec<f32>> {

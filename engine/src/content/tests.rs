@@ -3,7 +3,7 @@
 
 use pgrec_kernels::cpu::Cpu;
 
-use super::network::{Network, Pull};
+use super::network::{Form, Network, Pull};
 use super::{Content, Use};
 use crate::random::SplitMix;
 use crate::train::{Gradients, Parameters, Slice, Tape};
@@ -13,7 +13,7 @@ const HIDDEN: usize = 6;
 const DIM: usize = 3;
 
 /// Where items are, as the network's definition has it.
-fn places(parameters: &Parameters, corpus: &Corpus, content: &Content, items: &[u32]) -> Vec<f64> {
+fn places(parameters: &Parameters, form: Form, corpus: &Corpus, content: &Content, items: &[u32]) -> Vec<f64> {
     let weight = |name: &str, row: usize, column: usize| {
         let found = parameters.find(&format!("content.{name}")).unwrap();
         let tensor = parameters.tensor(found);
@@ -22,7 +22,7 @@ fn places(parameters: &Parameters, corpus: &Corpus, content: &Content, items: &[
     let mut all = Vec::new();
     for &item in items {
         let item = item as usize;
-        let mut hidden = [0.0; HIDDEN];
+        let mut hidden = vec![0.0; if form.hidden > 0 { form.hidden } else { DIM }];
         for (column, hidden) in hidden.iter_mut().enumerate() {
             if content.vectors.is_some() {
                 let vector = &corpus.vectors()[item * corpus.vector_dim()..][..corpus.vector_dim()];
@@ -40,8 +40,13 @@ fn places(parameters: &Parameters, corpus: &Corpus, content: &Content, items: &[
                     terms.map(|(&token, &by)| f64::from(by) * weight("words", token as usize, column)).sum::<f64>();
             }
         }
+        if form.hidden == 0 {
+            all.extend(hidden);
+            continue;
+        }
         all.extend((0..DIM).map(|column| {
-            let sum = hidden.iter().enumerate().map(|(row, x)| x.max(0.0) * weight("out.weight", row, column));
+            let active = hidden.iter().map(|x| if *x < 0.0 { f64::from(form.slope) * x } else { *x });
+            let sum = active.enumerate().map(|(row, x)| x * weight("out.weight", row, column));
             sum.sum::<f64>() + weight("out.bias", 0, column)
         }));
     }
@@ -53,10 +58,17 @@ fn derivatives_are_those_of_finite_differences() {
     let seed = testing::fresh_seed();
     let corpus = testing::random_corpus(seed, 5, 30);
     let mut random = SplitMix::new(seed);
-    for wanted in [Use::Embedding, Use::Attributes, Use::Both] {
+    let form = |hidden: usize, slope: f32| Form { hidden, dim: DIM, slope };
+    for (wanted, form) in [
+        (Use::Embedding, form(HIDDEN, 0.0)),
+        (Use::Attributes, form(HIDDEN, 0.2)),
+        (Use::Both, form(HIDDEN, 0.0)),
+        (Use::Both, form(HIDDEN, 0.2)),
+        (Use::Both, form(0, 0.2)),
+    ] {
         let content = Content::of(&corpus, wanted).unwrap().unwrap();
         let mut parameters = Parameters::default();
-        let network = Network::new(&mut parameters, &content, HIDDEN, DIM, seed).unwrap();
+        let network = Network::new(&mut parameters, &content, form, seed).unwrap();
         let names: Vec<String> = parameters.iter().map(|(name, _)| name.to_owned()).collect();
         for name in &names {
             let numbers = parameters.tensor_mut(parameters.find(name).unwrap()).to_mut();
@@ -65,12 +77,12 @@ fn derivatives_are_those_of_finite_differences() {
         let items: Vec<u32> = (0..30).filter(|item| item % 3 != 0).collect();
         let points: Vec<f32> = (0..items.len() * DIM).map(|_| random.truncated_normal()).collect();
         let loss = |parameters: &Parameters| {
-            let placed = places(parameters, &corpus, &content, &items);
+            let placed = places(parameters, form, &corpus, &content, &items);
             placed.iter().zip(&points).map(|(x, &point)| (x - f64::from(point)).powi(2)).sum::<f64>()
                 / items.len() as f64
         };
         let told = network.places(parameters.all(), &content, &items);
-        let right = places(&parameters, &corpus, &content, &items);
+        let right = places(&parameters, form, &corpus, &content, &items);
         assert!(told.iter().zip(&right).all(|(x, right)| (f64::from(*x) - right).abs() < 1e-5));
 
         let (cpu, pull) = (Cpu::new(), Pull { network: &network, content: &content, items: &items, points: &points });
@@ -98,7 +110,7 @@ fn derivatives_are_those_of_finite_differences() {
                 let expected = (high - low) / (to - from);
                 assert!(
                     (f64::from(found) - expected).abs() < 2e-3 * (1.0 + expected.abs()),
-                    "{wanted:?} {name}[{place}]: {found}, not {expected}"
+                    "{wanted:?} {form:?} {name}[{place}]: {found}, not {expected}"
                 );
             }
         }

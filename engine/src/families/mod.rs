@@ -13,6 +13,7 @@ use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, ItemContent, 
 pub mod blend;
 pub mod bpr;
 pub mod cml;
+pub mod content;
 pub(crate) mod epochs;
 pub mod generative;
 pub mod graph;
@@ -296,6 +297,7 @@ pub static FAMILIES: &[Family] = &[
     hstu_rank::FAMILY,
     bpr::FAMILY,
     cml::FAMILY,
+    content::FAMILY,
     semantic_ids::FAMILY,
     generative::FAMILY,
     blend::FAMILY,

@@ -28,8 +28,13 @@ pub(crate) trait Slice: Sync {
 impl RowTrainer {
     /// For as many slices a step as there are threads.
     pub(crate) fn new(options: &Options, parameters: &Parameters) -> Self {
+        Self::in_slices(options, parameters, rayon::current_num_threads())
+    }
+
+    /// For so many slices a step: then the number of threads changes no bit.
+    pub(crate) fn in_slices(options: &Options, parameters: &Parameters, slices: usize) -> Self {
         let device = Cpu::new();
-        let slices = (0..rayon::current_num_threads()).map(|_| Gradients::new(&device, parameters, false)).collect();
+        let slices = (0..slices).map(|_| Gradients::new(&device, parameters, false)).collect();
         Self { device, slices, optimizer: Optimizer::new(options, parameters) }
     }
 

@@ -96,6 +96,12 @@ impl<'a, D: Backward> Tape<'a, D> {
         Self { others, ..self }
     }
 
+    /// An empty one of the same weights and histories, for a slice that is taken in parts.
+    pub(crate) fn another(&self) -> Self {
+        let (sites, steps) = (Cell::new(0), RefCell::new(Vec::new()));
+        Self { sites, steps, ..*self }
+    }
+
     /// Goes back from the derivative of the loss by `output`, and adds the derivatives by weights to `gradients`.
     pub(crate) fn backward(self, output: &Var<D::Matrix>, gradient: D::Matrix, gradients: &mut Gradients<D::Matrix>) {
         self.backward_of([(output, gradient)], gradients);

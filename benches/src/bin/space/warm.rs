@@ -10,11 +10,12 @@ use crate::Arguments;
 use crate::fit::{Contestant, corpus};
 use crate::measure::{Case, lists, ndcg, recall, shown};
 
-const CONTESTANTS: [Contestant; 6] = [
+const CONTESTANTS: [Contestant; 7] = [
     Contestant { label: "popularity", family: "popularity", params: "" },
     Contestant { label: "bpr", family: "bpr", params: "" },
     Contestant { label: "cml", family: "cml", params: "" },
     Contestant { label: "cml_content", family: "cml", params: CONTENT },
+    Contestant { label: "content", family: "content", params: "" },
     Contestant { label: "sasrec", family: "sasrec", params: "" },
     Contestant { label: "sasrec_content", family: "sasrec", params: CONTENT },
 ];

@@ -14,12 +14,14 @@ use crate::Arguments;
 use crate::fit::{Contestant, corpus};
 use crate::measure::{Case, lists, ndcg, recall, shown};
 
-const CONTESTANTS: [Contestant; 8] = [
+const CONTESTANTS: [Contestant; 10] = [
     Contestant { label: "popularity", family: "popularity", params: "" },
     Contestant { label: "bpr", family: "bpr", params: "" },
     Contestant { label: "cml", family: "cml", params: "" },
     Contestant { label: "cml_content", family: "cml", params: CONTENT },
     Contestant { label: "cml_shuffled", family: "cml", params: CONTENT },
+    Contestant { label: "content", family: "content", params: "" },
+    Contestant { label: "content_shuffled", family: "content", params: "" },
     Contestant { label: "sasrec", family: "sasrec", params: "" },
     Contestant { label: "sasrec_content", family: "sasrec", params: CONTENT },
     Contestant { label: "sasrec_shuffled", family: "sasrec", params: CONTENT },
