@@ -1,7 +1,7 @@
 //! What is learnt from, and its steps.
 
-use super::contrast::{self, Others, Pair};
-use super::graph::Graph;
+use super::contrast::{Comparison, Others, Pair};
+use super::graph::{Graph, Layers};
 use super::model;
 use super::placing::{self, Placing, SLICES};
 use super::{Params, Use};
@@ -33,12 +33,18 @@ pub(super) fn fit(training: &Training<'_>, params: &Params) -> Result<Fitted> {
     if params.epochs > 0 && placed.is_empty() {
         return Err(Error::Data("nothing is known of any item that somebody has touched".into()));
     }
+    // Of whom one item is known nothing is left without it.
+    let tells = |pair: &Pair| !params.leave_out || graph.touched_by(pair.0) > 1;
+    let pairs: Vec<Pair> = if params.epochs > 0 { graph.pairs().filter(tells).collect() } else { Vec::new() };
+    if params.epochs > 0 && pairs.is_empty() {
+        return Err(Error::Data("no history has the two items that one learns one from".into()));
+    }
     let run = Run {
         training,
         params,
         form,
         placing: Placing::new(params, form, &content, start, training.seed)?,
-        pairs: if params.epochs > 0 { graph.pairs().collect() } else { Vec::new() },
+        pairs,
         graph,
         touched,
         placed,
@@ -109,13 +115,10 @@ impl Learner for Run<'_> {
     fn artifact(&self) -> Result<ArtifactBuilder> {
         let (layers, dim, control) = (self.params.layers, self.form.dim, self.training.control);
         let own = self.placing.places(&self.known, self.counts.len(), control)?;
-        let begun = self.graph.begin(own, dim, control)?;
+        let Layers { begun, before, passed } = self.graph.forward(own, layers, dim, control)?;
+        let sum = begun.items.iter().zip(&passed.items).map(|(a, b)| a + b).collect();
         // What a user gets of an item is of all layers but the last, an item of all.
-        let mut passed = vec![0.0; begun.items.len()];
-        if layers > 0 {
-            passed = self.graph.sum_of_layers(&begun, layers - 1, dim, control)?.items;
-        }
-        let sum = self.graph.sum_of_layers(&begun, layers, dim, control)?.items;
+        let mut passed = before.items;
         let rows = passed.chunks_exact_mut(dim).enumerate();
         rows.for_each(|(item, row)| row.iter_mut().for_each(|x| *x *= self.graph.root(item)));
         let places = model::Places { own: begun.items, passed, sum };
@@ -129,10 +132,17 @@ impl Run<'_> {
     fn step(&mut self, batch: &[Pair]) -> Result<f64> {
         let (layers, dim, control) = (self.params.layers, self.form.dim, self.training.control);
         let own = self.placing.places(&self.placed, self.counts.len(), control)?;
-        let places = self.graph.forward(own, layers, dim, control)?;
+        let spread = self.graph.forward(own, layers, dim, control)?;
         let others = Others { pool: &self.touched, count: self.params.negatives, key: self.random.next() };
-        let temperature = self.params.temperature as f32;
-        let told = contrast::compare(&places, dim, batch, others, temperature, control)?;
+        let comparison = Comparison {
+            graph: &self.graph,
+            layers: &spread,
+            dim,
+            others,
+            temperature: self.params.temperature as f32,
+            leave_out: self.params.leave_out,
+        };
+        let told = comparison.tell(batch, control)?;
         if !told.loss.is_finite() {
             return Err(Error::Data(format!("the loss is {}: lower learning_rate", told.loss)));
         }

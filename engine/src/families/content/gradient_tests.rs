@@ -3,8 +3,8 @@
 
 use pgrec_kernels::cpu::Cpu;
 
-use super::contrast::{self, Others, Pair};
-use super::graph::Graph;
+use super::contrast::{Comparison, Others, Pair};
+use super::graph::{Graph, Sides};
 use super::placing::Upstream;
 use crate::content::{Content, Form, Network, Use};
 use crate::random::SplitMix;
@@ -74,6 +74,30 @@ impl Dense {
         all
     }
 
+    /// A user with this history who is attached to the graph, by the layers of all: the mean of their own.
+    pub(super) fn attached(&self, all: &[Rows], history: &[u32]) -> Vec<f64> {
+        let mut items = history.to_vec();
+        items.sort_unstable();
+        items.dedup();
+        let (last, count) = (all.len() - 1, items.len() as f64);
+        let mut sum = vec![0.0; all[0][0].len()];
+        for &item in &items {
+            let mut add = |row: &[f64], by: f64| sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += by * x);
+            let place = self.users + item as usize;
+            add(&all[0][place], 1.0 / count);
+            for rows in &all[..last] {
+                add(&rows[place], 1.0 / (count * self.degree_of(item).max(1.0)).sqrt());
+            }
+        }
+        sum.iter().map(|x| x / all.len() as f64).collect()
+    }
+
+    /// The items of a user.
+    fn items_of(&self, user: usize) -> Vec<u32> {
+        let items = 0..self.touched.len() - self.users;
+        items.filter(|item| self.touched[user][self.users + item]).map(|item| item as u32).collect()
+    }
+
     /// Where users and items are: the mean of their layers.
     pub(super) fn places(&self, own: &Rows, layers: usize) -> (Rows, Rows) {
         let all = self.layers(own, layers);
@@ -135,10 +159,15 @@ fn own(weights: &Weights, form: Form, corpus: &Corpus, content: &Content, placed
 }
 
 /// The mean loss of pairs, by the others that the training draws for each of its tasks.
-fn loss(users: &Rows, items: &Rows, pairs: &[Pair], others: Others<'_>, temperature: f64) -> f64 {
+fn loss(dense: &Dense, own: &Rows, layers: usize, pairs: &[Pair], asked: &Comparison<'_>) -> f64 {
+    let (all, (users, items)) = (dense.layers(own, layers), dense.places(own, layers));
+    let Comparison { others, leave_out, temperature, .. } = *asked;
     let mut sum = 0.0;
     for (place, &(user, item)) in pairs.iter().enumerate() {
-        let score = |item: u32| cosine(&users[user as usize], &items[item as usize]) / temperature;
+        let mut history = dense.items_of(user as usize);
+        history.retain(|&other| other != item);
+        let user = if leave_out { dense.attached(&all, &history) } else { users[user as usize].clone() };
+        let score = |item: u32| cosine(&user, &items[item as usize]) / f64::from(temperature);
         let drawn = others.of(place / 256).into_iter().filter(|&other| other != item);
         sum += (score(item).exp() + drawn.map(|other| score(other).exp()).sum::<f64>()).ln() - score(item);
     }
@@ -155,20 +184,28 @@ fn layers_are_those_of_the_whole_matrix() {
         let numbers: Vec<f32> = (0..items * dim).map(|_| random.truncated_normal()).collect();
         let dense = Dense::new(&corpus, window);
         let graph = Graph::new(corpus.histories(), window, items);
-        let places = graph.forward(numbers.clone(), layers, dim, &control).unwrap();
+        let spread = graph.forward(numbers.clone(), layers, dim, &control).unwrap();
+        let sum = |a: &[f32], b: &[f32]| -> Vec<f32> { a.iter().zip(b).map(|(a, b)| a + b).collect() };
+        let found_users = sum(&spread.begun.users, &spread.passed.users);
+        let found_items = sum(&spread.begun.items, &spread.passed.items);
         let (of_users, of_items) = dense.places(&wide(&numbers, dim), layers);
-        for (found, right) in [(&places.users, &of_users), (&places.items, &of_items)] {
+        for (found, right) in [(&found_users, &of_users), (&found_items, &of_items)] {
             for (found, right) in found.iter().zip(right.iter().flatten()) {
-                assert!((f64::from(*found) - right).abs() < 1e-5 * (1.0 + right.abs()), "{found}, not {right}");
+                let found = f64::from(*found) / (layers + 1) as f64;
+                assert!((found - right).abs() < 1e-5 * (1.0 + right.abs()), "{found}, not {right}");
             }
         }
         // ⟨Px, y⟩ = ⟨x, Pᵀy⟩, whatever y is.
-        let mut at_random = places.clone();
-        at_random.users.iter_mut().chain(&mut at_random.items).for_each(|x| *x = random.truncated_normal());
+        let mut at_random = spread.clone();
+        for sides in [&mut at_random.begun, &mut at_random.before, &mut at_random.passed] {
+            sides.users.iter_mut().chain(&mut sides.items).for_each(|x| *x = random.truncated_normal());
+        }
         let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
-        let there = product(&places.users, &at_random.users) + product(&places.items, &at_random.items);
-        let back = graph.backward(at_random, layers, dim, &control).unwrap();
-        let back = product(&numbers, &back);
+        let both = |a: &Sides, b: &Sides| product(&a.users, &b.users) + product(&a.items, &b.items);
+        let there = both(&spread.begun, &at_random.begun)
+            + both(&spread.before, &at_random.before)
+            + both(&spread.passed, &at_random.passed);
+        let back = product(&numbers, &graph.backward(at_random, layers, dim, &control).unwrap());
         assert!((there - back).abs() < 1e-3 * (1.0 + there.abs()), "{there}, {back}");
     }
 }
@@ -177,9 +214,13 @@ fn layers_are_those_of_the_whole_matrix() {
 fn derivatives_are_those_of_finite_differences() {
     let mut random = SplitMix::new(testing::fresh_seed());
     let (control, temperature, dim) = (Control::default(), 0.3, 3);
-    for (wanted, hidden, layers) in
-        [(Use::Embedding, 6, 2), (Use::Both, 5, 1), (Use::Attributes, 0, 3), (Use::Embedding, 4, 0)]
-    {
+    for (wanted, hidden, layers, leave_out) in [
+        (Use::Embedding, 6, 2, true),
+        (Use::Embedding, 6, 2, false),
+        (Use::Both, 5, 1, true),
+        (Use::Attributes, 0, 3, true),
+        (Use::Embedding, 4, 0, true),
+    ] {
         let seed = random.next();
         let corpus = testing::random_corpus(seed, 14, 30);
         let content = Content::of(&corpus, wanted).unwrap().unwrap();
@@ -195,7 +236,7 @@ fn derivatives_are_those_of_finite_differences() {
         let graph = Graph::new(corpus.histories(), 100, items);
         let touched = graph.touched();
         let placed: Vec<u32> = touched.iter().copied().filter(|&item| content.knows(item as usize)).collect();
-        let all: Vec<Pair> = graph.pairs().collect();
+        let all: Vec<Pair> = graph.pairs().filter(|&(user, _)| graph.touched_by(user) > 1).collect();
         // Enough for two tasks.
         let pairs: Vec<Pair> = (0..300).map(|_| all[random.below(all.len())]).collect();
         let others = Others { pool: &touched, count: 7, key: random.next() };
@@ -204,8 +245,9 @@ fn derivatives_are_those_of_finite_differences() {
         for (&item, place) in placed.iter().zip(network.places(parameters.all(), &content, &placed).chunks(dim)) {
             begin[item as usize * dim..][..dim].copy_from_slice(place);
         }
-        let places = graph.forward(begin, layers, dim, &control).unwrap();
-        let told = contrast::compare(&places, dim, &pairs, others, temperature as f32, &control).unwrap();
+        let spread = graph.forward(begin, layers, dim, &control).unwrap();
+        let asked = Comparison { graph: &graph, layers: &spread, dim, others, temperature, leave_out };
+        let told = asked.tell(&pairs, &control).unwrap();
         let derivative = graph.backward(told.gradient, layers, dim, &control).unwrap();
         let cpu = Cpu::new();
         let upstream =
@@ -218,8 +260,7 @@ fn derivatives_are_those_of_finite_differences() {
         let dense = Dense::new(&corpus, 100);
         let at = |weights: &Weights| {
             let begun = own(weights, form, &corpus, &content, &placed);
-            let (users, items) = dense.places(&begun, layers);
-            loss(&users, &items, &pairs, others, temperature)
+            loss(&dense, &begun, layers, &pairs, &asked)
         };
         let mut weights: Weights = parameters
             .iter()
@@ -246,7 +287,7 @@ fn derivatives_are_those_of_finite_differences() {
                 largest = largest.max(expected.abs());
                 assert!(
                     (f64::from(found) - expected).abs() < 1e-3 * (0.1 + expected.abs()),
-                    "{wanted:?} {hidden} {layers} {name}[{place}]: {found}, not {expected}"
+                    "{wanted:?} {hidden} {layers} {leave_out} {name}[{place}]: {found}, not {expected}"
                 );
             }
         }

@@ -31,9 +31,35 @@ pub(super) struct Sides {
 }
 
 impl Sides {
-    fn scaled(mut self, by: f32) -> Self {
-        self.users.iter_mut().chain(&mut self.items).for_each(|x| *x *= by);
-        self
+    /// Zeros, of as many numbers.
+    fn nothing(&self) -> Self {
+        Self { users: vec![0.0; self.users.len()], items: vec![0.0; self.items.len()] }
+    }
+
+    fn add(&mut self, other: &Self) {
+        let add = |to: &mut [f32], x: &[f32]| to.iter_mut().zip(x).for_each(|(to, x)| *to += x);
+        add(&mut self.users, &other.users);
+        add(&mut self.items, &other.items);
+    }
+}
+
+/// Vectors that were spread, or derivatives by them. Where users and items are is the mean of their layers, which is along
+/// `begun + passed`.
+#[derive(Debug, Clone)]
+pub(super) struct Layers {
+    /// The first layer.
+    pub(super) begun: Sides,
+    /// The sum of all layers but the last.
+    pub(super) before: Sides,
+    /// What becomes of that: the sum of all layers but the first.
+    pub(super) passed: Sides,
+}
+
+impl Layers {
+    /// Zeros, of as many numbers.
+    pub(super) fn nothing(&self) -> Self {
+        let zeros = self.begun.nothing();
+        Self { begun: zeros.clone(), before: zeros.clone(), passed: zeros }
     }
 }
 
@@ -126,45 +152,55 @@ impl Graph {
         self.users_of.roots[item]
     }
 
-    /// Every user where their items are on average, beside these items (`[items, dim]`).
-    pub(super) fn begin(&self, items: Vec<f32>, dim: usize, control: &Control) -> Result<Sides> {
+    /// How many items a user has touched.
+    pub(super) fn touched_by(&self, user: u32) -> usize {
+        self.items_of.of(user as usize).len()
+    }
+
+    /// Spreads vectors of the items (`[items, dim]`) over so many layers; users begin where their items are on average.
+    pub(super) fn forward(&self, items: Vec<f32>, layers: usize, dim: usize, control: &Control) -> Result<Layers> {
         let mut users = vec![0.0; self.items_of.roots.len() * dim];
         let share = |user: usize, _| self.items_of.roots[user].powi(2);
         self.items_of.add(&items, &mut users, dim, share, control)?;
-        Ok(Sides { users, items })
+        let begun = Sides { users, items };
+        if layers == 0 {
+            return Ok(Layers { before: begun.nothing(), passed: begun.nothing(), begun });
+        }
+        let before = self.sum_of_layers(&begun, layers - 1, dim, control)?;
+        let mut passed = begun.nothing();
+        self.pass(&before, &mut passed, dim, control)?;
+        Ok(Layers { begun, before, passed })
     }
 
-    /// What [`Graph::begin`] makes of derivatives: that by the items, of which those by users are a part.
-    fn begin_backward(&self, gradient: Sides, dim: usize, control: &Control) -> Result<Vec<f32>> {
-        let Sides { users, mut items } = gradient;
+    /// The derivative by the vectors of the items (`[items, dim]`), from those by all that [`Graph::forward`] gives.
+    pub(super) fn backward(&self, by: Layers, layers: usize, dim: usize, control: &Control) -> Result<Vec<f32>> {
+        let Layers { mut begun, mut before, passed } = by;
+        if layers > 0 {
+            self.pass(&passed, &mut before, dim, control)?;
+            begun.add(&self.sum_of_layers(&before, layers - 1, dim, control)?);
+        }
+        let Sides { users, mut items } = begun;
         let share = |_, user: usize| self.items_of.roots[user].powi(2);
         self.users_of.add(&users, &mut items, dim, share, control)?;
         Ok(items)
     }
 
-    /// Σ Âˡx for l from 0 to `layers`, as x + Â(x + Â(x + …)).
-    pub(super) fn sum_of_layers(&self, x: &Sides, layers: usize, dim: usize, control: &Control) -> Result<Sides> {
+    /// Σ Âˡx for l from 0 to `more`, as x + Â(x + Â(x + …)).
+    fn sum_of_layers(&self, x: &Sides, more: usize, dim: usize, control: &Control) -> Result<Sides> {
         let mut sum = x.clone();
-        for _ in 0..layers {
+        for _ in 0..more {
             let mut next = x.clone();
-            let (users, items) = (&self.items_of, &self.users_of);
-            let weight = |user: usize, item: usize| users.roots[user] * items.roots[item];
-            users.add(&sum.items, &mut next.users, dim, weight, control)?;
-            items.add(&sum.users, &mut next.items, dim, |item, user| weight(user, item), control)?;
+            self.pass(&sum, &mut next, dim, control)?;
             sum = next;
         }
         Ok(sum)
     }
 
-    /// Where users and items are, the mean over layers, by where content places the items (`[items, dim]`).
-    pub(super) fn forward(&self, items: Vec<f32>, layers: usize, dim: usize, control: &Control) -> Result<Sides> {
-        let begun = self.begin(items, dim, control)?;
-        Ok(self.sum_of_layers(&begun, layers, dim, control)?.scaled(1.0 / (layers + 1) as f32))
-    }
-
-    /// The derivative by where content places the items (`[items, dim]`), from that by where users and items are.
-    pub(super) fn backward(&self, gradient: Sides, layers: usize, dim: usize, control: &Control) -> Result<Vec<f32>> {
-        let gradient = gradient.scaled(1.0 / (layers + 1) as f32);
-        self.begin_backward(self.sum_of_layers(&gradient, layers, dim, control)?, dim, control)
+    /// Adds Âx.
+    fn pass(&self, x: &Sides, to: &mut Sides, dim: usize, control: &Control) -> Result<()> {
+        let (users, items) = (&self.items_of, &self.users_of);
+        let weight = |user: usize, item: usize| users.roots[user] * items.roots[item];
+        users.add(&x.items, &mut to.users, dim, weight, control)?;
+        items.add(&x.users, &mut to.items, dim, |item, user| weight(user, item), control)
     }
 }

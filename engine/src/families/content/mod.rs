@@ -60,7 +60,9 @@ impl From<Features> for Use {
     }
 }
 
-/// Parameters of the family; those that say nothing else are the paper's.
+/// Parameters of the family. The paper has a learning rate of 5e-4, and leaves the item that is learnt among its user's: by
+/// what is left in, an item is found without being known (NDCG@10 of .0338 instead of .0383 after 8 epochs; Amazon Beauty,
+/// validation).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Params {
@@ -77,6 +79,9 @@ struct Params {
     features: Features,
     /// τ: what cosines are divided by.
     temperature: f64,
+    /// Whether a user is where they would be without the item that is learnt, as it is where it is asked for: the paper has
+    /// them where they are with it.
+    leave_out: bool,
     /// Items that are drawn to compare each pair of a user and an item with, among those that somebody has touched.
     negatives: usize,
     /// AdamW's rate.
@@ -109,11 +114,12 @@ impl Default for Params {
             window: 200,
             features: Features::Embedding,
             temperature: 0.15,
+            leave_out: true,
             negatives: 256,
-            learning_rate: 5e-4,
+            learning_rate: 5e-3,
             weight_decay: 1e-6,
             batch: 4096,
-            epochs: 100,
+            epochs: 50,
             patience: 5,
             validation_users: 10_000,
         }

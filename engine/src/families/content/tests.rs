@@ -7,7 +7,7 @@ use pgrec_kernels::Filter;
 use serde_json::{Value, json};
 
 use super::NAME;
-use super::gradient_tests::{Dense, Rows, cosine, wide};
+use super::gradient_tests::{Dense, cosine, wide};
 use crate::catalogue::IdKind;
 use crate::corpus::{CorpusBuilder, ItemKey};
 use crate::families::{Fitted, Training};
@@ -83,23 +83,6 @@ fn quick(more: Value) -> Value {
     params
 }
 
-/// A user with this history who is attached to a graph: the mean of their layers.
-fn attached(dense: &Dense, own: &Rows, users: usize, history: &[u32], layers: usize) -> Vec<f64> {
-    let mut items = history.to_vec();
-    items.sort_unstable();
-    items.dedup();
-    let (all, count) = (dense.layers(own, layers), items.len() as f64);
-    let mut sum = vec![0.0; own[0].len()];
-    for &item in &items {
-        let mut add = |row: &[f64], by: f64| sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += by * x);
-        add(&own[item as usize], 1.0 / count);
-        for rows in &all[..layers] {
-            add(&rows[users + item as usize], 1.0 / (count * dense.degree_of(item).max(1.0)).sqrt());
-        }
-    }
-    sum.iter().map(|x| x / (layers + 1) as f64).collect()
-}
-
 #[test]
 fn users_and_items_are_where_the_convolution_puts_them() {
     // The last of 64 items are touched by nobody.
@@ -111,7 +94,7 @@ fn users_and_items_are_where_the_convolution_puts_them() {
         let own = wide(fitted.tensor("own").unwrap().as_slice(), 6);
         let model = families::open(fitted).unwrap();
         let dense = Dense::new(&learnt, window);
-        let (users, items) = dense.places(&own, layers);
+        let (all, (users, items)) = (dense.layers(&own, layers), dense.places(&own, layers));
         let close = |found: &[f32], right: &[f64], what: &str| {
             let found: Vec<f64> = found.iter().copied().map(f64::from).collect();
             let length = found.iter().map(|x| x * x).sum::<f64>().sqrt();
@@ -136,7 +119,7 @@ fn users_and_items_are_where_the_convolution_puts_them() {
         assert_eq!(dense.degree_of(untouched), 0.0);
         for history in [&[3][..], &[3, 8, 3, 3], &[untouched], &[untouched, 4, 5], &[1, 2, 3, 4, 5, 6, 7, 8]] {
             let events = &history[history.len().saturating_sub(window)..];
-            let right = attached(&dense, &own, learnt.users(), events, layers);
+            let right = dense.attached(&all, events);
             close(&encode(history).unwrap(), &right, &format!("{history:?}"));
         }
     }
