@@ -58,9 +58,9 @@ pub(super) fn fit(training: &Training<'_>, params: &Params) -> Result<Fitted> {
 fn check_memory(training: &Training<'_>, params: &Params, form: Form) -> Result<()> {
     let (users, items) = (training.corpus.users(), training.corpus.items().len());
     let wanted: Use = params.features.into();
-    // Of users and items where they begin, two layers, and derivatives the same way back; of items the rows by which they
-    // are ranked, what is stored of them now and of the best epoch.
-    let places = users.saturating_mul(6).saturating_add(items.saturating_mul(14)).saturating_mul(form.dim);
+    // Of users and items three sums of layers, as many derivatives by them, and those under way; of items where content
+    // places them, the rows by which they are ranked, and what is stored of them now and of the best epoch.
+    let places = users.saturating_mul(10).saturating_add(items.saturating_mul(20)).saturating_mul(form.dim);
     let compared = params.batch.saturating_mul(4 * form.dim).saturating_add(params.negatives.saturating_mul(form.dim));
     // The graph from both sides, and its pairs.
     let events = training.corpus.interactions().saturating_mul(4);
