@@ -51,7 +51,10 @@ use candidates::SiluCandidatesKernel;
 use dot::ScoreKernel;
 use gemm::LinearKernel;
 use projected::ProjectedKernel;
-use rowwise::{AddKernel, AddScaledKernel, EmbedKernel, L2Kernel, LayerNormKernel, LogSumExpKernel, MultiplyKernel};
+use rowwise::{
+    AddKernel, AddScaledKernel, AddWeightedKernel, EmbedKernel, L2Kernel, LayerNormKernel, LogSumExpKernel,
+    MultiplyKernel,
+};
 use silu_attention::{Bias, SiluAttentionKernel, Times};
 use top_k::{BatchKernel, Best, ScanKernel};
 
@@ -94,6 +97,12 @@ impl Cpu {
     pub fn add_scaled(self, to: &mut [f32], by: f32, x: &[f32]) {
         assert_eq!(to.len(), x.len(), "a sum of different lengths");
         self.run(AddScaledKernel { to, by, x });
+    }
+
+    /// `to += Σ byₖ·xₖ` in the order of the terms, of slices of the same length: the bits of [`Cpu::add_scaled`] term by term,
+    /// of which the sums stay in registers.
+    pub fn add_weighted<'a>(self, to: &mut [f32], terms: impl Iterator<Item = (f32, &'a [f32])> + Clone) {
+        self.run(AddWeightedKernel { to, terms });
     }
 
     fn run<K: isa::Kernel>(self, kernel: K) -> K::Output {

@@ -226,6 +226,50 @@ impl Kernel for LogSumExpKernel<'_> {
 }
 
 /// `to += by·x`; both slices have the same length.
+pub(super) struct AddWeightedKernel<'a, T> {
+    pub to: &'a mut [f32],
+    pub terms: T,
+}
+
+impl<'x, T: Iterator<Item = (f32, &'x [f32])> + Clone> Kernel for AddWeightedKernel<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // As many sums as hide the time that an addition takes.
+        const VECTORS: usize = 4;
+        let (len, to) = (self.to.len(), self.to.as_mut_ptr());
+        let mut j = 0;
+        // SAFETY: terms are as long as the sum is, which is checked, and the vectors cover that length.
+        unsafe {
+            while len - j >= VECTORS * S::LANES {
+                let mut sums: [S; VECTORS] = std::array::from_fn(|v| S::load(to.add(j + v * S::LANES)));
+                for (by, x) in self.terms.clone() {
+                    assert_eq!(x.len(), len, "a sum of different lengths");
+                    let (by, x) = (S::splat(by), x.as_ptr());
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        *sum = sum.fma(by, S::load(x.add(j + v * S::LANES)));
+                    }
+                }
+                for (v, sum) in sums.into_iter().enumerate() {
+                    sum.store(to.add(j + v * S::LANES));
+                }
+                j += VECTORS * S::LANES;
+            }
+            while j < len {
+                let count = S::LANES.min(len - j);
+                let mut sum = S::load_some(to.add(j), count);
+                for (by, x) in self.terms.clone() {
+                    assert_eq!(x.len(), len, "a sum of different lengths");
+                    sum = sum.fma(S::splat(by), S::load_some(x.as_ptr().add(j), count));
+                }
+                sum.store_some(to.add(j), count);
+                j += count;
+            }
+        }
+    }
+}
+
 pub(super) struct AddScaledKernel<'a> {
     pub to: &'a mut [f32],
     pub by: f32,

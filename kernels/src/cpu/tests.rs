@@ -149,6 +149,23 @@ fn scaled_sums_match_double_precision_in_every_tail() {
 }
 
 #[test]
+fn weighted_sums_have_the_bits_of_their_terms_added_one_after_the_other() {
+    let mut random = Random::new();
+    for cpu in cpus() {
+        for len in [0, 1, 7, 8, 15, 16, 17, 31, 33, 64, 65, 200] {
+            for count in [0, 1, 5] {
+                let (start, factors) = (random.normals(len), random.normals(count));
+                let rows: Vec<Vec<f32>> = (0..count).map(|_| random.normals(len)).collect();
+                let (mut sum, mut right) = (start.clone(), start);
+                cpu.add_weighted(&mut sum, factors.iter().copied().zip(rows.iter().map(Vec::as_slice)));
+                factors.iter().zip(&rows).for_each(|(&by, x)| cpu.add_scaled(&mut right, by, x));
+                assert_eq!(sum, right, "{:?}, {len}, {count}", cpu.isa());
+            }
+        }
+    }
+}
+
+#[test]
 fn embedding_and_addition_match_double_precision() {
     let mut random = Random::new();
     for cpu in cpus() {

@@ -162,9 +162,7 @@ impl<'a> Task<'a> {
         self.vectors.resize(first + VECTORS * dim, 0.0);
         let (user, rest) = self.vectors[first..].split_at_mut(dim);
         let pull = &mut rest[..dim];
-        for (&item, &share) in context.iter().zip(&shares) {
-            cpu.add_scaled(user, share, space.point(item));
-        }
+        cpu.add_weighted(user, context.iter().zip(&shares).map(|(&item, &share)| (share, space.point(item))));
         if params.covariance > 0.0 {
             self.shares.push(Share::of(item, event, PUSH, 4.0 * params.covariance as f32));
         }

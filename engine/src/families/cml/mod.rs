@@ -34,6 +34,7 @@ pub const FAMILY: Family = Family {
     needs: content::needs,
     base: Base::Nothing,
     ranks: true,
+    transfers: false,
     tasks: None,
     fit: Some(fit),
     open,

@@ -96,7 +96,7 @@ impl Cml {
     pub(super) fn user(&self, history: &[u32]) -> Result<Vec<f32>> {
         let (events, shares) = self.shares(history)?;
         let (cpu, mut user) = (Cpu::new(), vec![0.0; self.config.dim]);
-        events.iter().zip(shares).for_each(|(&item, share)| cpu.add_scaled(&mut user, share, self.point(item)));
+        cpu.add_weighted(&mut user, events.iter().zip(&shares).map(|(&item, &share)| (share, self.point(item))));
         Ok(user)
     }
 

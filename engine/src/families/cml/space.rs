@@ -109,9 +109,8 @@ impl Space {
                 let row = own[0].item as usize - place * stretch;
                 let point = &mut points[row * dim..][..dim];
                 gradient.fill(0.0);
-                for share in own {
-                    cpu.add_scaled(&mut gradient, share.by, shares.vector(share, dim).unwrap_or(point));
-                }
+                let terms = own.iter().map(|share| (share.by, shares.vector(share, dim).unwrap_or(&*point)));
+                cpu.add_weighted(&mut gradient, terms);
                 if let Some(drawn) = drawn {
                     drawn.add(own[0].item, point, &mut gradient);
                 }
