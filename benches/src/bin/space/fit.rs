@@ -19,6 +19,9 @@ pub struct Contestant {
     pub params: &'static str,
 }
 
+/// Parameters of those that know items by their embeddings.
+pub const CONTENT: &str = r#""features": "embedding""#;
+
 /// A fitted one.
 pub struct Fitted {
     pub model: Box<dyn Model>,

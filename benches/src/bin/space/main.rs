@@ -5,12 +5,13 @@ mod held_out;
 mod measure;
 mod peer;
 mod tags;
+mod tiers;
 mod warm;
 mod withheld;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use xtask::{Home, Progress};
+use xtask::{Dataset, Home, Progress};
 
 /// Collaborative metric learning, content, and the cold start.
 #[derive(Debug, Parser)]
@@ -41,6 +42,8 @@ enum Part {
     Withheld,
     /// Leave-one-out
     Warm,
+    /// Leave-one-out by how much users have done
+    Tiers,
 }
 
 fn main() -> Result<()> {
@@ -58,6 +61,9 @@ fn main() -> Result<()> {
     if wanted(Part::Warm) {
         warm::run(&home, &progress, &arguments, &mut results)?;
     }
+    if wanted(Part::Tiers) {
+        tiers::run(&home, &progress, &arguments, &mut results)?;
+    }
     println!("\nResults\n{}", results.join("\n"));
     Ok(())
 }
@@ -66,4 +72,13 @@ impl Arguments {
     fn wants(&self, label: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == label)
     }
+}
+
+/// Real data by name, where it is there.
+fn data(home: &Home, progress: &Progress, name: &str) -> Result<Option<Dataset>> {
+    let Some(folder) = home.data().map(|data| data.join(name)).filter(|folder| folder.is_dir()) else {
+        println!("{name}: not there");
+        return Ok(None);
+    };
+    progress.step(&format!("reading {name}"), |_| Dataset::load(&folder)).map(Some)
 }

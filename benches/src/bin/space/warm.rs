@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use pgrec_benches::histories;
-use xtask::{Dataset, Home, Progress};
+use xtask::{Home, Progress};
 
-use crate::Arguments;
-use crate::fit::{Contestant, corpus};
+use crate::fit::{CONTENT, Contestant, corpus};
 use crate::measure::{Case, lists, ndcg, recall, shown};
+use crate::{Arguments, data};
 
 const CONTESTANTS: [Contestant; 7] = [
     Contestant { label: "popularity", family: "popularity", params: "" },
@@ -20,19 +20,13 @@ const CONTESTANTS: [Contestant; 7] = [
     Contestant { label: "sasrec_content", family: "sasrec", params: CONTENT },
 ];
 
-const CONTENT: &str = r#""features": "embedding""#;
-
 /// Fewer events than these make a rare item.
 const RARE: usize = 10;
 const K: usize = 10;
 
 pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mut Vec<String>) -> Result<()> {
     for name in &arguments.data {
-        let Some(folder) = home.data().map(|data| data.join(name)).filter(|folder| folder.is_dir()) else {
-            println!("{name}: not there");
-            continue;
-        };
-        let data = progress.step(&format!("reading {name}"), |_| Dataset::load(&folder))?;
+        let Some(data) = data(home, progress, name)? else { continue };
         let users = histories(&data);
         let all = corpus(&data.items, users.iter().map(Vec::as_slice))?;
         let mut events: HashMap<i64, usize> = HashMap::new();

@@ -10,9 +10,9 @@ use pgrec_benches::histories;
 use xtask::generate::Random;
 use xtask::{Dataset, Home, Progress};
 
-use crate::Arguments;
-use crate::fit::{Contestant, corpus};
+use crate::fit::{CONTENT, Contestant, corpus};
 use crate::measure::{Case, lists, ndcg, recall, shown};
+use crate::{Arguments, data};
 
 const CONTESTANTS: [Contestant; 10] = [
     Contestant { label: "popularity", family: "popularity", params: "" },
@@ -27,19 +27,13 @@ const CONTESTANTS: [Contestant; 10] = [
     Contestant { label: "sasrec_shuffled", family: "sasrec", params: CONTENT },
 ];
 
-const CONTENT: &str = r#""features": "embedding""#;
-
 /// One item in so many is withheld.
 const WITHHELD: usize = 5;
 const K: usize = 10;
 
 pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mut Vec<String>) -> Result<()> {
     for name in &arguments.data {
-        let Some(folder) = home.data().map(|data| data.join(name)).filter(|folder| folder.is_dir()) else {
-            println!("{name}: not there");
-            continue;
-        };
-        let data = progress.step(&format!("reading {name}"), |_| Dataset::load(&folder))?;
+        let Some(data) = data(home, progress, name)? else { continue };
         let users = histories(&data);
         for contestant in CONTESTANTS.iter().filter(|contestant| arguments.wants(contestant.label)) {
             let mut figures = [const { Vec::new() }; 3];
