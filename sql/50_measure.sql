@@ -10,7 +10,7 @@ COMMENT ON FUNCTION rec_evaluate(text, text, integer[], text, boolean, jsonb, te
 'Measures a model, or a family that is fitted for it on the spot (with params): leave-one-out, full ranking. protocol: test (the last event of every user is the target) or validation (the one before it). exclude_seen: without items the user has touched. by: activity or popularity splits the users into groups. low and high: 95 % confidence interval. A ranking model is measured by how well it tells what came of the targets: auc and normalized_entropy of its tasks, k is NULL. A model that has seen the targets is an error.';
 
 CREATE FUNCTION rec_compare_spaces(
-    columns text[], family text DEFAULT 'cml', params jsonb DEFAULT '{"features": "embedding"}', protocol text DEFAULT 'test',
+    columns text[], family text DEFAULT 'content', params jsonb DEFAULT '{}', protocol text DEFAULT 'test',
     k integer[] DEFAULT '{10}', recommender text DEFAULT NULL)
 RETURNS TABLE (embedding text, family text, metric text, k integer, value double precision, low double precision,
                high double precision, users bigint)

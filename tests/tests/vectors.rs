@@ -120,6 +120,11 @@ fn an_item_inserted_a_moment_ago_is_recommended_and_has_an_audience() {
         );
         assert_ne!(before, database.ask(place));
 
+        // Without content it is nowhere.
+        let without = "BEGIN; UPDATE shop.item SET embedding = NULL WHERE item_id = 9001;
+            SELECT count(*) FROM shop.item_vector WHERE item_id = 9001; ROLLBACK";
+        assert_eq!(database.ask(without), "0");
+
         // Its audience: nearest first, likelier the nearer, and the same as of its content alone.
         let audience = "SELECT count(*), bool_and(distance >= before), bool_and(probability <= likelier),
                 bool_and(probability > 0 AND probability < 1), bool_and(distance_is_right)

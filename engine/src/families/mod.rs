@@ -183,6 +183,8 @@ pub struct Family {
     pub base: Base,
     /// Whether its models rank items, so that one can be deployed.
     pub ranks: bool,
+    /// Whether a training may continue a model of another catalogue: what it learns is of no item.
+    pub transfers: bool,
     /// What it is to predict of events by these parameters, which its training then has to know of every event.
     pub tasks: Option<Tasks>,
     /// Fits in the calling process; `None` for families whose weights are imported.

@@ -22,6 +22,7 @@ pub const FAMILY: Family = Family {
     needs: |_| Needs { times: true, ..Needs::NOTHING },
     base: Base::Nothing,
     ranks: true,
+    transfers: false,
     tasks: None,
     fit: Some(fit),
     open,

@@ -3,7 +3,7 @@
 use pgrec_engine::families;
 use serde_json::{Value, json};
 
-use crate::catalog::Recommender;
+use crate::catalog::{Recommender, recommender};
 use crate::error::{Result, SqlError};
 use crate::pg::lookup::{self, Found, Key, Version};
 use crate::pg::role;
@@ -101,9 +101,19 @@ pub fn ready(mode: Mode, recommender: &Recommender, name: Option<&str>) -> Resul
     Ok(model)
 }
 
-/// The model of that name, to train another one of the family from.
+/// The model of that name, to train another one of the family from: of this recommender, or as `RECOMMENDER.MODEL` of
+/// another one that the caller owns, where what the family learns is of no item.
 pub fn to_continue(recommender: &Recommender, name: &str, family: &str) -> Result<ModelRow> {
-    let model = ready(Mode::Write, recommender, Some(name))?;
+    let transfers = families::find(family).is_some_and(|family| family.transfers);
+    let elsewhere = name.split_once('.').filter(|_| transfers);
+    let model = match elsewhere {
+        Some((other, model)) if find(Mode::Write, recommender, name)?.is_none() => {
+            let other = recommender::resolve(Mode::Write, Some(other))?;
+            other.require_owner("continue its models elsewhere")?;
+            ready(Mode::Write, &other, Some(model))?
+        }
+        _ => ready(Mode::Write, recommender, Some(name))?,
+    };
     if model.family != family {
         return Err(SqlError::parameter(format!(
             "a model of family \"{family}\" cannot continue from \"{name}\", which is of family \"{}\"",

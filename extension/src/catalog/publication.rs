@@ -28,6 +28,18 @@ pub fn of(recommender: &Recommender) -> Option<Publication> {
     .flatten()
 }
 
+/// What a recommender has published at last; whoever else wants to publish waits until this transaction ends.
+pub fn lock(recommender: &Recommender) -> Result<Option<Publication>> {
+    role::as_catalog(|| {
+        let id = [Arg::Int8(recommender.id)];
+        spi::execute("SELECT 1 FROM rec.recommender WHERE recommender_id = $1 FOR UPDATE", &id)?;
+        let sql = "SELECT model_id, items::pg_catalog.oid, users::pg_catalog.oid FROM rec.publication WHERE recommender_id = $1";
+        spi::first(Mode::Write, sql, &id, |row| {
+            Ok(Publication { model: row.need(0)?, items: row.need(1)?, users: row.get(2) })
+        })
+    })
+}
+
 /// A number that no table of vectors has had yet.
 pub fn next_number() -> Result<i64> {
     let next = role::as_catalog(|| {

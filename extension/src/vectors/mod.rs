@@ -114,7 +114,7 @@ pub fn geometry(open: &OpenModel) -> Result<Geometry> {
     open.model.geometry().ok_or_else(|| {
         SqlError::parameter(format!("model \"{}\" has no vectors that make its scores", open.row.name))
             .detail(format!("It is of family \"{}\".", open.row.family))
-            .hint("Models of the families cml, sasrec, hstu and bpr have.")
+            .hint("Models of the families cml, content, sasrec, hstu and bpr have.")
     })
 }
 

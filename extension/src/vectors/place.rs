@@ -86,7 +86,22 @@ impl Published {
             return Ok(false);
         }
         let placed = of_items(Mode::Write, &self.recommender, &self.open, std::slice::from_ref(item))?;
-        Ok(self.put_items(&placed, false)? > 0)
+        let changed = match placed.is_empty() {
+            true => self.remove_item(item)?,
+            false => self.put_items(&placed, false)?,
+        };
+        Ok(changed > 0)
+    }
+
+    /// Removes an item of whose content nothing is left.
+    fn remove_item(&self, item: &ItemId) -> Result<u64> {
+        let kind = self.recommender.item_type;
+        let sql = format!(
+            "DELETE FROM {} WHERE item_id = $1::pg_catalog.text::{} AND NOT trained",
+            self.items()?,
+            kind.sql()
+        );
+        spi::execute(&sql, &[spi::Arg::Text(&ids::as_text(item))])
     }
 
     /// Writes vectors of items; gives how many rows have changed. Those that the training knew stay as they are.

@@ -27,6 +27,11 @@ use crate::storage::open;
 const ITEMS: &str = "item_vector";
 pub(super) const USERS: &str = "user_vector";
 
+/// Options of the indexes. Whoever looks for users near an item looks from where there are few: with the defaults of an index
+/// the 50 nearest of a million users were found by nine tenths, however wide the search; with these .99 (and `bench audience`
+/// took .9 instead of .5 ms).
+const INDEX: &str = "connectivity = 32, expansion_add = 200, expansion_search = 128";
+
 /// How many vectors were written.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Written {
@@ -41,7 +46,7 @@ pub fn publish(recommender: &Rc<Recommender>, model: Option<&str>, users: bool) 
     recommender.require_owner("publish its vectors")?;
     let open = open::open_row(model::ready(Mode::Write, recommender, model)?)?;
     let geometry = geometry(&open)?;
-    let before = publication::of(recommender);
+    let before = publication::lock(recommender)?;
     let schemas = Schemas::find()?;
     let dim = open.model.item_vector(0).map_or(0, <[f32]>::len);
     if dim == 0 {
@@ -72,7 +77,7 @@ pub fn publish(recommender: &Rc<Recommender>, model: Option<&str>, users: bool) 
 
 /// Drops what a recommender has published; gives whether there was something.
 pub fn unpublish(recommender: &Recommender) -> Result<bool> {
-    let Some(publication) = publication::of(recommender) else { return Ok(false) };
+    let Some(publication) = publication::lock(recommender)? else { return Ok(false) };
     publication::remove(recommender)?;
     role::as_owner(recommender.owner_oid()?, || -> Result<()> {
         for view in [ITEMS, USERS] {
@@ -277,7 +282,8 @@ impl Published {
         };
         let own = &self.schemas.own;
         let index = |table: &str, only: &str| {
-            spi::run(&format!("CREATE INDEX ON {table} USING usearch (embedding {own}.{operators}) {only}"))
+            let using = format!("USING usearch (embedding {own}.{operators}) WITH ({INDEX})");
+            spi::run(&format!("CREATE INDEX ON {table} {using} {only}"))
         };
         let items = self.items()?;
         index(&items, "")?;

@@ -26,6 +26,7 @@ pub const FAMILY: Family = Family {
     needs: |_| Needs { times: true, ..Needs::NOTHING },
     base: Base::Several,
     ranks: true,
+    transfers: false,
     tasks: None,
     fit: Some(fit::fit),
     open,

@@ -25,6 +25,7 @@ pub const FAMILY: Family = Family {
     needs: |_| Needs::NOTHING,
     base: Base::Nothing,
     ranks: true,
+    transfers: false,
     tasks: None,
     fit: Some(fit),
     open,

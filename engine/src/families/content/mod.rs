@@ -32,6 +32,7 @@ pub const FAMILY: Family = Family {
     needs,
     base: Base::Nothing,
     ranks: true,
+    transfers: true,
     tasks: None,
     fit: Some(fit),
     open,

@@ -34,6 +34,7 @@ pub const FAMILY: Family = Family {
     needs: train::needs,
     base: Base::Needed,
     ranks: true,
+    transfers: false,
     tasks: None,
     fit: Some(train::fit),
     open,

@@ -31,6 +31,7 @@ pub const FAMILY: Family = Family {
     needs: |_| Needs { attributes: true, vectors: true, ..Needs::NOTHING },
     base: Base::Nothing,
     ranks: true,
+    transfers: false,
     tasks: None,
     fit: Some(fit),
     open,

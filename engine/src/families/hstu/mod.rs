@@ -36,6 +36,7 @@ pub const FAMILY: Family = Family {
     needs: |params| Needs { times: true, ..content::needs(params) },
     base: Base::Nothing,
     ranks: true,
+    transfers: false,
     tasks: None,
     fit: Some(sequential::fit::<train::Params>),
     open,

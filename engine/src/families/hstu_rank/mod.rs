@@ -30,6 +30,7 @@ pub const FAMILY: Family = Family {
     needs: |_| Needs { times: true, ..Needs::NOTHING },
     base: Base::Nothing,
     ranks: true,
+    transfers: false,
     tasks: Some(tasks),
     fit: Some(sequential::fit::<train::Params>),
     open,

@@ -31,6 +31,7 @@ pub const FAMILY: Family = Family {
     needs: content::needs,
     base: Base::Nothing,
     ranks: true,
+    transfers: false,
     tasks: None,
     fit: Some(sequential::fit::<train::Params>),
     open,

@@ -22,6 +22,7 @@ pub const FAMILY: Family = Family {
     needs: |_| Needs { vectors: true, ..Needs::NOTHING },
     base: Base::Optional,
     ranks: false,
+    transfers: false,
     tasks: None,
     fit: Some(fit::fit),
     open,
