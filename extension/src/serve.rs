@@ -207,9 +207,14 @@ impl Session {
 
     /// The best items for one history, with those that came after the training where the model can place them.
     pub fn list(&self, history: &History) -> Result<Vec<Item>> {
+        self.list_and_source(history).map(|(list, _)| list)
+    }
+
+    /// The same, and where those of the training came from.
+    pub fn list_and_source(&self, history: &History) -> Result<(Vec<Item>, serve::Source)> {
         let vector = match (&self.steer, &self.published) {
             (Some(steer), _) => Some(self.steered(history, steer)?),
-            (None, Some(_)) if !history.items.is_empty() => Some(self.encode(&self.query(history, &[], 0))?),
+            (None, Some(_)) => self.vector(history)?,
             _ => None,
         };
         let answer = match (&self.steer, &vector) {
@@ -217,10 +222,11 @@ impl Session {
             _ => self.answer(history)?,
         };
         let list = self.named(&answer.items);
-        match (&self.published, &vector) {
-            (Some(published), Some(vector)) => published.beside(self, history, vector, list),
-            _ => Ok(list),
-        }
+        let list = match (&self.published, &vector) {
+            (Some(published), Some(vector)) => published.beside(self, history, vector, list)?,
+            _ => list,
+        };
+        Ok((list, answer.source))
     }
 
     /// The user's vector on its way to what is meant; what is meant, for somebody of whom nothing is known.
@@ -241,10 +247,21 @@ impl Session {
             return Err(SqlError::parameter(format!("steer has {} dimensions, vectors of the model {own}", meant.len()))
                 .detail("The model knows nothing of the items' content, so that steer is a vector of its own, such as rec_encode gives."));
         }
+        Ok(match self.vector(history)? {
+            Some(user) => geometry.steered(&user, &meant, steer.weight),
+            None => meant,
+        })
+    }
+
+    /// The vector of a history; None of one that tells the model nothing.
+    pub fn vector(&self, history: &History) -> Result<Option<Vec<f32>>> {
         if history.items.is_empty() {
-            return Ok(meant);
+            return Ok(None);
         }
-        Ok(geometry.steered(&self.encode(&self.query(history, &[], 0))?, &meant, steer.weight))
+        match self.encode(&self.query(history, &[], 0)) {
+            Err(error) if error.is_state() => Ok(None),
+            other => other.map(Some),
+        }
     }
 
     /// The best items for a vector in the place of a history's, only such as exist.
@@ -395,7 +412,10 @@ impl Session {
         compute::run("rec_next_many", |control| {
             let encode = |query: &Query<'_>| {
                 control.check()?;
-                if query.history.is_empty() { Ok(None) } else { model.encode(query).map(Some) }
+                match query.history.is_empty() {
+                    true => Ok(None),
+                    false => vectors::encoded(model, query),
+                }
             };
             queries.par_iter().map(encode).collect()
         })
@@ -455,12 +475,12 @@ impl Session {
     /// Scores of those items that came after the training, where the model has placed them.
     fn score_placed(&self, history: &History, items: &[Id], scores: &mut [Option<f32>]) -> Result<()> {
         let Some(published) = &self.published else { return Ok(()) };
-        if history.items.is_empty() || scores.iter().all(Option::is_some) {
+        if scores.iter().all(Option::is_some) {
             return Ok(());
         }
+        let Some(vector) = self.vector(history)? else { return Ok(()) };
         let kind = self.recommender.item_type;
         let ids = items.iter().map(|id| ids::item_id(id, kind)).collect::<Result<Vec<ItemId>>>()?;
-        let vector = self.encode(&self.query(history, &[], 0))?;
         let placed = published.scored(&ids, &HashSet::new(), &vector, self)?;
         let placed: HashMap<ItemId, f32> = placed.into_iter().map(|item| (item.id, item.score)).collect();
         for (score, id) in scores.iter_mut().zip(&ids) {

@@ -125,6 +125,12 @@ fn an_item_inserted_a_moment_ago_is_recommended_and_has_an_audience() {
             SELECT count(*) FROM shop.item_vector WHERE item_id = 9001; ROLLBACK";
         assert_eq!(database.ask(without), "0");
 
+        // Why it is there: what content says, as far as the model can tell.
+        let why = "SELECT e ->> 'placed', (e ->> 'score')::real = s.score, (e ->> 'rank')::integer IS NOT DISTINCT FROM
+                (SELECT rank FROM rec_next(7, 10) WHERE item_id = 9001)
+            FROM rec_explain(7, 9001) e, rec_score(7, ARRAY[9001]) s";
+        assert_eq!(database.ask(why), "true|t|t");
+
         // Its audience: nearest first, likelier the nearer, and the same as of its content alone.
         let audience = "SELECT count(*), bool_and(distance >= before), bool_and(probability <= likelier),
                 bool_and(probability > 0 AND probability < 1), bool_and(distance_is_right)
@@ -396,5 +402,109 @@ fn columns_of_vectors_are_compared_and_models_remember_theirs() {
             let call = format!("CALL rec_train('cml', '{{\"embedding\": \"{column}\"}}')");
             assert!(database.fails(&call).contains(part), "{column}");
         }
+    });
+}
+
+#[test]
+fn who_began_before_a_publication_goes_on_with_the_vectors_of_before() {
+    each_database(|database| {
+        publish(database);
+        database.run(
+            "CREATE TRIGGER place AFTER INSERT ON shop.item FOR EACH ROW EXECUTE FUNCTION rec_place_item();
+             INSERT INTO shop.item (item_id, embedding) SELECT 9001, embedding FROM shop.item WHERE item_id = 3",
+        );
+        let mut session = database.session();
+        session.ask("BEGIN ISOLATION LEVEL REPEATABLE READ");
+        let ask = "SELECT array_agg((item_id, score)) FROM rec_next(7, 20)";
+        let near = "SELECT array_agg((item_id, distance)) FROM rec_near(7, 20)";
+        let before = (session.ask(ask), session.ask(near));
+        let tables = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'shop'::regnamespace AND relname ~ '_vector_'";
+        assert_eq!(database.ask(tables), "2");
+        database.run("SELECT rec_publish_vectors()");
+        assert_eq!((session.ask(ask), session.ask(near)), before);
+        assert_eq!(database.ask(tables), "4");
+        session.ask("COMMIT");
+        // What nobody sees any more goes with the next one.
+        database.run("SELECT rec_publish_vectors()");
+        assert_eq!(database.ask(tables), "4");
+        assert_eq!((session.ask(ask), session.ask(near)), before);
+        database.run("SELECT rec_unpublish_vectors()");
+        assert_eq!(database.ask(tables), "0");
+    });
+}
+
+#[test]
+fn somebody_who_has_only_touched_what_nothing_is_known_of_gets_what_is_popular() {
+    each_database(|database| {
+        database.run(
+            "INSERT INTO shop.item (item_id) VALUES (9001);
+             CALL rec_train('content', '{\"epochs\": 1, \"dim\": 8, \"hidden\": 8}', 'shop', 'by_content', true);
+             SELECT rec_publish_vectors();
+             CREATE TRIGGER place AFTER INSERT ON shop.interaction FOR EACH ROW EXECUTE FUNCTION rec_place_user();
+             INSERT INTO shop.interaction (user_id, item_id) VALUES (8001, 9001)",
+        );
+        assert_eq!(database.ask("SELECT count(*) FROM rec_next(8001, 5)"), "5");
+        assert_eq!(database.ask("SELECT count(*) FROM rec_next_many('{7, 8001}', 5)"), "10");
+        assert_eq!(database.ask("SELECT count(*) FROM rec_near(8001, 5)"), "0");
+        assert_eq!(database.ask("SELECT count(*) FROM rec_audience(9001, 5)"), "0");
+        assert_eq!(database.ask("SELECT rec_explain(8001, 3) ->> 'answered_by'"), "popularity");
+        assert_eq!(database.ask("SELECT count(*) FROM shop.user_vector WHERE user_id = 8001"), "0");
+        assert_eq!(database.ask("SELECT users FROM rec_refresh_vectors()"), "0");
+        // Whoever is left with such events alone is nowhere, too.
+        database.run("DELETE FROM shop.interaction WHERE user_id = 7; INSERT INTO shop.interaction (user_id, item_id) VALUES (7, 9001)");
+        assert_eq!(database.ask("SELECT count(*) FROM shop.user_vector WHERE user_id = 7"), "0");
+    });
+}
+
+#[test]
+fn a_callers_search_path_puts_nothing_into_what_runs_as_the_owner() {
+    each_database(|database| {
+        publish(database);
+        database
+            .run("INSERT INTO shop.item (item_id, embedding) SELECT 9001, embedding FROM shop.item WHERE item_id = 3");
+        let role = database.role("path_reader");
+        database.run(&format!(
+            "CREATE ROLE {role}; CREATE SCHEMA evil AUTHORIZATION {role}; GRANT USAGE ON SCHEMA shop TO {role};
+             GRANT SELECT ON shop.interaction, shop.item, shop.user_vector TO {role};
+             SET ROLE {role};
+             CREATE FUNCTION evil.same(regtype, regtype) RETURNS boolean LANGUAGE plpgsql
+                AS $$ BEGIN RAISE EXCEPTION 'runs as %', current_user; END $$;
+             CREATE OPERATOR evil.= (LEFTARG = regtype, RIGHTARG = regtype, FUNCTION = evil.same)"
+        ));
+        let asked = format!(
+            "SET ROLE {role}; SET search_path = evil, pg_catalog, public; SELECT count(*) FROM rec_audience(9001, 5, recommender => 'shop')"
+        );
+        assert_eq!(database.ask(&asked), "5");
+        database.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    });
+}
+
+#[test]
+fn partitions_small_ids_and_items_in_several_rows_have_vectors_too() {
+    each_database(|database| {
+        database.run(
+            "CREATE TABLE public.thing (thing_id smallint, v vector(4), label text);
+             INSERT INTO thing SELECT n, ARRAY[cos(n), sin(n), cos(2 * n), sin(2 * n)]::real[]::vector, 'l' || n % 3
+                FROM generate_series(1, 40) n, generate_series(1, 2);
+             CREATE VIEW public.things AS SELECT thing_id, v, to_jsonb(label) AS labels FROM thing;
+             CREATE TABLE public.seen (who bigint, thing_id smallint, at timestamptz) PARTITION BY RANGE (at);
+             CREATE TABLE public.seen_now PARTITION OF seen FOR VALUES FROM ('2020-01-01') TO ('2030-01-01');
+             INSERT INTO seen SELECT u, 1 + (u * 7 + e * (1 + u % 3)) % 40, '2026-01-01'::timestamptz + e * interval '1 h'
+                FROM generate_series(1, 60) u, generate_series(1, 6) e;
+             SET client_min_messages = error;
+             SELECT rec_create('parts', interactions => 'public.seen', user_column => 'who', item_column => 'thing_id',
+                time_column => 'at', items => 'public.things', item_id_column => 'thing_id', embedding_column => 'v',
+                attributes_column => 'labels');
+             CALL rec_train('cml', '{\"features\": \"both\", \"epochs\": 2, \"dim\": 8}', 'parts', 'space', true);
+             SELECT rec_publish_vectors(recommender => 'parts');
+             CREATE TRIGGER place AFTER INSERT ON public.seen FOR EACH ROW EXECUTE FUNCTION rec_place_user('parts');
+             INSERT INTO thing SELECT 41, '[1, 0, 1, 0]', 'l' || n FROM generate_series(0, 1) n",
+        );
+        assert_eq!(database.ask("SELECT * FROM rec_refresh_vectors('parts')"), "1|0");
+        // A trigger that warns has not placed anybody.
+        database.run("INSERT INTO seen VALUES (7, 3, '2026-02-01'), (99, 5, '2026-02-01')");
+        let right = "SELECT count(*) FROM parts.user_vector WHERE user_id IN (7, 99) AND embedding <-> parts.rec_encode(user_id) < 1e-6";
+        assert_eq!(database.ask(right), "2");
+        assert_eq!(database.ask("SELECT count(*) FROM parts.rec_audience(41, 5)"), "5");
     });
 }

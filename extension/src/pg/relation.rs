@@ -37,6 +37,12 @@ pub fn qualified_name(relation: Oid) -> Option<String> {
     }
 }
 
+/// Whether a relation is a partition of another one.
+pub fn is_partition(relation: Oid) -> bool {
+    // SAFETY: plain catalogue look-up; false for what does not exist.
+    unsafe { pg_sys::get_rel_relispartition(relation) }
+}
+
 /// Name of the type of a column, without its schema; None where there is no such column (any more).
 pub fn column_type(relation: Oid, column: &str) -> Option<String> {
     let column = std::ffi::CString::new(column).ok()?;

@@ -29,9 +29,8 @@ fn run_as<T>(role: Oid, flags: u32, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Runs `work` with the rights that the catalogue's tables need, and with a search path that no user can put an
-/// operator into. Only for statements written in this crate; the caller's right to the effect is checked before.
-pub fn as_catalog<T>(work: impl FnOnce() -> T) -> T {
+/// Runs `work` with a search path that no user can put an operator or a type into.
+fn with_own_path<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: the pattern of a function's SET clause (fmgr_security_definer). Should `work` raise, the end of the
     // (sub)transaction undoes the level, as it does for every function with a SET clause.
     let level = unsafe {
@@ -48,14 +47,28 @@ pub fn as_catalog<T>(work: impl FnOnce() -> T) -> T {
         );
         level
     };
-    let result = run_as(pg_sys::BOOTSTRAP_SUPERUSERID.into(), pg_sys::SECURITY_LOCAL_USERID_CHANGE, work);
+    let result = work();
     // SAFETY: the level opened above is the innermost one again.
     unsafe { pg_sys::AtEOXact_GUC(false, level) };
     result
 }
 
+/// Runs `work` with the rights that the catalogue's tables need, and with a search path that no user can put an
+/// operator into. Only for statements written in this crate on tables of the catalogue, which nobody else can change; the
+/// caller's right to the effect is checked before.
+pub fn as_catalog<T>(work: impl FnOnce() -> T) -> T {
+    with_own_path(|| run_as(pg_sys::BOOTSTRAP_SUPERUSERID.into(), pg_sys::SECURITY_LOCAL_USERID_CHANGE, work))
+}
+
+/// As [`as_owner`] in the session of somebody who need not be the owner: with a search path that they cannot put an operator
+/// or a type into, so that nothing of theirs runs with the owner's rights.
+pub fn as_owner_for<T>(owner: Oid, work: impl FnOnce() -> T) -> T {
+    with_own_path(|| as_owner(owner, work))
+}
+
 /// Runs `work` as the owner of a recommender: it reads what the owner reads. Nothing in it may change the
-/// session (SECURITY_RESTRICTED_OPERATION), as for an index expression.
+/// session (SECURITY_RESTRICTED_OPERATION), as for an index expression. In processes of our own, whose search path is
+/// nobody's; sessions use [`as_owner_for`].
 pub fn as_owner<T>(owner: Oid, work: impl FnOnce() -> T) -> T {
     run_as(owner, pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION, work)
 }

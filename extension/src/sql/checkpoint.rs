@@ -102,7 +102,7 @@ fn import(request: &Request, weights: &[u8]) -> Result<String> {
     };
     let mut builder =
         compute::run("rec_import", |control| checkpoint::import(weights, &rows, &request.params, control))?;
-    let counts = role::as_owner(recommender.owner_oid()?, || counts(&recommender, builder.ids()))?;
+    let counts = role::as_owner_for(recommender.owner_oid()?, || counts(&recommender, builder.ids()))?;
     let items = builder.ids().len();
     let bytes = builder.counts(counts).finish()?;
     let name = Some(request.name.as_deref().unwrap_or(""));

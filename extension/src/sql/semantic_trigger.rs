@@ -27,7 +27,7 @@ fn assign_new(trigger: &PgTrigger<'_>) -> error::Result<()> {
     let arguments = trigger::arguments(trigger, NAME)?;
     let Some(id) = id else { return Ok(()) };
     // Who may insert items need not be able to read them, or to own the recommender: the table's owner wants the codes.
-    role::as_owner(recommender.owner_oid()?, || {
+    role::as_owner_for(recommender.owner_oid()?, || {
         Lookup::open(Mode::Write, Some(&recommender.name), arguments.get(1).map(String::as_str))?.assign_one(&id)
     })?;
     Ok(())

@@ -136,9 +136,10 @@ fn explain<T: Door>(user: Option<T>, item: Option<T>, session: Ids<T>, scope: Sc
     let user = user.map(Door::id);
     let history = serving.history(user.as_ref(), &session)?;
     let stored = serving.history(user.as_ref(), &[])?;
-    let answer = serving.answer(&history)?;
+    let (list, source) = serving.list_and_source(&history)?;
     let catalogue = serving.open.model.catalogue();
-    let index = catalogue.index_of(&ids::item_id(&item, serving.recommender.item_type)?);
+    let id = ids::item_id(&item, serving.recommender.item_type)?;
+    let index = catalogue.index_of(&id);
     let mut explained = json!({
         "recommender": serving.recommender.name,
         "model": serving.open.row.name,
@@ -150,19 +151,30 @@ fn explain<T: Door>(user: Option<T>, item: Option<T>, session: Ids<T>, scope: Sc
             "used": history.items.len().min(serving.open.model.window()),
         },
         "chain": ["history", "session", "popularity"],
-        "answered_by": answered_by(&answer.source, &stored, &history),
+        "answered_by": answered_by(&source, &stored, &history),
         "item": item.to_string(),
         "known": index.is_some(),
-        "seen": index.is_some_and(|i| history.items.contains(&i)),
+        "seen": index.map_or(history.unknown.contains(&id), |i| history.items.contains(&i)),
     });
-    if let (Some(index), Value::Object(fields)) = (index, &mut explained) {
-        let query = serving.query(&history, &[], 10);
-        fields.insert("score".into(), json!(serving.score(&history, &[item])?.first().copied().flatten()));
-        fields.insert("rank".into(), json!(answer.items.iter().position(|s| s.item == index).map(|p| p + 1)));
-        if !history.items.is_empty() {
-            let mut reasons = serving.open.model.explain(&query, index)?;
-            name_items(&mut reasons, &|index| ids::as_text(&catalogue.id(index)), catalogue.len());
-            fields.insert("reasons".into(), reasons);
+    let score = serving.score(&history, &[item])?.first().copied().flatten();
+    let Value::Object(fields) = &mut explained else { return Ok(Some(explained)) };
+    // An item that the training did not know has a score where its content has placed it since.
+    if index.is_some() || score.is_some() {
+        fields.insert("score".into(), json!(score));
+        fields.insert("rank".into(), json!(list.iter().position(|item| item.id == id).map(|place| place + 1)));
+    }
+    if index.is_none() && score.is_some() {
+        fields.insert("placed".into(), json!(true));
+    }
+    if let Some(index) = index.filter(|_| !history.items.is_empty()) {
+        match serving.open.model.explain(&serving.query(&history, &[], 10), index).map_err(SqlError::from) {
+            Ok(mut reasons) => {
+                name_items(&mut reasons, &|index| ids::as_text(&catalogue.id(index)), catalogue.len());
+                fields.insert("reasons".into(), reasons);
+            }
+            // The history tells the model nothing.
+            Err(error) if error.is_state() => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(Some(explained))

@@ -10,7 +10,8 @@ use crate::catalog::IdType;
 use crate::catalog::recommender::{self, Recommender};
 use crate::error::{Result, SqlError};
 use crate::ids::Id;
-use crate::pg::spi::Mode;
+use crate::pg::relation;
+use crate::pg::spi::{self, Arg, Mode};
 
 /// The recommender (the trigger's first argument; without one, as everywhere) whose items relation this is, and the new
 /// row's item, where there is one.
@@ -54,7 +55,10 @@ fn bound<'r>(
     bound: Option<(Oid, &'r str)>,
 ) -> Result<&'r str> {
     let relation = trigger.relid().map_err(|error| misused(function, &error))?;
-    let column = bound.filter(|(bound, _)| *bound == relation).map(|(_, column)| column);
+    let column = match bound {
+        Some((bound, column)) if relation == bound || is_partition_of(relation, bound)? => Some(column),
+        _ => None,
+    };
     column.ok_or_else(|| {
         SqlError::parameter(format!(
             "the trigger is not on the {what} relation of recommender \"{}\"",
@@ -64,11 +68,25 @@ fn bound<'r>(
     })
 }
 
+/// Row triggers of a partitioned table are those of its partitions.
+fn is_partition_of(relation: Oid, whole: Oid) -> Result<bool> {
+    if !relation::is_partition(relation) {
+        return Ok(false);
+    }
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors($1) a (relid) WHERE a.relid = $2)";
+    let found = spi::first(Mode::Write, sql, &[Arg::Oid(relation), Arg::Oid(whole)], |row| row.need::<bool>(0))?;
+    Ok(found.unwrap_or(false))
+}
+
 fn new_id(trigger: &PgTrigger<'_>, column: &str, kind: IdType) -> Result<Option<Id>> {
     let Some(new) = trigger.new() else { return Ok(None) };
     let read = |error: TryFromDatumError| SqlError::corrupted(error.to_string());
     Ok(match kind {
-        IdType::Integer => new.get_by_name::<i32>(column).map_err(read)?.map(|id| Id::Int(i64::from(id))),
+        // A smallint is bound as an integer.
+        IdType::Integer => match new.get_by_name::<i32>(column) {
+            Ok(id) => id.map(|id| Id::Int(i64::from(id))),
+            Err(_) => new.get_by_name::<i16>(column).map_err(read)?.map(|id| Id::Int(i64::from(id))),
+        },
         IdType::Bigint => new.get_by_name::<i64>(column).map_err(read)?.map(Id::Int),
         IdType::Uuid => new.get_by_name::<pgrx::Uuid>(column).map_err(read)?.map(|id| Id::Text(id.to_string())),
         IdType::Text => new.get_by_name::<String>(column).map_err(read)?.map(Id::Text),

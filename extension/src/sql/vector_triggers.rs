@@ -26,7 +26,7 @@ fn place_item(trigger: &PgTrigger<'_>) -> error::Result<()> {
     let (Some(id), Some(_)) = (id, publication::of(&recommender)) else { return Ok(()) };
     let item = crate::ids::item_id(&id, recommender.item_type)?;
     // Who may insert items need not be able to read them, or to own the recommender.
-    role::as_owner(recommender.owner_oid()?, || Published::open(Mode::Write, &recommender)?.place_one(&item))?;
+    role::as_owner_for(recommender.owner_oid()?, || Published::open(Mode::Write, &recommender)?.place_one(&item))?;
     Ok(())
 }
 
@@ -46,6 +46,6 @@ fn place_user(trigger: &PgTrigger<'_>) -> error::Result<()> {
     let (recommender, id) = trigger::user(trigger, "rec_place_user")?;
     let published = publication::of(&recommender).filter(|publication| publication.users.is_some());
     let (Some(id), Some(_)) = (id, published) else { return Ok(()) };
-    role::as_owner(recommender.owner_oid()?, || Published::open(Mode::Write, &recommender)?.put_users(&[id]))?;
+    role::as_owner_for(recommender.owner_oid()?, || Published::open(Mode::Write, &recommender)?.put_users(&[id]))?;
     Ok(())
 }

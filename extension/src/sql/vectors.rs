@@ -98,10 +98,7 @@ fn near<T: Door>(
     };
     let serving = Session::open(scope)?;
     let history = serving.history(user.map(Door::id).as_ref(), &ids_of(session))?;
-    if history.items.is_empty() {
-        return Ok(Vec::new());
-    }
-    let vector = serving.encode(&serving.query(&history, &[], 0))?;
+    let Some(vector) = serving.vector(&history)? else { return Ok(Vec::new()) };
     let mut left_out: HashSet<_> = serving.excluded_ids();
     if serving.excludes_seen() {
         let catalogue = serving.open.model.catalogue();

@@ -34,16 +34,17 @@ pub struct Subject {
 }
 
 impl Published {
-    /// An item: with its vector, or where its content places it now. None where it has neither.
+    /// An item: with its vector, or where its content places it now, if nobody has touched it in the training. None of one of
+    /// which nothing is known.
     pub fn subject(&self, id: &Id) -> Result<Option<Subject>> {
         let item = ids::item_id(id, self.recommender.item_type)?;
         let model = &*self.open.model;
-        let known = model.catalogue().index_of(&item);
-        if let Some((index, vector)) = known.and_then(|index| Some((index, model.item_vector(index)?))) {
-            let placed = model.catalogue().counts()[index as usize] == 0.0 && model.places();
-            return Ok(Some(Subject { vector: vector.to_vec(), placed, item: Some(item) }));
+        let touched = |index: &u32| model.catalogue().counts()[*index as usize] > 0.0;
+        let known = model.catalogue().index_of(&item).filter(touched);
+        if let Some(vector) = known.and_then(|index| model.item_vector(index)) {
+            return Ok(Some(Subject { vector: vector.to_vec(), placed: false, item: Some(item) }));
         }
-        let own = role::as_owner(self.recommender.owner_oid()?, || {
+        let own = role::as_owner_for(self.recommender.owner_oid()?, || {
             place::of_items(Mode::Read, &self.recommender, &self.open, std::slice::from_ref(&item))
         })?;
         Ok(own.into_iter().next().map(|(item, vector)| Subject { vector, placed: true, item: Some(item) }))

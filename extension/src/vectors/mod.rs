@@ -10,6 +10,7 @@ pub mod publish;
 use std::rc::Rc;
 
 use pgrec_engine::families::Geometry;
+use pgrec_engine::{Model, Query};
 use pgrx::pg_sys::Oid;
 
 use crate::catalog::publication::{self, Publication};
@@ -116,6 +117,14 @@ pub fn geometry(open: &OpenModel) -> Result<Geometry> {
             .detail(format!("It is of family \"{}\".", open.row.family))
             .hint("Models of the families cml, content, sasrec, hstu and bpr have.")
     })
+}
+
+/// The vector of a query's history; None of one that tells the model nothing.
+pub fn encoded(model: &dyn Model, query: &Query<'_>) -> pgrec_engine::Result<Option<Vec<f32>>> {
+    match model.encode(query) {
+        Err(pgrec_engine::Error::Data(_)) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 /// Asks for more and more until `k` of what is found are kept, or there is no more. `ask` gives so many, and `keep` those of

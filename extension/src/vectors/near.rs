@@ -31,7 +31,7 @@ pub enum Among {
 
 impl Published {
     /// The `k` nearest items to a vector, nearest first, only such as exist and are not among those left out. Whoever may be
-    /// served from the recommender may know where its items are: the table is read with the rights of the catalogue.
+    /// served from the recommender may know where its items are: the table is read as its owner.
     pub fn near(
         &self,
         session: &Session,
@@ -42,11 +42,12 @@ impl Published {
     ) -> Result<Vec<Near>> {
         let kind = self.recommender.item_type;
         let (table, column) = (self.items()?, item_expression("item_id", kind));
+        let owner = self.recommender.owner_oid()?;
         let condition = if among == Among::Placed { "WHERE NOT trained" } else { "" };
         growing(
             k,
             |most| {
-                role::as_catalog(|| {
+                role::as_owner_for(owner, || {
                     self.nearest(&table, &column, condition, vector, most, |row| Ok(item_of(row, 1, kind)))
                 })
             },

@@ -1,5 +1,6 @@
 //! Items that came after the training, placed by their content.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use pgrec_engine::corpus::attribute_tokens;
@@ -34,18 +35,24 @@ pub fn of_items(mode: Mode, recommender: &Rc<Recommender>, open: &OpenModel, ite
         quoted(&bound.id),
         if kind == crate::catalog::IdType::Uuid { "::uuid[]" } else { "" },
     );
-    let mut placed = Vec::new();
+    // An item may have several rows: as in a training its last vector counts, and the attributes of all.
+    let mut contents: BTreeMap<ItemId, (Option<Vec<f32>>, Vec<String>)> = BTreeMap::new();
     spi::each(mode, &sql, &[keys.arg()], |row| {
         let Some(item) = history::item_of(row, 0, kind) else { return Ok(()) };
-        let attributes = match row.get::<&str>(1) {
-            Some(json) => attribute_tokens(json)?,
-            None => Vec::new(),
-        };
-        let vector: Option<Vec<f32>> = row.get(2);
-        let content = ItemContent { vector: vector.as_deref(), attributes: &attributes };
-        placed.extend(open.model.place(&content).map_err(|error| about(&item, error))?.map(|place| (item, place)));
+        let (vector, attributes) = contents.entry(item).or_default();
+        if let Some(json) = row.get::<&str>(1) {
+            attributes.extend(attribute_tokens(json)?);
+        }
+        if let Some(last) = row.get::<Vec<f32>>(2) {
+            *vector = Some(last);
+        }
         Ok(())
     })?;
+    let mut placed = Vec::new();
+    for (item, (vector, attributes)) in contents {
+        let content = ItemContent { vector: vector.as_deref(), attributes: &attributes };
+        placed.extend(open.model.place(&content).map_err(|error| about(&item, error))?.map(|place| (item, place)));
+    }
     Ok(placed)
 }
 
@@ -66,11 +73,12 @@ impl Published {
         let (kind, catalogue) = (self.recommender.item_type, self.open.model.catalogue());
         let column = history::item_expression(&bound.id, kind);
         let sql = format!("SELECT {column} FROM {relation} WHERE {} IS NOT NULL", quoted(&bound.id));
-        let mut new = Vec::new();
+        let mut new = BTreeSet::new();
         spi::each(Mode::Write, &sql, &[], |row| {
             new.extend(history::item_of(row, 0, kind).filter(|id| catalogue.index_of(id).is_none()));
             Ok(())
         })?;
+        let new: Vec<ItemId> = new.into_iter().collect();
         let mut placed = 0;
         for items in new.chunks(ROWS) {
             placed += self.put_items(&of_items(Mode::Write, &self.recommender, &self.open, items)?, false)?;

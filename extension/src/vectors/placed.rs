@@ -65,7 +65,7 @@ impl Published {
         );
         let keys = Keys::new(wanted.iter(), kind)?;
         let mut scored = Vec::new();
-        role::as_catalog(|| {
+        role::as_owner_for(self.recommender.owner_oid()?, || {
             spi::each(Mode::Read, &sql, &[keys.arg()], |row| {
                 let place: Vec<f32> = row.need(1)?;
                 scored.extend(item_of(row, 0, kind).map(|id| Item { id, score: self.geometry.score(vector, &place) }));

@@ -8,7 +8,7 @@ use pgrec_engine::families::Geometry;
 use pgrx::pg_sys::Oid;
 use rayon::prelude::*;
 
-use super::{Keys, Published, ROWS, geometry, user_expression, user_of};
+use super::{Keys, Published, ROWS, encoded, geometry, user_expression, user_of};
 use crate::catalog::publication::{self, Publication};
 use crate::catalog::recommender::quoted;
 use crate::catalog::schemas::Schemas;
@@ -41,7 +41,8 @@ pub struct Written {
     pub users: u64,
 }
 
-/// Publishes the vectors of a model, the deployed one without a name, in place of what was published before.
+/// Publishes the vectors of a model, the deployed one without a name, in place of what was published before. The tables of
+/// that stay until the next time: for transactions that began before this one ends.
 pub fn publish(recommender: &Rc<Recommender>, model: Option<&str>, users: bool) -> Result<Written> {
     recommender.require_owner("publish its vectors")?;
     let open = open::open_row(model::ready(Mode::Write, recommender, model)?)?;
@@ -52,45 +53,66 @@ pub fn publish(recommender: &Rc<Recommender>, model: Option<&str>, users: bool) 
     if dim == 0 {
         return Err(SqlError::state(format!("model \"{}\" knows no items", open.row.name)));
     }
-    let number = publication::next_number()?;
     let owner = recommender.owner_oid()?;
-    let tables = Tables { recommender, schemas: &schemas, number, dim };
-    let publication = role::as_owner(owner, || -> Result<Publication> {
+    let tables = Tables { recommender, schemas: &schemas, number: free_number(recommender)?, dim };
+    let publication = role::as_owner_for(owner, || -> Result<Publication> {
+        drop_tables(before.iter().flat_map(Publication::former))?;
         let items = tables.create(ITEMS, "item_id", recommender.item_type, "trained boolean NOT NULL")?;
         let users = match users {
             true => Some(tables.create(USERS, "user_id", recommender.user_type, "events integer NOT NULL")?),
             false => None,
         };
-        Ok(Publication { model: open.row.id, items, users })
+        let former = before.map(|before| [Some(before.items), before.users]).unwrap_or_default();
+        Ok(Publication { model: open.row.id, items, users, former })
     })?;
     let published = Published { recommender: Rc::clone(recommender), open, geometry, publication, schemas };
-    let written = role::as_owner(owner, || -> Result<Written> {
+    let written = role::as_owner_for(owner, || -> Result<Written> {
         let written = published.fill()?;
         published.index()?;
-        published.describe()?;
+        published.describe(before.is_some_and(|before| before.users.is_some()))?;
         Ok(written)
     })?;
     publication::put(recommender, &published.publication)?;
-    role::as_owner(owner, || before.iter().try_for_each(drop_tables))?;
     Ok(written)
+}
+
+/// A number that no table of vectors in the recommender's schema has.
+fn free_number(recommender: &Recommender) -> Result<i64> {
+    loop {
+        let number = publication::next_number()?;
+        let taken = [ITEMS, USERS].map(|name| find_table(&format!("{}.{name}_{number}", quoted(&recommender.name))));
+        if taken.into_iter().collect::<Result<Vec<_>>>()?.into_iter().all(|taken| taken.is_none()) {
+            return Ok(number);
+        }
+    }
+}
+
+fn find_table(name: &str) -> Result<Option<Oid>> {
+    let sql = "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid";
+    Ok(spi::first(Mode::Write, sql, &[Arg::Text(name)], |row| Ok(row.get::<Oid>(0)))?.flatten())
 }
 
 /// Drops what a recommender has published; gives whether there was something.
 pub fn unpublish(recommender: &Recommender) -> Result<bool> {
     let Some(publication) = publication::lock(recommender)? else { return Ok(false) };
     publication::remove(recommender)?;
-    role::as_owner(recommender.owner_oid()?, || -> Result<()> {
-        for view in [ITEMS, USERS] {
+    let drop = || -> Result<()> {
+        let views = [Some(ITEMS), publication.users.map(|_| USERS)];
+        for view in views.into_iter().flatten() {
             spi::run(&format!("DROP VIEW IF EXISTS {}.{view}", quoted(&recommender.name)))?;
         }
-        drop_tables(&publication)
-    })?;
+        drop_tables([Some(publication.items), publication.users].into_iter().flatten().chain(publication.former()))
+    };
+    // Whoever may do this has been asked for the right to; where there is no owner any more that is a superuser.
+    match recommender.owner_oid() {
+        Ok(owner) => role::as_owner_for(owner, drop)?,
+        Err(_) => drop()?,
+    }
     Ok(true)
 }
 
-fn drop_tables(publication: &Publication) -> Result<()> {
-    let tables = [Some(publication.items), publication.users];
-    let names = tables.into_iter().flatten().filter_map(crate::pg::relation::qualified_name);
+fn drop_tables(tables: impl Iterator<Item = Oid>) -> Result<()> {
+    let names: Vec<String> = tables.filter_map(crate::pg::relation::qualified_name).collect();
     names.into_iter().try_for_each(|name| spi::run(&format!("DROP TABLE {name}")))
 }
 
@@ -111,11 +133,7 @@ impl Tables<'_> {
             self.schemas.vector,
             self.dim
         ))?;
-        let found =
-            spi::first(Mode::Write, "SELECT $1::pg_catalog.regclass::pg_catalog.oid", &[Arg::Text(&table)], |row| {
-                row.need::<Oid>(0)
-            })?;
-        found.ok_or_else(|| SqlError::corrupted(format!("table {table} is gone")))
+        find_table(&table)?.ok_or_else(|| SqlError::corrupted(format!("table {table} is gone")))
     }
 }
 
@@ -138,7 +156,7 @@ impl Published {
     /// Places items that are new, and users whose histories have changed; removes items and users that are gone.
     pub fn refresh(&self) -> Result<Written> {
         self.recommender.require_owner("bring its vectors up to date")?;
-        role::as_owner(self.recommender.owner_oid()?, || {
+        role::as_owner_for(self.recommender.owner_oid()?, || {
             let mut said = Said::new("rec_refresh_vectors");
             self.remove_gone()?;
             let items = self.place_new(|placed| said.so_far(placed, "items"))?;
@@ -218,30 +236,38 @@ impl Published {
         let events = settings::history_limit().min(model.window());
         let wanted = Wanted { events, times: model.timed(), tasks: model.tasks() };
         let histories = history::read_many(Mode::Write, &self.recommender, users, wanted, model.catalogue())?;
-        let known: Vec<(&Id, &History)> =
-            users.iter().zip(&histories).filter(|(_, history)| !history.items.is_empty()).collect();
-        if known.is_empty() {
-            return Ok(0);
-        }
         let at = time::seconds(None);
-        let query = |history: &History| -> pgrec_engine::Result<Vec<f32>> {
+        let vector = |history: &History| -> pgrec_engine::Result<Option<Vec<f32>>> {
             let History { items, times, outcomes, .. } = history;
-            model.encode(&Query { history: items, times, outcomes, at, ..Query::default() })
-        };
-        // One user is computed here: to wake another thread would take longer.
-        let vectors = match known.as_slice() {
-            [(_, history)] => vec![query(history)?],
-            _ => {
-                let histories: Vec<&History> = known.iter().map(|(_, history)| *history).collect();
-                compute::run("vectors of users", |control| {
-                    let encode = |history: &&History| {
-                        control.check()?;
-                        query(history)
-                    };
-                    histories.par_iter().map(encode).collect()
-                })?
+            match items.is_empty() {
+                true => Ok(None),
+                false => encoded(model, &Query { history: items, times, outcomes, at, ..Query::default() }),
             }
         };
+        // One user is computed here: to wake another thread would take longer.
+        let vectors = match histories.as_slice() {
+            [history] => vec![vector(history)?],
+            _ => compute::run("vectors of users", |control| {
+                let encode = |history: &History| {
+                    control.check()?;
+                    vector(history)
+                };
+                histories.par_iter().map(encode).collect()
+            })?,
+        };
+        let (mut moved, mut nowhere) = (Vec::new(), Vec::new());
+        for ((user, history), vector) in users.iter().zip(&histories).zip(vectors) {
+            match vector {
+                Some(vector) => moved.push((user, history.items.len() as i32, vector)),
+                None => nowhere.push(user),
+            }
+        }
+        Ok(self.write_users(&moved)? + self.remove_users(&nowhere)?)
+    }
+
+    /// Writes vectors of users, and of how many events they are made; gives how many rows have changed.
+    fn write_users(&self, rows: &[(&Id, i32, Vec<f32>)]) -> Result<u64> {
+        let Some((.., first)) = rows.first() else { return Ok(0) };
         let (kind, schema) = (self.recommender.user_type, &self.schemas.vector);
         let sql = format!(
             "INSERT INTO {table} AS t (user_id, embedding, events) \
@@ -252,11 +278,23 @@ impl Published {
             table = self.users()?,
             kind = kind.sql(),
         );
-        let keys = Keys::new(known.iter().map(|(user, _)| *user), kind)?;
-        let counts: Vec<i32> = known.iter().map(|(_, history)| history.items.len() as i32).collect();
-        let dim = vectors[0].len() as i64;
-        let numbers = vectors.concat();
-        spi::execute(&sql, &[keys.arg(), Arg::Float4s(&numbers), Arg::Int8(dim), Arg::Int4s(&counts)])
+        let keys = Keys::new(rows.iter().map(|(user, ..)| *user), kind)?;
+        let counts: Vec<i32> = rows.iter().map(|(_, events, _)| *events).collect();
+        let numbers: Vec<f32> = rows.iter().flat_map(|(.., vector)| vector).copied().collect();
+        let dim = Arg::Int8(first.len() as i64);
+        spi::execute(&sql, &[keys.arg(), Arg::Float4s(&numbers), dim, Arg::Int4s(&counts)])
+    }
+
+    /// Removes vectors of users; gives how many there were.
+    fn remove_users(&self, users: &[&Id]) -> Result<u64> {
+        if users.is_empty() {
+            return Ok(0);
+        }
+        let kind = self.recommender.user_type;
+        let cast = if kind == IdType::Uuid { "::pg_catalog.uuid[]" } else { "" };
+        let sql = format!("DELETE FROM {} WHERE user_id = ANY ($1{cast})", self.users()?);
+        let keys = Keys::new(users.iter().copied(), kind)?;
+        spi::execute(&sql, &[keys.arg()])
     }
 
     /// Removes a user's vector; gives whether there was one.
@@ -264,14 +302,7 @@ impl Published {
         if self.publication.users.is_none() {
             return Ok(false);
         }
-        let kind = self.recommender.user_type;
-        let sql = format!(
-            "DELETE FROM {} WHERE user_id = ANY ($1{})",
-            self.users()?,
-            if kind == IdType::Uuid { "::uuid[]" } else { "" }
-        );
-        let keys = Keys::new(std::iter::once(user), kind)?;
-        Ok(role::as_owner(self.recommender.owner_oid()?, || spi::execute(&sql, &[keys.arg()]))? > 0)
+        Ok(role::as_owner_for(self.recommender.owner_oid()?, || self.remove_users(&[user]))? > 0)
     }
 
     /// Indexes, once the tables are full: that is faster than to grow them.
@@ -295,7 +326,7 @@ impl Published {
     }
 
     /// Views under names that stay, and what columns mean.
-    fn describe(&self) -> Result<()> {
+    fn describe(&self, had_users: bool) -> Result<()> {
         let (schema, name) = (quoted(&self.recommender.name), &self.recommender.name);
         let vector = &self.schemas.vector;
         let meaning = match self.geometry {
@@ -321,7 +352,10 @@ impl Published {
         let trained = "Whether the training knew the item; else its content has placed it since.";
         view(ITEMS, &self.items()?, "item_id", "trained", "items", trained)?;
         if self.publication.users.is_none() {
-            return spi::run(&format!("DROP VIEW IF EXISTS {schema}.{USERS}"));
+            return match had_users {
+                true => spi::run(&format!("DROP VIEW IF EXISTS {schema}.{USERS}")),
+                false => Ok(()),
+            };
         }
         view(USERS, &self.users()?, "user_id", "events", "users", "How many events of the history it is made of.")
     }

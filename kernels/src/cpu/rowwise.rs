@@ -225,7 +225,7 @@ impl Kernel for LogSumExpKernel<'_> {
     }
 }
 
-/// `to += by·x`; both slices have the same length.
+/// `to += Σ by·x`; all slices have the same length, which is checked.
 pub(super) struct AddWeightedKernel<'a, T> {
     pub to: &'a mut [f32],
     pub terms: T,
@@ -270,6 +270,7 @@ impl<'x, T: Iterator<Item = (f32, &'x [f32])> + Clone> Kernel for AddWeightedKer
     }
 }
 
+/// `to += by·x`; both slices have the same length.
 pub(super) struct AddScaledKernel<'a> {
     pub to: &'a mut [f32],
     pub by: f32,

@@ -142,7 +142,9 @@ impl Asked<'_> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Logistic::fit(&fitted).and_then(|logistic| Some((logistic, logistic.judge(&judged)?))))
+        // Where what is near is no likelier, distances say nothing.
+        let found = Logistic::fit(&fitted).filter(|logistic| logistic.b > 0.0);
+        Ok(found.and_then(|logistic| Some((logistic, logistic.judge(&judged)?))))
     }
 
     /// What one user tells of some items: of the next, where that is one of these, and of others drawn, each for as many as
