@@ -453,23 +453,36 @@ impl Session {
         let mut known: Vec<u32> = indices.iter().flatten().copied().collect();
         known.sort_unstable();
         known.dedup();
-        let by_list = history.items.is_empty() || !self.open.model.tasks().is_empty();
-        let scores: HashMap<u32, f32> = if by_list {
-            let filter = Filter { exclude: &[], candidates: Some(&known) };
-            let query = Query { filter, ..self.query(history, &[], known.len()) };
-            let answers = self.ask(&[query])?;
-            answers.iter().flat_map(|a| &a.items).map(|s| (s.item, s.score)).collect()
-        } else {
-            let query = Query { filter: Filter::default(), ..self.query(history, &[], DEFAULT_K as usize) };
-            let scores = match client::scores(&self.open, &query, &known)? {
-                Some(scores) => scores,
-                None => self.open.model.score(&query, &known)?,
-            };
-            known.iter().copied().zip(scores).collect()
+        let direct = match history.items.is_empty() || !self.open.model.tasks().is_empty() {
+            true => None,
+            false => self.direct_scores(history, &known)?,
+        };
+        let scores: HashMap<u32, f32> = match direct {
+            Some(scores) => known.iter().copied().zip(scores).collect(),
+            None => {
+                let filter = Filter { exclude: &[], candidates: Some(&known) };
+                let query = Query { filter, ..self.query(history, &[], known.len()) };
+                let answers = self.ask(&[query])?;
+                answers.iter().flat_map(|a| &a.items).map(|s| (s.item, s.score)).collect()
+            }
         };
         let mut scores: Vec<Option<f32>> = indices.into_iter().map(|index| scores.get(&index?).copied()).collect();
         self.score_placed(history, items, &mut scores)?;
         Ok(scores)
+    }
+
+    /// The model's scores of items, in their order; None for a history that tells it nothing.
+    fn direct_scores(&self, history: &History, items: &[u32]) -> Result<Option<Vec<f32>>> {
+        let query = Query { filter: Filter::default(), ..self.query(history, &[], DEFAULT_K as usize) };
+        let scores = match client::scores(&self.open, &query, items) {
+            Ok(None) => self.open.model.score(&query, items).map_err(SqlError::from),
+            Ok(Some(scores)) => Ok(scores),
+            Err(error) => Err(error),
+        };
+        match scores {
+            Err(error) if error.is_state() => Ok(None),
+            other => other.map(Some),
+        }
     }
 
     /// Scores of those items that came after the training, where the model has placed them.
