@@ -5,12 +5,27 @@ use std::collections::HashMap;
 use pgrec_kernels::cpu::Cpu;
 use pgrec_kernels::{Device, Filter, Scored, Tensor};
 use rayon::prelude::*;
+use serde_json::{Value, json};
 
 use super::sequential::check_known;
 use crate::{Control, Query, Result};
 
 /// Queries that are answered on one thread.
 const SLICE: usize = 32;
+
+/// Events that an explanation names.
+const EXPLAINED: usize = 5;
+
+/// The events of a history (oldest first) that are most like an item, most alike first, of equal ones the latest, as an
+/// explanation names them.
+pub(crate) fn most_alike(events: &[u32], cosine: impl Fn(u32) -> f32) -> Vec<Value> {
+    let ago = (0..events.len()).rev();
+    let mut alike: Vec<(u32, usize, f32)> =
+        events.iter().zip(ago).map(|(&event, ago)| (event, ago, cosine(event))).collect();
+    alike.sort_by(|a, b| b.2.total_cmp(&a.2).then(a.1.cmp(&b.1)));
+    let named = alike.into_iter().take(EXPLAINED);
+    named.map(|(item, ago, cosine)| json!({ "item": item, "events_ago": ago, "cosine": cosine })).collect()
+}
 
 /// What a row is multiplied with, and what is added to every product.
 pub(crate) struct Asked {

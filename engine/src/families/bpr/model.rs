@@ -8,7 +8,7 @@ use super::folding::{Others, fold};
 use super::{NAME, Negatives, Params};
 use crate::families::moments::moments;
 use crate::families::sequential::{check_known, check_width};
-use crate::families::table::{Asked, Table};
+use crate::families::table::{Asked, Table, most_alike};
 use crate::families::{Geometry, Model};
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, ItemIds, Query, Result};
 
@@ -17,9 +17,6 @@ const ITEMS: &str = "items";
 /// Mean and covariance of the rows from which others are drawn.
 const MEAN: &str = "mean";
 const COVARIANCE: &str = "covariance";
-
-/// Events that an explanation names.
-const EXPLAINED: usize = 5;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Config {
@@ -147,17 +144,7 @@ impl Model for Bpr {
         check_known(self.catalogue.len(), &[item])?;
         let events = self.events(query.history)?;
         let score = self.score(query, &[item])?[0];
-        let mut alike: Vec<(u32, usize, f32)> = events
-            .iter()
-            .zip((0..events.len()).rev())
-            .map(|(&event, ago)| (event, ago, self.cosine(event, item)))
-            .collect();
-        alike.sort_by(|a, b| b.2.total_cmp(&a.2).then(a.1.cmp(&b.1)));
-        let alike: Vec<Value> = alike
-            .into_iter()
-            .take(EXPLAINED)
-            .map(|(item, ago, cosine)| json!({ "item": item, "events_ago": ago, "cosine": cosine }))
-            .collect();
+        let alike = most_alike(events, |event| self.cosine(event, item));
         let bias = self.items.row(item)[self.config.dim];
         Ok(json!({ "score": score, "bias": bias, "events_used": events.len(), "alike": alike }))
     }

@@ -9,7 +9,7 @@ use super::graph::distinct;
 use super::{Features, NAME, Params};
 use crate::content::{Form, Placer, Way};
 use crate::families::sequential::{check_known, check_width};
-use crate::families::table::{Asked, Table};
+use crate::families::table::{Asked, Table, most_alike};
 use crate::families::{Geometry, Model};
 use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Error, ItemContent, ItemIds, Query, Result};
 
@@ -21,9 +21,6 @@ const PASSED: &str = "passed";
 /// Items by which are ranked: the mean of their layers, of length 1. Of one that nobody has touched, whose layers but the
 /// first are nothing, that is where its content places it.
 const UNIT: &str = "unit";
-
-/// Events that an explanation names.
-const EXPLAINED: usize = 5;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Config {
@@ -202,17 +199,7 @@ impl Model for Spread {
         check_known(self.catalogue.len(), &[item])?;
         let score = self.score(query, &[item])?[0];
         let events = self.events(query.history)?;
-        let mut alike: Vec<(u32, usize, f32)> = events
-            .iter()
-            .zip((0..events.len()).rev())
-            .map(|(&event, ago)| (event, ago, self.cosine(event, item)))
-            .collect();
-        alike.sort_by(|a, b| b.2.total_cmp(&a.2).then(a.1.cmp(&b.1)));
-        let alike: Vec<Value> = alike
-            .into_iter()
-            .take(EXPLAINED)
-            .map(|(item, ago, cosine)| json!({ "item": item, "events_ago": ago, "cosine": cosine }))
-            .collect();
+        let alike = most_alike(events, |event| self.cosine(event, item));
         Ok(json!({ "score": score, "events_used": events.len(), "alike": alike }))
     }
 }
