@@ -36,5 +36,5 @@ pub use corpus::Corpus;
 pub use error::{Error, Result};
 pub use families::{Family, Model};
 pub use pgrec_kernels::Scored;
-pub use query::Query;
+pub use query::{Asked, Query};
 pub use task::Task;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use pgrec_engine::families::generative::Generated;
 use pgrec_engine::serve::{self, Answer};
-use pgrec_engine::{Control, ItemContent, ItemId, Query, Scored};
+use pgrec_engine::{Asked, Control, ItemContent, ItemId, Query, Scored};
 use pgrec_kernels::Filter;
 use rayon::prelude::*;
 
@@ -197,6 +197,7 @@ impl Session {
             times: &history.times,
             outcomes: &history.outcomes,
             words: &[],
+            searches: Asked::default(),
             at: self.at,
             k,
             filter: Filter { exclude, candidates: self.candidates.as_deref() },

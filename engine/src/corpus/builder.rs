@@ -2,9 +2,11 @@
 
 use serde_json::Value;
 
+use super::bag::Vocabulary;
 use super::column::{Column, Spills};
 use super::contents::Descriptions;
 use super::dictionary::{Dictionary, ItemKey};
+use super::searches::{Asked, SearchRow};
 use super::{Corpus, Histories, tokens};
 use crate::catalogue::IdKind;
 use crate::{Error, Result};
@@ -12,15 +14,21 @@ use crate::{Error, Result};
 /// Builds a [`Corpus`] from rows in one pass: 4 bytes an event (8 more with times, 4 with outcomes) and 8 a user, which
 /// go to files once they are too many for memory, beside one entry an item, which stays there.
 ///
-/// Events come user by user, oldest first: [`CorpusBuilder::user`] begins the next user. Items may be described
-/// before, between or after the events that touch them; described items without events are in the catalogue too.
+/// Events and searches come user by user, oldest first: [`CorpusBuilder::user`] begins the next user. Items may be described
+/// before, between or after the events that touch them; described items without events are in the catalogue too. Searches
+/// stay in memory.
 pub struct CorpusBuilder {
     items: Dictionary,
     descriptions: Descriptions,
+    /// Words of texts and queries.
+    lexicon: Vocabulary,
+    asked: Asked,
     offsets: Column<u64>,
     events: Column<u32>,
     times: Column<f64>,
     outcomes: Column<u32>,
+    /// Events of the users before the present one.
+    begun: usize,
     untimed: bool,
     memory: Memory,
 }
@@ -54,10 +62,13 @@ impl CorpusBuilder {
         Self {
             items: Dictionary::new(kind),
             descriptions: Descriptions::default(),
+            lexicon: Vocabulary::default(),
+            asked: Asked::default(),
             offsets: Column::default(),
             events: Column::default(),
             times: Column::default(),
             outcomes: Column::default(),
+            begun: 0,
             untimed: false,
             memory,
         }
@@ -66,6 +77,8 @@ impl CorpusBuilder {
     /// Begins the next user: the events that follow are theirs.
     pub fn user(&mut self) -> Result<()> {
         self.offsets.push(self.events.len() as u64)?;
+        self.begun = self.events.len();
+        self.asked.user();
         self.grow(size_of::<u64>())
     }
 
@@ -80,7 +93,19 @@ impl CorpusBuilder {
         let item = self.items.number(item)?;
         self.time(time.filter(|_| !self.untimed))?;
         self.events.push(item)?;
+        self.asked.event();
         self.grow(size_of::<u32>() + size_of::<f64>())
+    }
+
+    /// The present user looked for something, after the events that were given so far; before the first user, somebody who
+    /// is not known did.
+    ///
+    /// [`Error::Data`] when its vector's dimension is not that of the others, or a number in it is not finite.
+    pub fn search(&mut self, row: &SearchRow<'_>) -> Result<()> {
+        self.asked.check(row)?;
+        let after = self.events.len() - self.begun;
+        self.asked.push(row, after, &mut self.items, &mut self.lexicon)?;
+        self.grow((row.words.len() + row.shown.len() + row.vector.map_or(0, <[f32]>::len) + 4) * size_of::<f32>())
     }
 
     /// What came of the event that was given last: bit t is set where the answer to task t is yes. Given for every event
@@ -120,6 +145,17 @@ impl CorpusBuilder {
         let item = self.items.number(item)?;
         self.descriptions.attribute(item, token);
         self.grow(size_of::<ItemKey<'_>>() + token.len())
+    }
+
+    /// Gives an item the words of its text, as the search configuration makes them.
+    pub fn words<'a>(&mut self, item: ItemKey<'_>, words: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let (item, mut length) = (self.items.number(item)?, size_of::<ItemKey<'_>>());
+        for word in words {
+            let number = self.lexicon.number(word);
+            self.descriptions.word(item, number);
+            length += word.len();
+        }
+        self.grow(length)
     }
 
     /// Gives an item the attributes of a JSON value: the elements of an array (nested ones flattened), and
@@ -165,7 +201,9 @@ impl CorpusBuilder {
             times: self.times.finish()?,
             outcomes: self.outcomes.finish()?,
         };
-        Ok(Corpus::new(self.descriptions.finish(items, &rank), histories))
+        let (lexicon, words) = self.lexicon.in_order();
+        let searches = self.asked.finish(&rank, &words);
+        Ok(Corpus::new(self.descriptions.finish(items, &rank, (lexicon, &words)), histories, searches))
     }
 
     fn grow(&mut self, bytes: usize) -> Result<()> {
@@ -175,11 +213,12 @@ impl CorpusBuilder {
 
     fn keep_within_bound(&mut self) -> Result<()> {
         self.memory.grown = 0;
-        let items = self.items.resident() + self.descriptions.resident();
+        let said = self.lexicon.resident() + self.asked.resident();
+        let items = self.items.resident() + self.descriptions.resident() + said;
         if items > self.memory.bound {
             let megabytes = |bytes: usize| bytes.div_ceil(1 << 20);
             return Err(Error::Memory(format!(
-                "out of training memory: ids and contents of {} items need at least {} MB, {} MB are allowed",
+                "out of training memory: ids and contents of {} items, and searches, need at least {} MB, {} MB are allowed",
                 self.items.len(),
                 megabytes(items),
                 megabytes(self.memory.bound),

@@ -241,3 +241,89 @@ fn over_another_catalogue_items_keep_their_attributes_and_events_on_others_go() 
     let bare = testing::corpus(&[&[1, 2]]).over(vec![2].into());
     assert!(bare.attribute_offsets().is_empty() && bare.attributes_of(0).is_empty());
 }
+
+/// Two users' searches between their events, and one of nobody.
+fn asked(ordered: bool) -> Corpus {
+    let key = ItemKey::Int;
+    let row = |words: &'static [&'static str], item| SearchRow { words, item, ..SearchRow::default() };
+    let mut b = CorpusBuilder::new(IdKind::Int);
+    let shown = [key(9), key(5)];
+    b.search(&SearchRow { shown: &shown, dwell: Some(2.5), ..row(&["red"], None) }).unwrap();
+    let events = [vec![5, 7, 5, 9], vec![7]];
+    let searches = [
+        vec![
+            (1, row(&["shoe", "red"], Some(key(7)))),
+            (2, row(&["red", "shoe", "red"], None)),
+            (3, row(&["hat"], Some(key(9)))),
+        ],
+        vec![(1, row(&["hat"], Some(key(5))))],
+    ];
+    for (events, searches) in events.iter().zip(&searches) {
+        b.user().unwrap();
+        for place in 0..=events.len() {
+            searches.iter().filter(|(after, _)| ordered && *after == place).for_each(|(_, row)| b.search(row).unwrap());
+            events.get(place).into_iter().for_each(|&item| b.event(key(item), None).unwrap());
+        }
+        searches.iter().filter(|_| !ordered).for_each(|(_, row)| b.search(row).unwrap());
+    }
+    b.words(key(7), ["shoe", "blue", "shoe"]).unwrap();
+    b.finish().unwrap()
+}
+
+#[test]
+fn searches_have_words_and_a_place_among_the_events() {
+    let corpus = asked(true);
+    assert_eq!(corpus.lexicon().as_ref(), ["blue", "hat", "red", "shoe"].map(String::from));
+    assert_eq!((corpus.words_of(0), corpus.words_of(1)), (&[][..], &[0, 3][..]));
+    let words = |search: &Search<'_>| corpus.query_words(search.query).to_vec();
+    let nobody: Vec<_> = corpus.anonymous_searches().collect();
+    assert_eq!(
+        (nobody.len(), nobody[0].shown, nobody[0].dwell, words(&nobody[0])),
+        (1, &[2, 0][..], Some(2.5), vec![2])
+    );
+    let first: Vec<_> = corpus.searches(0).map(|s| (words(&s), s.item, s.after)).collect();
+    assert_eq!(first, [(vec![2, 3], Some(1), 1), (vec![2, 3], None, 2), (vec![1], Some(2), 3)]);
+    assert_eq!(corpus.queries(), 3);
+    assert_eq!(corpus.searches(1).map(|s| (s.item, s.after, s.dwell)).collect::<Vec<_>>(), [(Some(0), 1, None)]);
+    assert_eq!(corpus.searches_for(0, 1).map(|s| words(&s)).collect::<Vec<_>>(), [[1]]);
+    assert_eq!(corpus.searches_for(0, 2).count(), 0);
+    assert_eq!(corpus.sample(1).searches(0).count(), 3);
+}
+
+#[test]
+fn what_is_cut_off_is_not_told_by_searches() {
+    let after = |corpus: &Corpus, user| corpus.searches(user).map(|s| s.after).collect::<Vec<_>>();
+    let ordered = asked(true);
+    // The search after the last event of the second user, and the one that led to the last of the first, are gone.
+    assert_eq!((after(&ordered.without_last(1), 0), after(&ordered.without_last(1), 1)), (vec![1, 2], vec![]));
+    assert_eq!(after(&ordered.without_last(2), 0), [1]);
+    assert!(after(&ordered.without_last(4), 0).is_empty());
+    assert_eq!(ordered.without_last(1).searches_for(0, 2).count(), 1);
+    let unordered = asked(false);
+    assert_eq!((after(&unordered, 0), unordered.searches_for(0, 3).count()), (vec![4, 4, 4], 1));
+    // The one that led to an item that is kept, and to none of what is not.
+    assert_eq!(unordered.without_last(2).searches(0).map(|s| s.item).collect::<Vec<_>>(), [Some(1)]);
+    assert_eq!(unordered.without_last(3).searches(0).count(), 0);
+}
+
+#[test]
+fn another_catalogue_keeps_the_searches() {
+    let corpus = asked(true).over(ItemIds::Int(vec![4, 7, 8, 9]));
+    let searches: Vec<_> = corpus.searches(0).map(|s| (s.item, s.after)).collect();
+    assert_eq!(searches, [(Some(1), 0), (None, 1), (Some(3), 1)]);
+    assert_eq!(corpus.anonymous_searches().map(|s| s.shown.to_vec()).collect::<Vec<_>>(), [[3]]);
+    assert_eq!((corpus.words_of(1), corpus.queries()), (&[0, 3][..], 3));
+}
+
+#[test]
+fn vectors_of_queries_and_dwell_are_checked() {
+    let mut b = CorpusBuilder::new(IdKind::Int);
+    let row = |vector| SearchRow { words: &["a"], vector, ..SearchRow::default() };
+    b.search(&row(Some(&[1.0, 0.0]))).unwrap();
+    assert!(matches!(b.search(&row(Some(&[1.0]))), Err(Error::Data(_))));
+    assert!(matches!(b.search(&row(Some(&[f32::NAN, 0.0]))), Err(Error::Data(_))));
+    assert!(matches!(b.search(&SearchRow { dwell: Some(-1.0), ..row(None) }), Err(Error::Data(_))));
+    b.search(&row(Some(&[0.0, 1.0]))).unwrap();
+    let c = b.finish().unwrap();
+    assert_eq!((c.query_vectors(), c.query_dim(), c.queries()), (&[0.0, 1.0][..], 2, 1));
+}

@@ -119,6 +119,40 @@ pub trait Model: Send + Sync {
         None
     }
 
+    /// The word of a number, of a model that answers search queries.
+    fn word_text(&self, _word: u32) -> Option<String> {
+        None
+    }
+
+    /// The known word that a word which is not known was most likely meant to be; None where none is near.
+    fn nearest_word(&self, _word: &str) -> Option<u32> {
+        None
+    }
+
+    /// Whether [`Query::words`] is a search query for it, by which it recommends and scores.
+    fn answers_queries(&self) -> bool {
+        false
+    }
+
+    /// How many of the latest searches of a user can change the answer ([`Query::searches`]); 0 when none can.
+    fn searches(&self) -> usize {
+        0
+    }
+
+    /// The words nearest to what the user would want of `item` now, and how near they are, from 0 to 1, nearest first; at
+    /// most `query.k`. None of a model that knows nothing of that.
+    fn demand(&self, _query: &Query<'_>, _item: u32) -> Result<Option<Vec<(u32, f32)>>> {
+        Ok(None)
+    }
+
+    /// A query's vector among those of the items, of a model that has learnt from searches which are near; None of others.
+    ///
+    /// # Errors
+    /// [`crate::Error::Parameter`] of a vector of other dimensions than those of the training.
+    fn project(&self, _vector: &[f32]) -> Result<Option<Vec<f32>>> {
+        Ok(None)
+    }
+
     /// How wide the model's own beam search is; None of a model that does not generate.
     fn beam(&self) -> Option<usize> {
         None
@@ -202,13 +236,21 @@ pub struct Needs {
     pub attributes: bool,
     /// Vectors of the items.
     pub vectors: bool,
+    /// Words of the items' texts.
+    pub words: bool,
+    /// What was looked for, in words.
+    pub searches: bool,
+    /// Vectors of the queries.
+    pub query_vectors: bool,
 }
 
 impl Needs {
     /// Nothing but the ids.
-    pub const NOTHING: Self = Self { times: false, attributes: false, vectors: false };
+    pub const NOTHING: Self =
+        Self { times: false, attributes: false, vectors: false, words: false, searches: false, query_vectors: false };
     /// Everything there is.
-    pub const ALL: Self = Self { times: true, attributes: true, vectors: true };
+    pub const ALL: Self =
+        Self { times: true, attributes: true, vectors: true, words: true, searches: true, query_vectors: true };
 }
 
 /// Whether a family builds on another model, which a training names as `base`.

@@ -9,7 +9,7 @@ use pgrec_kernels::cuda::Precision;
 use pgrec_kernels::{Filter, Scored};
 
 use crate::serve::{Answer, Source};
-use crate::{Error, Query, Result};
+use crate::{Error, Query, Result, query};
 
 /// Which artifact is asked. Ids are of a database, and never used again within it; the checksum tells a restored
 /// database's model from a former one of the same id.
@@ -92,6 +92,7 @@ impl Question<'_> {
             ];
             words.extend([length(query.history.len())?, length(query.times.len())?]);
             words.extend([length(query.outcomes.len())?, length(query.words.len())?]);
+            words.extend([length(query.searches.ends.len())?, length(query.searches.words.len())?]);
             words.extend([number(query.k), number(query.exact_limit)]);
             words.extend(lists);
             push_u64(&mut words, query.at.to_bits());
@@ -100,6 +101,11 @@ impl Question<'_> {
             query.times.iter().for_each(|time| push_u64(&mut words, time.to_bits()));
             words.extend_from_slice(query.outcomes);
             words.extend_from_slice(query.words);
+            words.extend_from_slice(query.searches.ends);
+            // As many as there are searches, whatever the caller has.
+            words
+                .extend(query.searches.ends.iter().enumerate().map(|(n, _)| query.searches.after.get(n).unwrap_or(&0)));
+            words.extend_from_slice(query.searches.words);
             for (word, list) in lists.into_iter().zip([Some(query.filter.exclude), query.filter.candidates]) {
                 if word != SAME {
                     words.extend_from_slice(list.unwrap_or(&[]));
@@ -220,6 +226,8 @@ struct Places {
     times: Range<usize>,
     outcomes: Range<usize>,
     words: Range<usize>,
+    /// Of what was looked for: ends, `after` and words.
+    searches: [Range<usize>; 3],
     exclude: Range<usize>,
     candidates: Option<Range<usize>>,
     k: usize,
@@ -257,6 +265,7 @@ impl Asked {
         for _ in 0..reader.word()? {
             let (history, timed) = (reader.word()? as usize, reader.word()? as usize);
             let (outcomes, said) = (reader.word()? as usize, reader.word()? as usize);
+            let (asked, sought) = (reader.word()? as usize, reader.word()? as usize);
             let (k, exact_limit) = (reader.word()? as usize, reader.word()? as usize);
             let (exclude, candidates) = (reader.word()?, reader.word()?);
             let (at, remember) = (f64::from_bits(reader.u64()?), reader.u64()? as usize);
@@ -266,6 +275,7 @@ impl Asked {
                 times.push(f64::from_bits(reader.u64()?));
             }
             let (outcomes, words) = (reader.range(outcomes)?, reader.range(said)?);
+            let searches = [reader.range(asked)?, reader.range(asked)?, reader.range(sought)?];
             let former = queries.last();
             let exclude = match exclude {
                 SAME => former.map(|f| f.exclude.clone()).ok_or_else(|| malformed("no former list"))?,
@@ -277,7 +287,19 @@ impl Asked {
                 len => Some(reader.range(len as usize)?),
             };
             let times = first..times.len();
-            queries.push(Places { history, times, outcomes, words, exclude, candidates, k, exact_limit, at, remember });
+            queries.push(Places {
+                history,
+                times,
+                outcomes,
+                words,
+                searches,
+                exclude,
+                candidates,
+                k,
+                exact_limit,
+                at,
+                remember,
+            });
         }
         if queries.is_empty() && !matches!(call, AskedCall::Recommend) {
             return Err(malformed("nothing is asked"));
@@ -327,6 +349,10 @@ impl Asked {
             times: &self.times[places.times.clone()],
             outcomes: words(&places.outcomes),
             words: words(&places.words),
+            searches: {
+                let [ends, after, sought] = &places.searches;
+                query::Asked { words: words(sought), ends: words(ends), after: words(after) }
+            },
             at: places.at,
             k: places.k,
             filter: Filter { exclude: words(&places.exclude), candidates: places.candidates.as_ref().map(words) },
@@ -446,6 +472,7 @@ mod tests {
             Query {
                 outcomes: &[7],
                 words: &[11, 3],
+                searches: query::Asked { words: &[5, 6, 2], ends: &[2, 2, 3], after: &[0, 1, 1] },
                 at: -0.25,
                 filter: Filter { exclude: &exclude, candidates: Some(&candidates) },
                 exact_limit: 12,
@@ -463,6 +490,7 @@ mod tests {
                 for (read, query) in asked.queries().zip(&queries) {
                     assert_eq!((read.history, read.times), (query.history, query.times));
                     assert_eq!((read.outcomes, read.words), (query.outcomes, query.words));
+                    assert_eq!(read.searches, query.searches);
                     assert_eq!(read.filter.exclude, query.filter.exclude);
                     assert_eq!(read.filter.candidates, query.filter.candidates);
                     assert_eq!((read.at, read.k, read.remember), (query.at, query.k, query.remember));
@@ -495,7 +523,8 @@ mod tests {
 
     #[test]
     fn a_damaged_question_is_an_error_and_never_a_panic() {
-        let queries = [Query { history: &[3, 1, 3], times: &[1.0, 2.0, 3.0], k: 10, ..Query::default() }; 2];
+        let searches = query::Asked { words: &[5, 6], ends: &[1, 2], after: &[0, 3] };
+        let queries = [Query { history: &[3, 1, 3], times: &[1.0, 2.0, 3.0], searches, k: 10, ..Query::default() }; 2];
         let words = Question { identity: IDENTITY, place: Place::Cpu, call: Call::Score(&[1]), queries: &queries };
         let words = words.encode().unwrap();
         for end in 0..words.len() {
@@ -505,7 +534,8 @@ mod tests {
             for value in [0, 1, SAME, NONE, LONGEST as u32] {
                 let mut changed = words.clone();
                 changed[place] = value;
-                let _ = Asked::decode(changed).map(|asked| asked.queries().count());
+                let _ = Asked::decode(changed)
+                    .map(|asked| asked.queries().map(|query| query.searches.iter().count()).sum::<usize>());
             }
         }
     }

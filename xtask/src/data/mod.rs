@@ -41,6 +41,26 @@ pub struct Item {
     pub embedding: Option<Vec<f32>>,
 }
 
+/// One search: who asked for what, and bought which item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Search {
+    /// The user.
+    pub user_id: i64,
+    /// The item.
+    pub item_id: i64,
+    /// The query, by its place in [`Dataset::queries`].
+    pub query: usize,
+}
+
+/// A query that several people may have asked.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SearchQuery {
+    /// Its words.
+    pub text: String,
+    /// A vector of them, where the source has one.
+    pub vector: Option<Vec<f32>>,
+}
+
 /// Interactions with their catalogue.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Dataset {
@@ -53,6 +73,10 @@ pub struct Dataset {
     pub checkpoint_rows: Vec<(i64, i64)>,
     /// Semantic IDs of the items that were published with the data (`item_id`, codes).
     pub codes: Vec<(i64, Vec<u16>)>,
+    /// What was looked for, in the source's order.
+    pub searches: Vec<Search>,
+    /// The queries of the searches.
+    pub queries: Vec<SearchQuery>,
 }
 
 impl Dataset {
@@ -64,12 +88,13 @@ impl Dataset {
         let holds = |name: &str| folder.join(name).is_file();
         let mut data = match () {
             () if holds("interactions.tsv.gz") => shared::load(folder)?,
+            () if holds("searches_train.tsv.gz") => shared::load_searches(folder)?,
             () if holds("ratings.dat") => movielens::load_dat(folder)?,
             () if holds("u.data") => movielens::load_u_data(folder)?,
             () if !folder.is_dir() => bail!("{} is no folder", folder.display()),
             () => bail!(
-                "{} holds neither interactions.tsv.gz nor MovieLens files (ratings.dat and movies.dat, or u.data and \
-                 u.item)",
+                "{} holds neither interactions.tsv.gz, nor searches_train.tsv.gz, nor MovieLens files (ratings.dat and \
+                 movies.dat, or u.data and u.item)",
                 folder.display()
             ),
         };

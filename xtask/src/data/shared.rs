@@ -1,8 +1,9 @@
 //! Folders of `interactions.tsv.gz` and, where there are, `items.tsv.gz`, `text_vectors_384.npy` (a row an item there),
 //! `cf_vectors_32d.npy` (row number = item id), `item_tags.tsv.gz` with `tags.tsv.gz`, `sasrec_ids.tsv.gz`,
-//! `letter_semantic_ids.tsv.gz`: tab-separated, gzip, one header line that names the columns.
+//! `letter_semantic_ids.tsv.gz`; or of `searches_train.tsv.gz` with `queries.tsv.gz` and, where there is one,
+//! `query_vectors_384.npy` (a row a query there): tab-separated, gzip, one header line that names the columns.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use flate2::read::MultiGzDecoder;
 
-use super::{Dataset, Interaction, Item, npy};
+use super::{Dataset, Interaction, Item, Search, SearchQuery, npy};
 
 /// How much of a long text serves as a title.
 const TITLE_CHARACTERS: usize = 80;
@@ -60,6 +61,56 @@ pub(super) fn load(folder: &Path) -> Result<Dataset> {
         })?;
     }
     Ok(data)
+}
+
+/// Searches whose users and items have texts for ids: they are numbered in the order of these. Interactions are the distinct
+/// pairs of a user and an item, in the order in which they first come.
+pub(super) fn load_searches(folder: &Path) -> Result<Dataset> {
+    let mut data = Dataset::default();
+    let mut queries = HashMap::new();
+    rows(&folder.join("queries.tsv.gz"), |row| {
+        queries.insert(row.number("query_id")?, data.queries.len());
+        data.queries.push(SearchQuery { text: row.text("query").unwrap_or_default().to_owned(), vector: None });
+        Ok(())
+    })?;
+    let vectors = folder.join("query_vectors_384.npy");
+    if vectors.is_file() {
+        let vectors = npy::read(&vectors)?;
+        if vectors.len() != data.queries.len() {
+            bail!("{} has {} vectors for {} queries", folder.display(), vectors.len(), data.queries.len());
+        }
+        data.queries.iter_mut().zip(vectors).for_each(|(query, vector)| query.vector = Some(vector));
+    }
+    let mut read: Vec<(String, String, usize)> = Vec::new();
+    rows(&folder.join("searches_train.tsv.gz"), |row| {
+        let id = |column: &str| row.text(column).map(str::to_owned).ok_or_else(|| anyhow!("no {column}"));
+        let query = row.number("query_id")?;
+        let query = *queries.get(&query).ok_or_else(|| anyhow!("query {query} has no text"))?;
+        read.push((id("user_id")?, id("item_id")?, query));
+        Ok(())
+    })?;
+    let users = numbered(read.iter().map(|(user, ..)| user.as_str()));
+    let items = numbered(read.iter().map(|(_, item, _)| item.as_str()));
+    let mut seen = HashSet::new();
+    for (user, item, query) in &read {
+        let (user_id, item_id) = (users[user.as_str()], items[item.as_str()]);
+        data.searches.push(Search { user_id, item_id, query: *query });
+        if seen.insert((user_id, item_id)) {
+            data.interactions.push(Interaction { user_id, item_id, at: None, position: None, rating: None });
+        }
+    }
+    let named = |(title, item_id): (&str, i64)| Item { item_id, title: title.to_owned(), ..Item::default() };
+    data.items = items.into_iter().map(named).collect();
+    data.items.sort_by_key(|item| item.item_id);
+    Ok(data)
+}
+
+/// Texts by their place in their order, from 0.
+fn numbered<'a>(texts: impl Iterator<Item = &'a str>) -> HashMap<&'a str, i64> {
+    let mut texts: Vec<&str> = texts.collect();
+    texts.sort_unstable();
+    texts.dedup();
+    texts.into_iter().zip(0..).collect()
 }
 
 /// Items that nothing is known of but the tags that somebody gave them.
@@ -221,6 +272,22 @@ mod tests {
             .collect();
         assert_eq!(items, [(2, vec!["graphs"]), (7, vec!["graphs", "web"]), (9, vec![])]);
         assert!(loaded("nameless", &[events, pairs, ("tags.tsv.gz", "tag_id\ttag\n0\tweb\n")]).is_err());
+    }
+
+    #[test]
+    fn searches_are_of_numbered_users_and_items() {
+        let searches = "user_id\tquery_id\titem_id\nB\t7\tY\nA\t7\tX\nB\t3\tY\n";
+        let queries = "query_id\tquery\n3\tblue hat\n7\tred shoe\n";
+        let files = [("searches_train.tsv.gz", searches), ("queries.tsv.gz", queries)];
+        let data = loaded("searches", &files).unwrap();
+        let found: Vec<_> = data.searches.iter().map(|s| (s.user_id, s.item_id, s.query)).collect();
+        assert_eq!(found, [(1, 1, 1), (0, 0, 1), (1, 1, 0)]);
+        assert_eq!(data.interactions.iter().map(|e| (e.user_id, e.item_id)).collect::<Vec<_>>(), [(1, 1), (0, 0)]);
+        assert_eq!(data.items.iter().map(|item| item.title.as_str()).collect::<Vec<_>>(), ["X", "Y"]);
+        assert_eq!(data.queries[1].text, "red shoe");
+        assert!(
+            loaded("unasked", &[("searches_train.tsv.gz", searches), ("queries.tsv.gz", "query_id\tquery\n")]).is_err()
+        );
     }
 
     #[test]
