@@ -22,6 +22,7 @@ pub mod inference;
 pub mod metrics;
 pub mod query;
 mod random;
+pub mod search;
 pub mod serve;
 pub mod task;
 #[cfg(test)]
