@@ -23,7 +23,16 @@ CREATE TABLE rec.recommender (
     title_column      text,
     attributes_column text,
     embedding_column  text,
+    text_column       text,
     searches          regclass,
+    search_user_column      text,
+    query_column            text,
+    query_embedding_column  text,
+    search_item_column      text,
+    search_time_column      text,
+    shown_column            text,
+    dwell_column            text,
+    search_config     text NOT NULL DEFAULT 'pg_catalog.simple',
     created_at        timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE rec.recommender IS 'Recommenders: a name bound to relations of the application and their columns. Written by rec_create and rec_drop.';
@@ -44,7 +53,16 @@ COMMENT ON COLUMN rec.recommender.item_id_column IS 'Column of the items: the id
 COMMENT ON COLUMN rec.recommender.title_column IS 'Column of the items: the title.';
 COMMENT ON COLUMN rec.recommender.attributes_column IS 'Column of the items: attributes as jsonb, an array or a tsvector.';
 COMMENT ON COLUMN rec.recommender.embedding_column IS 'Column of the items: a pgvector vector.';
-COMMENT ON COLUMN rec.recommender.searches IS 'Table of searches, where there is one.';
+COMMENT ON COLUMN rec.recommender.text_column IS 'Column of the items that rec_search finds words in: a text, or a tsvector. NULL: none.';
+COMMENT ON COLUMN rec.recommender.searches IS 'Table or view of searches: who looked for what, and what came of it. NULL where there is none.';
+COMMENT ON COLUMN rec.recommender.search_user_column IS 'Column of the searches: the user''s id; NULL in it for somebody who is not known.';
+COMMENT ON COLUMN rec.recommender.query_column IS 'Column of the searches: the words.';
+COMMENT ON COLUMN rec.recommender.query_embedding_column IS 'Column of the searches: a pgvector vector of the words.';
+COMMENT ON COLUMN rec.recommender.search_item_column IS 'Column of the searches: the item that was opened or bought.';
+COMMENT ON COLUMN rec.recommender.search_time_column IS 'Column of the searches: when it happened.';
+COMMENT ON COLUMN rec.recommender.shown_column IS 'Column of the searches: the results that were shown, best first, as an array.';
+COMMENT ON COLUMN rec.recommender.dwell_column IS 'Column of the searches: how long the opened item was looked at, in seconds.';
+COMMENT ON COLUMN rec.recommender.search_config IS 'Text search configuration by which queries and items'' texts become words, with its schema.';
 COMMENT ON COLUMN rec.recommender.created_at IS 'When rec_create made it.';
 
 CREATE TABLE rec.model (

@@ -16,11 +16,21 @@ CREATE FUNCTION rec_create(
     embedding_column name DEFAULT NULL,
     user_type regtype DEFAULT 'bigint',
     item_type regtype DEFAULT 'bigint',
-    dimension integer DEFAULT NULL)
+    dimension integer DEFAULT NULL,
+    text_column name DEFAULT NULL,
+    searches regclass DEFAULT NULL,
+    search_user_column name DEFAULT NULL,
+    query_column name DEFAULT 'query',
+    query_embedding_column name DEFAULT NULL,
+    search_item_column name DEFAULT NULL,
+    search_time_column name DEFAULT NULL,
+    shown_column name DEFAULT NULL,
+    dwell_column name DEFAULT NULL,
+    search_config text DEFAULT NULL)
 RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rec_create_wrapper';
-COMMENT ON FUNCTION rec_create(text, regclass, name, name, name, name, name, name, regclass, name, name, name, name, regtype, regtype, integer) IS
-'Creates a recommender and returns its name. Without interactions it makes the tables interaction, item and search in a schema of that name, with the id types and vector dimension given; with them it binds your own tables or views. Either way the schema gets typed functions (rec_next, …). order_column or time_column orders a history; for your own relations one of them is needed.';
+COMMENT ON FUNCTION rec_create(text, regclass, name, name, name, name, name, name, regclass, name, name, name, name, regtype, regtype, integer, name, regclass, name, name, name, name, name, name, name, text) IS
+'Creates a recommender and returns its name. Without interactions it makes the tables interaction, item and search in a schema of that name, with the id types and vector dimension given; with them it binds your own tables or views. Either way the schema gets typed functions (rec_next, …). order_column or time_column orders a history; for your own relations one of them is needed. text_column (a text, or a tsvector; default: title_column) is what rec_search finds words in. searches binds your own log of searches; of its columns those named like in the table search that is made otherwise need not be named. search_config: the text search configuration of queries and texts, by default that of default_text_search_config.';
 
 CREATE FUNCTION rec_drop(name text, tables boolean DEFAULT false) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rec_drop_wrapper';

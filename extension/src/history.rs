@@ -8,6 +8,7 @@ use crate::error::{Result, SqlError};
 use crate::ids::Id;
 use crate::outcomes;
 use crate::pg::spi::{self, Arg, Mode, Row};
+use crate::search::recent::Recent;
 
 /// What was read of one user.
 #[derive(Debug, Default)]
@@ -20,9 +21,16 @@ pub struct History {
     pub outcomes: Vec<u32>,
     /// Items of the events whose item the model does not know, in no order.
     pub unknown: Vec<ItemId>,
+    /// What the user looked for lately, where the model looks at that.
+    pub searches: Recent,
 }
 
 impl History {
+    /// Whether it tells a model nothing.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.searches.is_empty()
+    }
+
     fn push(&mut self, item: Option<u32>, id: impl FnOnce() -> Option<ItemId>) {
         match item {
             Some(index) => self.items.push(index),
@@ -207,7 +215,7 @@ fn known(row: &Row, index: usize, kind: IdType, catalogue: &Catalogue) -> Option
 }
 
 /// Integers are compared across their widths, so that an id out of the column's range is only an unknown user.
-fn user_parameter(recommender: &Recommender, user: &Id, reference: &str) -> String {
+pub fn user_parameter(recommender: &Recommender, user: &Id, reference: &str) -> String {
     match (user, recommender.user_type) {
         (Id::Int(_), _) | (Id::Text(_), IdType::Text) => reference.to_owned(),
         (Id::Text(_), IdType::Uuid) => format!("{reference}::uuid"),
@@ -215,7 +223,7 @@ fn user_parameter(recommender: &Recommender, user: &Id, reference: &str) -> Stri
     }
 }
 
-fn user_argument(user: &Id) -> Arg<'_> {
+pub fn user_argument(user: &Id) -> Arg<'_> {
     match user {
         Id::Int(id) => Arg::Int8(*id),
         Id::Text(id) => Arg::Text(id),

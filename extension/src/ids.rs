@@ -4,6 +4,7 @@ use pgrec_engine::{Catalogue, ItemId};
 
 use crate::catalog::{IdType, Recommender};
 use crate::error::{Result, SqlError};
+use crate::pg::spi::Arg;
 
 /// An id as it came through one of the two doors: bigint functions, or the text functions behind the typed ones.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,6 +59,65 @@ pub fn known_sorted(ids: &[ItemId], catalogue: &Catalogue) -> Vec<u32> {
     known.sort_unstable();
     known.dedup();
     known
+}
+
+/// Ids as one array argument.
+#[derive(Debug)]
+pub enum Keys {
+    /// integer and bigint
+    Ints(Vec<i64>),
+    /// text
+    Texts(Vec<String>),
+    /// uuid, as text
+    Uuids(Vec<String>),
+}
+
+impl Keys {
+    /// Ids of users or items of one type.
+    pub fn new<'a>(ids: impl Iterator<Item = &'a Id>, kind: IdType) -> Result<Self> {
+        let int = |id: &Id| match id {
+            Id::Int(id) => Ok(*id),
+            Id::Text(text) => text
+                .trim()
+                .parse()
+                .map_err(|_| SqlError::parameter(format!("\"{id}\" is no id of type {}", kind.sql()))),
+        };
+        Ok(match kind {
+            IdType::Integer | IdType::Bigint => Self::Ints(ids.map(int).collect::<Result<_>>()?),
+            IdType::Text => Self::Texts(ids.map(Id::to_string).collect()),
+            IdType::Uuid => Self::Uuids(ids.map(Id::to_string).collect()),
+        })
+    }
+
+    /// Ids of items.
+    pub fn of_items<'a>(ids: impl Iterator<Item = &'a ItemId>, kind: IdType) -> Self {
+        match kind {
+            IdType::Integer | IdType::Bigint => {
+                Self::Ints(ids.filter_map(|id| if let ItemId::Int(id) = id { Some(*id) } else { None }).collect())
+            }
+            IdType::Text => Self::Texts(ids.map(as_text).collect()),
+            IdType::Uuid => Self::Uuids(ids.map(as_text).collect()),
+        }
+    }
+
+    /// The argument.
+    pub fn arg(&self) -> Arg<'_> {
+        match self {
+            Self::Ints(ids) => Arg::Int8s(ids),
+            Self::Texts(ids) | Self::Uuids(ids) => Arg::Texts(ids),
+        }
+    }
+
+    /// The argument of this number as an array of what it holds: `$1`.
+    pub fn array(&self, number: usize) -> String {
+        let cast = if matches!(self, Self::Uuids(_)) { "::pg_catalog.uuid[]" } else { "" };
+        format!("${number}{cast}")
+    }
+
+    /// The same, where its elements are compared with a column: `ANY ($1)`.
+    pub fn any(&self, number: usize) -> String {
+        format!("ANY ({})", self.array(number))
+    }
 }
 
 /// An item id for the bigint door.

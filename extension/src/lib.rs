@@ -14,6 +14,7 @@ mod ids;
 mod inference;
 mod outcomes;
 mod pg;
+mod search;
 mod serve;
 mod settings;
 mod sql;

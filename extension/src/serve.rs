@@ -5,16 +5,17 @@ use std::rc::Rc;
 
 use pgrec_engine::families::generative::Generated;
 use pgrec_engine::serve::{self, Answer};
-use pgrec_engine::{Asked, Control, ItemContent, ItemId, Query, Scored};
+use pgrec_engine::{Control, ItemContent, ItemId, Query, Scored};
 use pgrec_kernels::Filter;
 use rayon::prelude::*;
 
 use crate::catalog::recommender::{self, Recommender, quoted};
 use crate::error::{Result, SqlError};
 use crate::history::{self, History, Wanted};
-use crate::ids::{self, Id};
+use crate::ids::{self, Id, Keys};
 use crate::inference::client;
-use crate::pg::spi::{self, Arg, Mode};
+use crate::pg::spi::{self, Mode};
+use crate::search::recent;
 use crate::settings;
 use crate::storage::open::{self, OpenModel};
 use crate::vectors::{self, Published};
@@ -55,7 +56,7 @@ pub struct Steer {
 }
 
 /// k where the caller gave NULL.
-const DEFAULT_K: i32 = 10;
+pub const DEFAULT_K: i32 = 10;
 
 /// A recommended item.
 #[derive(Debug, Clone)]
@@ -149,8 +150,10 @@ impl Session {
     /// those that can change it.
     fn wanted(&self) -> Wanted<'_> {
         let limit = settings::history_limit();
-        let events = if self.exclude_seen { limit } else { limit.min(self.open.model.window()) };
-        Wanted { events, times: self.open.model.timed(), tasks: self.open.model.tasks() }
+        let model = &*self.open.model;
+        let events = if self.exclude_seen { limit } else { limit.min(model.window()) };
+        let times = model.timed() || recent::needs_times(&self.recommender, model);
+        Wanted { events, times, tasks: model.tasks() }
     }
 
     /// The stored history of a user with the session's items appended.
@@ -160,6 +163,9 @@ impl Session {
             Some(user) if self.wanted().events > 0 => history::read(&self.recommender, user, self.wanted(), catalogue)?,
             _ => History::default(),
         };
+        if let Some(user) = user {
+            self.read_searches(std::slice::from_ref(user), std::slice::from_mut(&mut history))?;
+        }
         let mut added = Vec::with_capacity(session.len());
         for id in session {
             let id = ids::item_id(id, self.recommender.item_type)?;
@@ -168,7 +174,7 @@ impl Session {
                 None => history.unknown.push(id),
             }
         }
-        if self.open.model.timed() {
+        if self.wanted().times {
             // What was touched just now was touched when the question is asked.
             history.times.extend(added.iter().map(|_| self.at));
         }
@@ -178,6 +184,11 @@ impl Session {
         }
         history.items.extend(added);
         Ok(history)
+    }
+
+    /// Adds what the users of some histories looked for lately.
+    fn read_searches(&self, users: &[Id], histories: &mut [History]) -> Result<()> {
+        recent::read(&self.recommender, users, &*self.open.model, histories)
     }
 
     /// What may not be returned for this history, ascending.
@@ -197,7 +208,7 @@ impl Session {
             times: &history.times,
             outcomes: &history.outcomes,
             words: &[],
-            searches: Asked::default(),
+            searches: history.searches.asked(),
             at: self.at,
             k,
             filter: Filter { exclude, candidates: self.candidates.as_deref() },
@@ -256,7 +267,7 @@ impl Session {
 
     /// The vector of a history; None of one that tells the model nothing.
     pub fn vector(&self, history: &History) -> Result<Option<Vec<f32>>> {
-        if history.items.is_empty() {
+        if history.is_empty() {
             return Ok(None);
         }
         match self.encode(&self.query(history, &[], 0)) {
@@ -363,17 +374,14 @@ impl Session {
         let kind = self.recommender.item_type;
         let column = quoted(&bound.id);
         let expression = history::item_expression(&bound.id, kind);
+        let keys = Keys::of_items(wanted, kind);
+        let sql = format!("SELECT {expression} FROM {name} WHERE {column} = {}", keys.any(1));
         let mut found = HashSet::new();
         if kind.is_integer() {
-            let ids = wanted.map(ids::as_int).collect::<Result<Vec<i64>>>()?;
-            let sql = format!("SELECT {expression} FROM {name} WHERE {column} = ANY ($1)");
-            let alive = spi::bigints(Mode::Read, &sql, &[Arg::Int8s(&ids)])?;
+            let alive = spi::bigints(Mode::Read, &sql, &[keys.arg()])?;
             found.extend(alive.into_iter().flatten().map(ItemId::Int));
         } else {
-            let ids: Vec<String> = wanted.map(ids::as_text).collect();
-            let cast = if kind == crate::catalog::IdType::Uuid { "::uuid[]" } else { "" };
-            let sql = format!("SELECT {expression} FROM {name} WHERE {column} = ANY ($1{cast})");
-            spi::each(Mode::Read, &sql, &[Arg::Texts(&ids)], |row| {
+            spi::each(Mode::Read, &sql, &[keys.arg()], |row| {
                 found.extend(history::item_of(row, 0, kind));
                 Ok(())
             })?;
@@ -389,11 +397,12 @@ impl Session {
 
     /// The lists of one slice of a call's users, in their order.
     fn answer_many(&self, users: &[Id], all: usize) -> Result<Vec<Vec<Item>>> {
-        let histories = if self.wanted().events == 0 {
+        let mut histories: Vec<History> = if self.wanted().events == 0 {
             users.iter().map(|_| History::default()).collect()
         } else {
             history::read_many(Mode::Read, &self.recommender, users, self.wanted(), self.open.model.catalogue())?
         };
+        self.read_searches(users, &mut histories)?;
         let answers = self.existing(&histories, |queries| self.ask_many(queries, all))?;
         let lists = answers.iter().map(|answer| self.named(&answer.items));
         let Some(published) = &self.published else { return Ok(lists.collect()) };
@@ -413,7 +422,7 @@ impl Session {
         compute::run("rec_next_many", |control| {
             let encode = |query: &Query<'_>| {
                 control.check()?;
-                match query.history.is_empty() {
+                match query.history.is_empty() && query.searches.ends.is_empty() {
                     true => Ok(None),
                     false => vectors::encoded(model, query),
                 }
@@ -454,7 +463,7 @@ impl Session {
         let mut known: Vec<u32> = indices.iter().flatten().copied().collect();
         known.sort_unstable();
         known.dedup();
-        let direct = match history.items.is_empty() || !self.open.model.tasks().is_empty() {
+        let direct = match history.is_empty() || !self.open.model.tasks().is_empty() {
             true => None,
             false => self.direct_scores(history, &known)?,
         };
@@ -512,6 +521,78 @@ impl Session {
                 .hint("Bind attributes_column with rec_create, then CALL rec_train('generative', '{\"alignment\": 1}');"));
         }
         Ok(words.iter().filter_map(|word| model.word(word)).collect())
+    }
+
+    /// The numbers of the words of a query: of those that the model does not know, those that they were most likely meant to be.
+    fn query_words(&self, words: &[String]) -> Vec<u32> {
+        let model = &*self.open.model;
+        words.iter().filter_map(|word| model.word(word).or_else(|| model.nearest_word(word))).collect()
+    }
+
+    /// The best items for somebody of whom only words are known; what is popular where the model knows none of them.
+    pub fn list_for(&self, words: &[String]) -> Result<Vec<Item>> {
+        self.require_queries()?;
+        let words = self.query_words(words);
+        let answers = self.existing(&[History::default()], |queries| {
+            let queries: Vec<Query<'_>> = queries.iter().map(|query| Query { words: &words, ..*query }).collect();
+            self.ask(&queries)
+        })?;
+        Ok(answers.iter().flat_map(|answer| self.named(&answer.items)).collect())
+    }
+
+    fn require_queries(&self) -> Result<()> {
+        if self.open.model.answers_queries() {
+            return Ok(());
+        }
+        Err(SqlError::parameter(format!("model \"{}\" knows no queries", self.open.row.name))
+            .detail(format!("It is of family \"{}\".", self.open.row.family))
+            .hint("Models of the families dual_intent and keywords do."))
+    }
+
+    /// The words nearest to what a user with this history would want of an item now, nearest first, with how near they are.
+    pub fn demand(&self, history: &History, item: &Id) -> Result<Vec<(String, f32)>> {
+        let model = &*self.open.model;
+        let item = ids::item_id(item, self.recommender.item_type)?;
+        let Some(index) = model.catalogue().index_of(&item) else { return Ok(Vec::new()) };
+        let words = model.demand(&self.query(history, &[], self.k), index)?.ok_or_else(|| {
+            SqlError::parameter(format!("model \"{}\" generates no demand", self.open.row.name))
+                .detail(format!("It is of family \"{}\".", self.open.row.family))
+                .hint("Models of family dual_intent do: CALL rec_train('dual_intent');")
+        })?;
+        Ok(words.into_iter().filter_map(|(word, weight)| Some((model.word_text(word)?, weight))).collect())
+    }
+
+    /// The `k` best items for a query and a user with this history, only such as exist; none where the model knows no word.
+    pub fn find(&self, history: &History, query: &[String], k: usize) -> Result<Vec<Item>> {
+        let words = self.query_words(query);
+        if words.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answers = self.existing(std::slice::from_ref(history), |queries| {
+            let queries: Vec<Query<'_>> = queries.iter().map(|query| Query { words: &words, k, ..*query }).collect();
+            self.ask(&queries)
+        })?;
+        let own = answers.iter().flat_map(|answer| &answer.items[..answer.from_model]);
+        Ok(self.named(&own.copied().collect::<Vec<_>>()))
+    }
+
+    /// The model's scores of those of some items that it knows, for a query and a user with this history; none where it knows
+    /// no word.
+    pub fn found(&self, history: &History, query: &[String], items: &[ItemId]) -> Result<Vec<(ItemId, f64)>> {
+        let words = self.query_words(query);
+        if words.is_empty() {
+            return Ok(Vec::new());
+        }
+        let catalogue = self.open.model.catalogue();
+        let known: Vec<(&ItemId, u32)> =
+            items.iter().filter_map(|item| Some((item, catalogue.index_of(item)?))).collect();
+        let query = Query { words: &words, filter: Filter::default(), ..self.query(history, &[], known.len()) };
+        let indices: Vec<u32> = known.iter().map(|(_, index)| *index).collect();
+        let scores = match client::scores(&self.open, &query, &indices)? {
+            Some(scores) => scores,
+            None => self.open.model.score(&query, &indices)?,
+        };
+        Ok(known.into_iter().zip(scores).map(|((item, _), score)| (item.clone(), f64::from(score))).collect())
     }
 
     /// Items that a beam search of this width finds for one history and what is wanted in words, only such as exist, and how

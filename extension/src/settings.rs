@@ -9,6 +9,7 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 static RECOMMENDER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static EXACT_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(200_000);
 static HISTORY_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static SEARCH_CANDIDATES: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static OPEN_MODELS: GucSetting<i32> = GucSetting::<i32>::new(16);
 static HISTORY_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(32 << 10);
@@ -82,6 +83,16 @@ pub fn define() {
         &HISTORY_LIMIT,
         1,
         i32::MAX,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"rec.search_candidates",
+        c"How many items rec_search looks at of each source: text, vectors, model.",
+        c"Bounds the cost of one call. Of words that more items have, only those items are looked at that the other words or sources find.",
+        &SEARCH_CANDIDATES,
+        1,
+        1_000_000,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -373,6 +384,11 @@ pub fn training_memory() -> i32 {
 /// `rec.recommender`, None when empty.
 pub fn recommender() -> Option<String> {
     RECOMMENDER.get().and_then(|s| s.into_string().ok()).filter(|s| !s.is_empty())
+}
+
+/// `rec.search_candidates`
+pub fn search_candidates() -> usize {
+    SEARCH_CANDIDATES.get() as usize
 }
 
 /// `rec.exact_limit`, in items.

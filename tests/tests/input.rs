@@ -31,6 +31,11 @@ fn views_and_tables_of_the_application_can_be_bound() {
 }
 
 #[test]
+fn searches_for_what_makes_no_sense_get_an_error_or_nothing() {
+    each_database(|database| compare(database, "search"));
+}
+
+#[test]
 fn metric_aggregates_agree_with_a_calculation_by_hand() {
     each_database(|database| compare(database, "metrics"));
 }

@@ -84,6 +84,29 @@ pub struct Items {
     pub attributes: Option<String>,
     /// Column of the vector, where there is one.
     pub embedding: Option<String>,
+    /// Column of the text that is searched, where there is one.
+    pub text: Option<String>,
+}
+
+/// The searches relation and its columns.
+#[derive(Debug, Clone)]
+pub struct Searches {
+    /// The relation.
+    pub relation: Oid,
+    /// Column of the user id.
+    pub user: String,
+    /// Column of the words.
+    pub query: String,
+    /// Column of a vector of the words, where there is one.
+    pub embedding: Option<String>,
+    /// Column of the item that was opened, where there is one.
+    pub item: Option<String>,
+    /// Column of the time, where there is one.
+    pub time: Option<String>,
+    /// Column of the results shown, where there is one.
+    pub shown: Option<String>,
+    /// Column of the seconds that the opened item was looked at, where there is one.
+    pub dwell: Option<String>,
 }
 
 /// One recommender as the catalogue has it.
@@ -103,11 +126,16 @@ pub struct Recommender {
     pub interactions: Interactions,
     /// Where the items are, when bound.
     pub items: Option<Items>,
+    /// Where the searches are, when bound.
+    pub searches: Option<Searches>,
+    /// Text search configuration, with its schema.
+    pub search_config: String,
 }
 
 const COLUMNS: &str = "recommender_id, name, owner, user_type, item_type, interactions::oid, user_column, item_column, \
     order_columns, time_column, items::oid, item_id_column, attributes_column, embedding_column, \
-    weight_column, action_column";
+    weight_column, action_column, text_column, searches::oid, search_user_column, query_column, query_embedding_column, \
+    search_item_column, search_time_column, shown_column, dwell_column, search_config";
 
 impl Recommender {
     fn from_row(row: &Row) -> Result<Self> {
@@ -117,9 +145,26 @@ impl Recommender {
                 .ok_or_else(|| SqlError::corrupted(format!("rec.recommender: id type {name}")))
         };
         let items = match row.get::<Oid>(10) {
-            Some(oid) => {
-                Some(Items { relation: oid, id: row.need(11)?, attributes: row.get(12), embedding: row.get(13) })
-            }
+            Some(relation) => Some(Items {
+                relation,
+                id: row.need(11)?,
+                attributes: row.get(12),
+                embedding: row.get(13),
+                text: row.get(16),
+            }),
+            None => None,
+        };
+        let searches = match row.get::<Oid>(17) {
+            Some(relation) => Some(Searches {
+                relation,
+                user: row.need(18)?,
+                query: row.need(19)?,
+                embedding: row.get(20),
+                item: row.get(21),
+                time: row.get(22),
+                shown: row.get(23),
+                dwell: row.get(24),
+            }),
             None => None,
         };
         Ok(Self {
@@ -138,6 +183,8 @@ impl Recommender {
                 action: row.get(15),
             },
             items,
+            searches,
+            search_config: row.need(25)?,
         })
     }
 
@@ -170,6 +217,24 @@ impl Recommender {
     /// Qualified name of the items relation, when one is bound.
     pub fn items_name(&self) -> Result<Option<String>> {
         self.items.as_ref().map(|items| self.relation_name(items.relation, "items")).transpose()
+    }
+
+    /// Qualified name of the searches relation, when one is bound.
+    pub fn searches_name(&self) -> Result<Option<String>> {
+        self.searches.as_ref().map(|searches| self.relation_name(searches.relation, "searches")).transpose()
+    }
+
+    /// The text search configuration as SQL writes it.
+    pub fn config(&self) -> String {
+        format!("{}::pg_catalog.regconfig", pgrx::spi::quote_literal(&self.search_config))
+    }
+
+    /// The words of a text column as a tsvector: of a tsvector it is the column itself, so that an index on it serves.
+    pub fn words_of(&self, relation: Oid, column: &str) -> String {
+        match relation::column_type(relation, column).as_deref() {
+            Some("tsvector") => quoted(column),
+            _ => format!("pg_catalog.to_tsvector({}, {})", self.config(), quoted(column)),
+        }
     }
 
     fn relation_name(&self, relation: Oid, what: &str) -> Result<String> {

@@ -20,5 +20,6 @@ pub mod spi;
 pub mod temporary;
 pub mod time;
 pub mod transaction;
+pub mod tsvector;
 pub mod usearch;
 pub mod vector;

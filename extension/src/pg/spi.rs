@@ -181,6 +181,28 @@ pub fn query<T>(mode: Mode, sql: &str, args: &[Arg<'_>], mut map: impl FnMut(&Ro
     Ok(rows)
 }
 
+/// The same with a plan of its own for these arguments, which is not kept: for statements whose best plan depends on how
+/// much they find.
+pub fn each_planned(mode: Mode, sql: &str, args: &[Arg<'_>], mut each: impl FnMut(&Row) -> Result<()>) -> Result<u64> {
+    let _connection = Connection::open(false);
+    let text = CString::new(sql).map_err(|_| SqlError::parameter("a name contains a zero byte"))?;
+    let mut receiver = Receiver::new(&mut each);
+    let options = pg_sys::SPIExecuteOptions {
+        params: parameters(args),
+        read_only: mode == Mode::Read,
+        dest: receiver.as_dest(),
+        ..Default::default()
+    };
+    // SAFETY: text, parameters and receiver outlive the call.
+    let code = unsafe { pg_sys::SPI_execute_extended(text.as_ptr(), &options) };
+    receiver.outcome()?;
+    if code < 0 {
+        return Err(SqlError::corrupted(format!("an internal query failed: code {code}")));
+    }
+    // SAFETY: reads a global that the call above has set.
+    Ok(unsafe { pg_sys::SPI_processed })
+}
+
 /// Runs a statement that is not worth keeping a plan for (DDL), under a fresh snapshot.
 pub fn run(sql: &str) -> Result<()> {
     let _connection = Connection::open(false);

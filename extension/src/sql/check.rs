@@ -1,10 +1,11 @@
 //! `rec_check`: what is wrong or could be better, with what to do.
 
 use pgrx::pg_extern;
+use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 
-use super::bind::{index_remedy, uses_index};
-use crate::catalog::recommender::{self, Recommender};
+use super::bind::{index_remedy, search_index, uses_index};
+use crate::catalog::recommender::{self, Recommender, quoted};
 use crate::catalog::{model, publication, training};
 use crate::error::{Result, or_raise};
 use crate::pg::spi::{self, Arg, Mode};
@@ -45,6 +46,7 @@ fn check(name: Option<&str>) -> Result<Vec<Finding>> {
         relations(recommender, &mut findings)?;
         models(recommender, &mut findings)?;
         vectors(recommender, &mut findings)?;
+        searching(recommender, &mut findings)?;
     }
     files(&mut findings)?;
     Ok(findings)
@@ -66,6 +68,93 @@ fn vectors(recommender: &Recommender, findings: &mut Vec<Finding>) -> Result<()>
         });
     }
     Ok(())
+}
+
+/// Indexes that searching needs.
+fn searching(recommender: &Recommender, findings: &mut Vec<Finding>) -> Result<()> {
+    let mut missing = |subject: &str, finding: String, remedy: String| {
+        let subject = format!("{subject} of {}", recommender.name);
+        findings.push(Finding { subject, severity: "warning", finding, remedy });
+    };
+    if let (Some(items), Ok(Some(relation))) = (&recommender.items, recommender.items_name()) {
+        if let Some(text) = &items.text
+            && has_rows(items.relation)?
+            && !has_index(items.relation, "gin", &gin_on(recommender, items.relation, text))?
+        {
+            missing(
+                "texts",
+                format!("no index finds words in {relation}: every search reads all of it"),
+                format!(
+                    "CREATE INDEX CONCURRENTLY ON {relation} USING gin ({});",
+                    recommender.words_of(items.relation, text)
+                ),
+            );
+        }
+        if let Some(embedding) = &items.embedding
+            && has_rows(items.relation)?
+            && !has_index(items.relation, "%", &format!("({}%", quoted(embedding)))?
+        {
+            missing(
+                "vectors",
+                format!("no index finds what is near in {relation}: every search by a vector reads all of it"),
+                format!(
+                    "CREATE INDEX CONCURRENTLY ON {relation} USING usearch ({} vector_cosine_ops);",
+                    quoted(embedding)
+                ),
+            );
+        }
+    }
+    match (&recommender.searches, recommender.searches_name()) {
+        (Some(_), Err(_)) => missing(
+            "searches",
+            "their relation has been dropped".into(),
+            format!("SELECT rec_drop('{}'); and bind it anew", literal(&recommender.name)),
+        ),
+        (Some(searches), Ok(Some(relation)))
+            if relation::may_select(searches.relation) && !uses_index(&relation, &searches.user)? =>
+        {
+            missing(
+                "searches",
+                format!("no index finds one user's searches in {relation}: models that look at them read all of it"),
+                search_index(&relation, searches),
+            );
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// What an index on the words of a text says it is on, as a pattern.
+fn gin_on(recommender: &Recommender, relation: Oid, column: &str) -> String {
+    match relation::column_type(relation, column).as_deref() {
+        Some("tsvector") => format!("({}%", quoted(column)),
+        _ => format!(
+            "(to_tsvector({}%",
+            pgrx::spi::quote_literal(recommender.search_config.rsplit('.').next().unwrap_or_default())
+        ),
+    }
+}
+
+/// Whether a relation is a view, or has an index of an access method whose definition goes on as a pattern says.
+fn has_index(relation: Oid, method: &str, on: &str) -> Result<bool> {
+    let found = spi::first(
+        Mode::Write,
+        "SELECT c.relkind NOT IN ('r', 'p', 'm') OR EXISTS (SELECT FROM pg_catalog.pg_index x \
+         WHERE x.indrelid = c.oid AND x.indisvalid AND pg_catalog.pg_get_indexdef(x.indexrelid) LIKE '% USING ' || $2 || ' ' || $3) \
+         FROM pg_catalog.pg_class c WHERE c.oid = $1",
+        &[Arg::Oid(relation), Arg::Text(method), Arg::Text(on)],
+        |row| row.need::<bool>(0),
+    )?;
+    Ok(found.unwrap_or(true))
+}
+
+/// From so many rows on an index is worth its name.
+const MANY: f64 = 10_000.0;
+
+fn has_rows(relation: Oid) -> Result<bool> {
+    let sql = "SELECT reltuples::float8 FROM pg_catalog.pg_class WHERE oid = $1";
+    let rows = spi::first(Mode::Write, sql, &[Arg::Oid(relation)], |row| row.need::<f64>(0))?;
+    Ok(rows.is_some_and(|rows| rows >= MANY))
 }
 
 fn literal(name: &str) -> String {

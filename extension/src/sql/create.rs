@@ -5,7 +5,7 @@ use pgrx::pg_sys::Oid;
 
 use super::bind::bind;
 use super::typed;
-use crate::catalog::recommender::{IdType, quoted};
+use crate::catalog::recommender::{IdType, Searches, quoted};
 use crate::error::{Result, SqlError, or_raise};
 use crate::pg::role;
 use crate::pg::spi::{self, Arg, Mode};
@@ -28,6 +28,21 @@ pub(super) struct Request {
     pub(super) user_type: Option<Oid>,
     pub(super) item_type: Option<Oid>,
     pub(super) dimension: Option<i32>,
+    pub(super) text_column: Option<String>,
+    pub(super) searches: Option<SearchRequest>,
+    pub(super) search_config: Option<String>,
+}
+
+/// A searches relation that was named, and its columns.
+pub(super) struct SearchRequest {
+    pub(super) relation: Oid,
+    pub(super) user: Option<String>,
+    pub(super) query: String,
+    pub(super) embedding: Option<String>,
+    pub(super) item: Option<String>,
+    pub(super) time: Option<String>,
+    pub(super) shown: Option<String>,
+    pub(super) dwell: Option<String>,
 }
 
 /// What goes into `rec.recommender`.
@@ -43,7 +58,9 @@ pub(super) struct Binding {
     pub(super) title: Option<String>,
     pub(super) attributes: Option<String>,
     pub(super) embedding: Option<String>,
-    pub(super) searches: Option<Oid>,
+    pub(super) text: Option<String>,
+    pub(super) searches: Option<Searches>,
+    pub(super) config: String,
 }
 
 #[pg_extern(sql = false)]
@@ -65,6 +82,16 @@ fn rec_create(
     user_type: Option<Oid>,
     item_type: Option<Oid>,
     dimension: Option<i32>,
+    text_column: Option<&std::ffi::CStr>,
+    searches: Option<Oid>,
+    search_user_column: Option<&std::ffi::CStr>,
+    query_column: Option<&std::ffi::CStr>,
+    query_embedding_column: Option<&std::ffi::CStr>,
+    search_item_column: Option<&std::ffi::CStr>,
+    search_time_column: Option<&std::ffi::CStr>,
+    shown_column: Option<&std::ffi::CStr>,
+    dwell_column: Option<&std::ffi::CStr>,
+    search_config: Option<String>,
 ) -> String {
     let text = |name: Option<&std::ffi::CStr>| name.map(|n| n.to_string_lossy().into_owned());
     or_raise(create(Request {
@@ -84,15 +111,28 @@ fn rec_create(
         user_type,
         item_type,
         dimension,
+        text_column: text(text_column),
+        searches: searches.map(|relation| SearchRequest {
+            relation,
+            user: text(search_user_column),
+            query: text(query_column).unwrap_or_else(|| "query".into()),
+            embedding: text(query_embedding_column),
+            item: text(search_item_column),
+            time: text(search_time_column),
+            shown: text(shown_column),
+            dwell: text(dwell_column),
+        }),
+        search_config,
     }))
 }
 
 fn create(request: Request) -> Result<String> {
     check_name(&request.name)?;
     make_schema(&request.name)?;
+    let config = configuration(request.search_config.as_deref())?;
     let binding = match request.interactions {
-        None => create_tables(&request)?,
-        Some(interactions) => bind(&request, interactions)?,
+        None => create_tables(&request, config)?,
+        Some(interactions) => bind(&request, interactions, config)?,
     };
     insert(&request, &binding)?;
     typed::create(&request.name, binding.user_type, binding.item_type)?;
@@ -161,7 +201,18 @@ fn id_type(oid: Option<Oid>, what: &str) -> Result<IdType> {
     })
 }
 
-fn create_tables(request: &Request) -> Result<Binding> {
+/// A text search configuration with its schema; without a name the session's default.
+fn configuration(name: Option<&str>) -> Result<String> {
+    let sql = "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.cfgname) \
+        FROM pg_catalog.pg_ts_config c JOIN pg_catalog.pg_namespace n ON n.oid = c.cfgnamespace WHERE c.oid = \
+        coalesce($1, pg_catalog.current_setting('default_text_search_config'))::pg_catalog.regconfig";
+    spi::first(Mode::Write, sql, &[Arg::MaybeText(name)], |row| row.need::<String>(0))?.ok_or_else(|| {
+        SqlError::undefined("there is no default text search configuration")
+            .hint("Name one with search_config => 'simple'.")
+    })
+}
+
+fn create_tables(request: &Request, config: String) -> Result<Binding> {
     let users = id_type(request.user_type, "user_type")?;
     let items = id_type(request.item_type, "item_type")?;
     let vector = match request.dimension {
@@ -184,7 +235,8 @@ fn create_tables(request: &Request) -> Result<Binding> {
         .replace("@schema@", &schema)
         .replace("@user@", users.sql())
         .replace("@item@", items.sql())
-        .replace("@vector@", &format!("{vector_schema}.vector{vector}"));
+        .replace("@vector@", &format!("{vector_schema}.vector{vector}"))
+        .replace("@config@", &pgrx::spi::quote_literal(&config));
     for table in ["interaction", "item", "search"] {
         if existing(&request.name, table)?.is_some() {
             return Err(SqlError::new(
@@ -214,7 +266,18 @@ fn create_tables(request: &Request) -> Result<Binding> {
         title: Some("title".into()),
         attributes: Some("attributes".into()),
         embedding: Some("embedding".into()),
-        searches: Some(made("search")?),
+        text: Some("words".into()),
+        searches: Some(Searches {
+            relation: made("search")?,
+            user: "user_id".into(),
+            query: "query".into(),
+            embedding: Some("embedding".into()),
+            item: Some("item_id".into()),
+            time: Some("at".into()),
+            shown: Some("shown".into()),
+            dwell: Some("dwell".into()),
+        }),
+        config,
     })
 }
 
@@ -229,33 +292,42 @@ pub(super) fn existing(schema: &str, table: &str) -> Result<Option<Oid>> {
 }
 
 fn insert(request: &Request, binding: &Binding) -> Result<()> {
-    let owner = role::current_name();
-    let optional =
-        |value: &Option<String>| -> String { value.as_deref().map_or_else(|| "NULL".into(), pgrx::spi::quote_literal) };
+    let literal = |value: &str| pgrx::spi::quote_literal(value);
+    let optional = |value: Option<&String>| value.map_or_else(|| "NULL".into(), |value| literal(value));
     let relation = |oid: Option<Oid>| oid.map_or_else(|| "NULL".into(), |oid| format!("{}::regclass", oid.to_u32()));
+    let order: Vec<String> = binding.order.iter().map(|column| literal(column)).collect();
     let item_id = binding.items.map(|_| request.item_id_column.clone());
-    let sql = format!(
-        "INSERT INTO rec.recommender (name, owner, user_type, item_type, interactions, user_column, item_column, \
-         order_columns, time_column, weight_column, action_column, items, item_id_column, title_column, \
-         attributes_column, embedding_column, searches) \
-         VALUES ({}, {}, '{}', '{}', {}, {}, {}, ARRAY[{}], {}, {}, {}, {}, {}, {}, {}, {}, {})",
-        pgrx::spi::quote_literal(&request.name),
-        pgrx::spi::quote_literal(&owner),
-        binding.user_type.sql(),
-        binding.item_type.sql(),
-        relation(Some(binding.interactions)),
-        pgrx::spi::quote_literal(&request.user_column),
-        pgrx::spi::quote_literal(&request.item_column),
-        binding.order.iter().map(pgrx::spi::quote_literal).collect::<Vec<_>>().join(", "),
-        optional(&binding.time),
-        optional(&binding.weight),
-        optional(&binding.action),
-        relation(binding.items),
-        optional(&item_id),
-        optional(&binding.title),
-        optional(&binding.attributes),
-        optional(&binding.embedding),
-        relation(binding.searches),
-    );
+    let searches = binding.searches.as_ref();
+    let columns = [
+        ("name", literal(&request.name)),
+        ("owner", literal(&role::current_name())),
+        ("user_type", literal(binding.user_type.sql())),
+        ("item_type", literal(binding.item_type.sql())),
+        ("interactions", relation(Some(binding.interactions))),
+        ("user_column", literal(&request.user_column)),
+        ("item_column", literal(&request.item_column)),
+        ("order_columns", format!("ARRAY[{}]", order.join(", "))),
+        ("time_column", optional(binding.time.as_ref())),
+        ("weight_column", optional(binding.weight.as_ref())),
+        ("action_column", optional(binding.action.as_ref())),
+        ("items", relation(binding.items)),
+        ("item_id_column", optional(item_id.as_ref())),
+        ("title_column", optional(binding.title.as_ref())),
+        ("attributes_column", optional(binding.attributes.as_ref())),
+        ("embedding_column", optional(binding.embedding.as_ref())),
+        ("text_column", optional(binding.text.as_ref())),
+        ("searches", relation(searches.map(|s| s.relation))),
+        ("search_user_column", optional(searches.map(|s| &s.user))),
+        ("query_column", optional(searches.map(|s| &s.query))),
+        ("query_embedding_column", optional(searches.and_then(|s| s.embedding.as_ref()))),
+        ("search_item_column", optional(searches.and_then(|s| s.item.as_ref()))),
+        ("search_time_column", optional(searches.and_then(|s| s.time.as_ref()))),
+        ("shown_column", optional(searches.and_then(|s| s.shown.as_ref()))),
+        ("dwell_column", optional(searches.and_then(|s| s.dwell.as_ref()))),
+        ("search_config", literal(&binding.config)),
+    ];
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let values: Vec<&str> = columns.iter().map(|(_, value)| value.as_str()).collect();
+    let sql = format!("INSERT INTO rec.recommender ({}) VALUES ({})", names.join(", "), values.join(", "));
     role::as_catalog(|| spi::run(&sql))
 }

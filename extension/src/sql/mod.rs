@@ -12,6 +12,7 @@ mod inference;
 mod measure;
 mod models;
 mod schedule;
+mod search;
 mod semantic;
 mod semantic_trigger;
 mod serve;

@@ -50,7 +50,7 @@ pub(super) fn numbers(array: Vec<Option<f32>>, argument: &str) -> Result<Vec<f32
     numbers.ok_or_else(|| SqlError::parameter(format!("{argument} holds something that is not a finite number")))
 }
 
-fn ranked<T: Door>(items: Vec<Item>) -> Result<Vec<(i32, T, Option<f32>)>> {
+pub(super) fn ranked<T: Door>(items: Vec<Item>) -> Result<Vec<(i32, T, Option<f32>)>> {
     items.iter().enumerate().map(|(index, item)| Ok((index as i32 + 1, T::item(&item.id)?, Some(item.score)))).collect()
 }
 
@@ -124,7 +124,7 @@ fn encode<T: Door>(user: Option<T>, session: Ids<T>, scope: Scope) -> Result<Opt
     let serving = open::<T>(scope, "rec_encode")?;
     let history = serving.history(user.map(Door::id).as_ref(), &ids(session))?;
     match serving.encode(&serving.query(&history, &[], 0)) {
-        Err(error) if error.is_state() && history.items.is_empty() => Ok(None),
+        Err(error) if error.is_state() && history.is_empty() => Ok(None),
         other => Ok(Some(other?)),
     }
 }
@@ -166,7 +166,7 @@ fn explain<T: Door>(user: Option<T>, item: Option<T>, session: Ids<T>, scope: Sc
     if index.is_none() && score.is_some() {
         fields.insert("placed".into(), json!(true));
     }
-    if let Some(index) = index.filter(|_| !history.items.is_empty()) {
+    if let Some(index) = index.filter(|_| !history.is_empty()) {
         match serving.open.model.explain(&serving.query(&history, &[], 10), index).map_err(SqlError::from) {
             Ok(mut reasons) => {
                 name_items(&mut reasons, &|index| ids::as_text(&catalogue.id(index)), catalogue.len());
@@ -188,6 +188,7 @@ fn answered_by(
     use pgrec_engine::serve::Source;
     match source {
         Source::Model if stored.items.is_empty() && !all.items.is_empty() => "session",
+        Source::Model if all.items.is_empty() && !all.searches.is_empty() => "searches",
         Source::Model => "history",
         _ => "popularity",
     }

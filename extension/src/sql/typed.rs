@@ -45,6 +45,8 @@ enum Returns {
     Generated,
     /// `(rank, item_id, distance)`
     Near,
+    /// `(rank, word, weight)`
+    Words,
     /// `(rank, user_id, distance, probability)`
     Audience,
     /// Whether something was done, which it is for.
@@ -111,6 +113,41 @@ static FUNCTIONS: &[Function] = &[
         arguments: &[argument("user_id", Kind::User), argument("item_ids", Kind::Items), SESSION, MODEL, AT],
         returns: Returns::Ranked,
         comment: "Ranks the given items for this user",
+    },
+    Function {
+        name: "search",
+        arguments: &[
+            argument("user_id", Kind::User),
+            argument("query", Kind::Plain("text")),
+            K,
+            option("embedding", Kind::Plain("real[]"), "NULL"),
+            CANDIDATES,
+            EXCLUDE,
+            option("exclude_seen", Kind::Plain("boolean"), "NULL"),
+            MODEL,
+            AT,
+        ],
+        returns: Returns::Ranked,
+        comment: "The k items that answer a query best, for this user, who may be NULL",
+    },
+    Function {
+        name: "keywords",
+        arguments: &[argument("words", Kind::Plain("text[]")), K, CANDIDATES, EXCLUDE, MODEL],
+        returns: Returns::Ranked,
+        comment: "The k items for somebody of whom nothing is known but these words",
+    },
+    Function {
+        name: "demand",
+        arguments: &[
+            argument("user_id", Kind::User),
+            argument("item_id", Kind::Item),
+            option("k", Kind::Plain("integer"), "5"),
+            SESSION,
+            MODEL,
+            AT,
+        ],
+        returns: Returns::Words,
+        comment: "The words nearest to what this user would want of this item now",
     },
     Function {
         name: "similar",
@@ -326,13 +363,17 @@ impl Function {
                 format!("TABLE (rank integer, item_id {item}, distance real)"),
                 format!("SELECT r.rank, r.item_id::{item}, r.distance FROM {call} r"),
             ),
+            Returns::Words => (
+                "TABLE (rank integer, word text, weight real)".to_owned(),
+                format!("SELECT r.rank, r.word, r.weight FROM {call} r"),
+            ),
             Returns::Audience => (
                 format!("TABLE (rank integer, user_id {user}, distance real, probability real)"),
                 format!("SELECT r.rank, r.user_id::{user}, r.distance, r.probability FROM {call} r"),
             ),
         };
         let rows = match self.returns {
-            Returns::Ranked | Returns::Neighbours | Returns::Generated | Returns::Near => " ROWS 10",
+            Returns::Ranked | Returns::Neighbours | Returns::Generated | Returns::Near | Returns::Words => " ROWS 10",
             Returns::Audience => " ROWS 100",
             Returns::Coded => " ROWS 1000",
             Returns::RankedPerUser => " ROWS 10000",

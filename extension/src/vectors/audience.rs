@@ -5,11 +5,10 @@ use std::collections::HashSet;
 use pgrec_engine::{ItemContent, ItemId};
 
 use super::publish::USERS;
-use super::{Keys, Published, growing, place, user_expression, user_of};
-use crate::catalog::IdType;
+use super::{Published, growing, place, user_expression, user_of};
 use crate::catalog::recommender::quoted;
 use crate::error::{Result, SqlError};
-use crate::ids::{self, Id};
+use crate::ids::{self, Id, Keys};
 use crate::pg::role;
 use crate::pg::spi::{self, Mode};
 
@@ -96,16 +95,16 @@ impl Published {
     fn who_touched<'a>(&self, item: &ItemId, users: impl Iterator<Item = &'a Id>) -> Result<HashSet<Id>> {
         let interactions = &self.recommender.interactions;
         let (kind, item_kind) = (self.recommender.user_type, self.recommender.item_type);
-        let cast = if kind == IdType::Uuid { "::pg_catalog.uuid[]" } else { "" };
+        let keys = Keys::new(users, kind)?;
         let sql = format!(
-            "SELECT DISTINCT {} FROM {} WHERE {} = ANY ($1{cast}) AND {} = $2::pg_catalog.text::{}",
+            "SELECT DISTINCT {} FROM {} WHERE {} = {} AND {} = $2::pg_catalog.text::{}",
             user_expression(&interactions.user, kind),
             self.recommender.interactions_name()?,
             quoted(&interactions.user),
+            keys.any(1),
             quoted(&interactions.item),
             item_kind.sql(),
         );
-        let keys = Keys::new(users, kind)?;
         let item = ids::as_text(item);
         let touched = spi::query(Mode::Read, &sql, &[keys.arg(), spi::Arg::Text(&item)], |row| user_of(row, 0, kind))?;
         Ok(touched.into_iter().collect())

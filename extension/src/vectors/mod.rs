@@ -158,30 +158,3 @@ fn user_expression(column: &str, kind: IdType) -> String {
 fn user_of(row: &Row, index: usize, kind: IdType) -> Result<Id> {
     Ok(if kind.is_integer() { Id::Int(row.need(index)?) } else { Id::Text(row.need(index)?) })
 }
-
-/// Ids as one array argument, and the type that its elements are cast to.
-enum Keys {
-    Ints(Vec<i64>),
-    Texts(Vec<String>),
-}
-
-impl Keys {
-    fn new<'a>(ids: impl Iterator<Item = &'a Id>, kind: IdType) -> Result<Self> {
-        let invalid = |id: &Id| SqlError::parameter(format!("\"{id}\" is no id of type {}", kind.sql()));
-        if !kind.is_integer() {
-            return Ok(Self::Texts(ids.map(Id::to_string).collect()));
-        }
-        let int = |id: &Id| match id {
-            Id::Int(id) => Ok(*id),
-            Id::Text(text) => text.trim().parse().map_err(|_| invalid(id)),
-        };
-        Ok(Self::Ints(ids.map(int).collect::<Result<_>>()?))
-    }
-
-    fn arg(&self) -> Arg<'_> {
-        match self {
-            Self::Ints(ids) => Arg::Int8s(ids),
-            Self::Texts(ids) => Arg::Texts(ids),
-        }
-    }
-}

@@ -7,13 +7,13 @@ use pgrec_engine::corpus::attribute_tokens;
 use pgrec_engine::families::Needs;
 use pgrec_engine::{ItemContent, ItemId};
 
-use super::{Keys, Published, ROWS};
+use super::{Published, ROWS};
 use crate::catalog::Recommender;
 use crate::catalog::recommender::quoted;
 use crate::corpus;
 use crate::error::{Result, SqlError};
 use crate::history;
-use crate::ids::{self, Id};
+use crate::ids::{self, Keys};
 use crate::pg::spi::{self, Mode};
 use crate::storage::open::OpenModel;
 
@@ -25,15 +25,14 @@ pub fn of_items(mode: Mode, recommender: &Rc<Recommender>, open: &OpenModel, ite
     let recommender = recommender.with_embedding(open.row.embedding.as_deref())?;
     let (Some(bound), Some(relation)) = (&recommender.items, recommender.items_name()?) else { return Ok(Vec::new()) };
     let kind = recommender.item_type;
-    let ids: Vec<Id> = items.iter().map(|item| Id::Text(ids::as_text(item))).collect();
-    let keys = Keys::new(ids.iter(), kind)?;
+    let keys = Keys::of_items(items.iter(), kind);
     let needs = Needs { attributes: true, vectors: true, ..Needs::NOTHING };
     let sql = format!(
-        "SELECT {}, {} FROM {relation} WHERE {} = ANY ($1{})",
+        "SELECT {}, {} FROM {relation} WHERE {} = {}",
         history::item_expression(&bound.id, kind),
         corpus::content_columns(bound, needs),
         quoted(&bound.id),
-        if kind == crate::catalog::IdType::Uuid { "::uuid[]" } else { "" },
+        keys.any(1),
     );
     // An item may have several rows: as in a training its last vector counts, and the attributes of all.
     let mut contents: BTreeMap<ItemId, (Option<Vec<f32>>, Vec<String>)> = BTreeMap::new();
@@ -125,8 +124,7 @@ impl Published {
             table = self.items()?,
             kind = kind.sql(),
         );
-        let ids: Vec<Id> = rows.iter().map(|(item, _)| Id::Text(ids::as_text(item))).collect();
-        let keys = Keys::new(ids.iter(), kind)?;
+        let keys = Keys::of_items(rows.iter().map(|(item, _)| item), kind);
         let numbers: Vec<f32> = rows.iter().flat_map(|(_, vector)| vector).copied().collect();
         spi::execute(&sql, &[keys.arg(), spi::Arg::Float4s(&numbers), spi::Arg::Int8(first.len() as i64)])
     }

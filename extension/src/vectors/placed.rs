@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use pgrec_engine::ItemId;
 use pgrec_engine::families::Geometry;
 
+use super::Published;
 use super::near::Among;
-use super::{Keys, Published};
 use crate::error::Result;
 use crate::history::{History, item_expression, item_of};
-use crate::ids::{self, Id};
+use crate::ids::Keys;
 use crate::pg::role;
 use crate::pg::spi::{self, Mode};
 use crate::serve::{Item, Session};
@@ -52,18 +52,18 @@ impl Published {
     ) -> Result<Vec<Item>> {
         let catalogue = self.open.model.catalogue();
         let wanted = items.iter().filter(|item| !left_out.contains(item) && catalogue.index_of(item).is_none());
-        let wanted: Vec<Id> = wanted.map(|item| Id::Text(ids::as_text(item))).collect();
+        let wanted: Vec<&ItemId> = wanted.collect();
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
         let kind = self.recommender.item_type;
+        let keys = Keys::of_items(wanted.into_iter(), kind);
         let sql = format!(
-            "SELECT {}, embedding::pg_catalog.float4[] FROM {} WHERE item_id = ANY ($1{}) AND NOT trained",
+            "SELECT {}, embedding::pg_catalog.float4[] FROM {} WHERE item_id = {} AND NOT trained",
             item_expression("item_id", kind),
             self.items()?,
-            if kind == crate::catalog::IdType::Uuid { "::pg_catalog.uuid[]" } else { "" }
+            keys.any(1),
         );
-        let keys = Keys::new(wanted.iter(), kind)?;
         let mut scored = Vec::new();
         role::as_owner_for(self.recommender.owner_oid()?, || {
             spi::each(Mode::Read, &sql, &[keys.arg()], |row| {

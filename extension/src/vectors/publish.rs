@@ -8,7 +8,7 @@ use pgrec_engine::families::Geometry;
 use pgrx::pg_sys::Oid;
 use rayon::prelude::*;
 
-use super::{Keys, Published, ROWS, encoded, geometry, user_expression, user_of};
+use super::{Published, ROWS, encoded, geometry, user_expression, user_of};
 use crate::catalog::publication::{self, Publication};
 use crate::catalog::recommender::quoted;
 use crate::catalog::schemas::Schemas;
@@ -16,7 +16,7 @@ use crate::catalog::{IdType, Recommender, model};
 use crate::compute;
 use crate::error::{Result, SqlError};
 use crate::history::{self, History, Wanted};
-use crate::ids::Id;
+use crate::ids::{Id, Keys};
 use crate::pg::role;
 use crate::pg::spi::{self, Arg, Mode};
 use crate::pg::time;
@@ -291,9 +291,8 @@ impl Published {
             return Ok(0);
         }
         let kind = self.recommender.user_type;
-        let cast = if kind == IdType::Uuid { "::pg_catalog.uuid[]" } else { "" };
-        let sql = format!("DELETE FROM {} WHERE user_id = ANY ($1{cast})", self.users()?);
         let keys = Keys::new(users.iter().copied(), kind)?;
+        let sql = format!("DELETE FROM {} WHERE user_id = {}", self.users()?, keys.any(1));
         spi::execute(&sql, &[keys.arg()])
     }
 

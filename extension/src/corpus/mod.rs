@@ -1,7 +1,9 @@
 //! Everything of a recommender, streamed from the executor into the engine's corpus.
 
+mod events;
+
 use pgrec_engine::catalogue::IdKind;
-use pgrec_engine::corpus::{CorpusBuilder, ItemKey};
+use pgrec_engine::corpus::CorpusBuilder;
 use pgrec_engine::families::Needs;
 use pgrec_engine::{Corpus, Task};
 use serde_json::{Value, json};
@@ -9,11 +11,12 @@ use serde_json::{Value, json};
 use crate::catalog::IdType;
 use crate::catalog::recommender::{Items, Recommender, quoted};
 use crate::error::Result;
-use crate::history::{self, item_expression};
-use crate::outcomes;
+use crate::history::item_expression;
 use crate::pg::snapshot;
-use crate::pg::spi::{self, Arg, Mode, Row};
+use crate::pg::spi::{self, Arg, Mode};
 use crate::storage::spill;
+pub use events::common_order;
+use events::{Histories, key};
 
 /// Memory for what is read where no training's bound holds.
 pub const MEMORY: usize = 1 << 30;
@@ -77,8 +80,14 @@ fn read_events(
         other => (None, other.as_deref()),
     };
     let expected = estimate(recommender)?;
-    let mut histories = Histories::new(recommender, needs.times && time.is_some(), !tasks.is_empty(), builder);
-    spi::each(Mode::Read, &events_statement(recommender, time, tasks)?, &[], |row| {
+    let sought = needs.searches && recommender.searches.is_some();
+    let statement = match sought {
+        true => events::with_searches(recommender, time, tasks, needs)?,
+        false => events::alone(recommender, time, tasks)?,
+    };
+    let timed = needs.times && time.is_some();
+    let mut histories = Histories::new(recommender, timed, !tasks.is_empty(), sought, builder);
+    spi::each(Mode::Read, &statement, &[], |row| {
         histories.add(row)?;
         if histories.events.is_multiple_of(REPORT) {
             progress(histories.events, expected);
@@ -92,34 +101,6 @@ fn read_events(
         None => latest,
     };
     Ok(json!({ "interactions": events, "users": users, "max_time": latest }))
-}
-
-/// Columns: who, or whether a user begins (text); the item; the time; and, where there are tasks, what came of it.
-///
-/// The order of the users is no matter: descending, a backward scan of the covering index gives it without a sort
-/// (5 million rows: 1.0 s; users ascending 2.1 s; without the index 2.6 s).
-fn events_statement(recommender: &Recommender, time: Option<&str>, tasks: &[Task]) -> Result<String> {
-    let interactions = &recommender.interactions;
-    let (user, column) = (quoted(&interactions.user), quoted(&interactions.item));
-    let keys: Vec<String> = interactions.order.iter().map(|c| format!("{} NULLS FIRST", quoted(c))).collect();
-    let order = format!("{user} DESC, {}", keys.join(", "));
-    let who = match recommender.user_type {
-        IdType::Integer | IdType::Bigint => format!("{user}::bigint"),
-        IdType::Uuid => user.clone(),
-        // Texts of different bytes can be the same user where the collation says so: only the database can tell.
-        // For the others to ask it would double the time of the scan.
-        IdType::Text => format!("{user} IS DISTINCT FROM lag({user}) OVER (ORDER BY {order})"),
-    };
-    let outcome = match tasks {
-        [] => String::new(),
-        tasks => format!(", {}", outcomes::expression(recommender, tasks)?),
-    };
-    Ok(format!(
-        "SELECT {who}, {item}, {time}{outcome} FROM {relation} WHERE {user} IS NOT NULL AND {column} IS NOT NULL ORDER BY {order}",
-        item = item_expression(&interactions.item, recommender.item_type),
-        time = time.map_or_else(|| "NULL::float8".to_owned(), history::seconds),
-        relation = recommender.interactions_name()?,
-    ))
 }
 
 fn latest_time(recommender: &Recommender, column: &str) -> Result<Option<f64>> {
@@ -145,76 +126,13 @@ fn estimate(recommender: &Recommender) -> Result<u64> {
     Ok(rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0))
 }
 
-/// Turns the rows of [`events_statement`] into histories.
-struct Histories<'a> {
-    builder: &'a mut CorpusBuilder,
-    user_type: IdType,
-    item_type: IdType,
-    /// The user of the row before.
-    present: Option<u128>,
-    /// Whether every event so far had a time.
-    timed: bool,
-    /// Whether what came of the events is read.
-    outcomes: bool,
-    users: u64,
-    events: u64,
-    latest: Option<f64>,
-}
-
-impl<'a> Histories<'a> {
-    fn new(recommender: &Recommender, timed: bool, outcomes: bool, builder: &'a mut CorpusBuilder) -> Self {
-        Self {
-            builder,
-            user_type: recommender.user_type,
-            item_type: recommender.item_type,
-            present: None,
-            timed,
-            outcomes,
-            users: 0,
-            events: 0,
-            latest: None,
-        }
-    }
-
-    fn add(&mut self, row: &Row) -> Result<()> {
-        if self.begins(row)? {
-            self.builder.user()?;
-            self.users += 1;
-        }
-        let time: Option<f64> = row.get(2);
-        self.latest = match (self.latest, time) {
-            (Some(a), Some(b)) => Some(a.max(b)),
-            (a, b) => a.or(b),
-        };
-        // No time is invented for events without: then none is used.
-        if self.timed && time.is_none() {
-            self.builder.forget_times();
-            self.timed = false;
-        }
-        self.builder.event(key(row, 1, self.item_type)?, time.filter(|_| self.timed))?;
-        if self.outcomes {
-            self.builder.outcome(row.need::<i32>(3)? as u32)?;
-        }
-        self.events += 1;
-        Ok(())
-    }
-
-    fn begins(&mut self, row: &Row) -> Result<bool> {
-        let user = match self.user_type {
-            IdType::Integer | IdType::Bigint => row.need::<i64>(0)? as u128,
-            IdType::Uuid => u128::from_be_bytes(*row.need::<pgrx::Uuid>(0)?.as_bytes()),
-            IdType::Text => return row.need(0),
-        };
-        Ok(self.present.replace(user) != Some(user))
-    }
-}
-
 fn read_items(recommender: &Recommender, needs: Needs, builder: &mut CorpusBuilder) -> Result<()> {
     let (Some(items), Some(relation)) = (&recommender.items, recommender.items_name()?) else { return Ok(()) };
     let sql = format!(
-        "SELECT {}, {} FROM {relation} WHERE {} IS NOT NULL",
+        "SELECT {}, {}, {} FROM {relation} WHERE {} IS NOT NULL",
         item_expression(&items.id, recommender.item_type),
         content_columns(items, needs),
+        words_column(recommender, items, needs),
         quoted(&items.id)
     );
     spi::each(Mode::Read, &sql, &[], |row| {
@@ -226,9 +144,22 @@ fn read_items(recommender: &Recommender, needs: Needs, builder: &mut CorpusBuild
         if let Some(vector) = row.get::<Vec<f32>>(2) {
             builder.vector(item, &vector)?;
         }
+        if let Some(words) = row.get::<Vec<Option<String>>>(3) {
+            builder.words(item, words.iter().flatten().map(String::as_str))?;
+        }
         Ok(())
     })?;
     Ok(())
+}
+
+/// The words of the items' text as text[]; NULL where there is none, or none is needed.
+fn words_column(recommender: &Recommender, items: &Items, needs: Needs) -> String {
+    match (&items.text, needs.words) {
+        (Some(column), true) => {
+            format!("pg_catalog.tsvector_to_array({})", recommender.words_of(items.relation, column))
+        }
+        _ => "NULL::text[]".to_owned(),
+    }
 }
 
 /// What is selected of items besides their ids: attributes as JSON text, and the vector as real[]; NULL for what there is
@@ -252,13 +183,4 @@ fn attributes(column: &str) -> String {
          THEN pg_catalog.to_jsonb(pg_catalog.tsvector_to_array({column}::pg_catalog.text::pg_catalog.tsvector)) \
          ELSE pg_catalog.to_jsonb({column}) END::pg_catalog.text"
     )
-}
-
-/// The id in a column made by [`item_expression`], borrowed from the row.
-fn key(row: &Row, index: usize, kind: IdType) -> Result<ItemKey<'_>> {
-    Ok(match kind {
-        IdType::Integer | IdType::Bigint => ItemKey::Int(row.need(index)?),
-        IdType::Uuid => ItemKey::Uuid(*row.need::<pgrx::Uuid>(index)?.as_bytes()),
-        IdType::Text => ItemKey::Text(row.need(index)?),
-    })
 }

@@ -1,0 +1,80 @@
+//! How many texts have a word, as Postgres' own statistics know it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys::Oid;
+
+use crate::error::Result;
+use crate::pg::role;
+use crate::pg::spi::{self, Arg, Mode};
+
+/// How long what was read is believed: statistics are as old as the last ANALYZE anyway.
+const BELIEVED: Duration = Duration::from_secs(30);
+
+/// Statistics of a column of texts.
+#[derive(Debug, Default)]
+pub struct Statistics {
+    /// About how many texts there are; 0 where nobody has counted.
+    pub texts: f64,
+    /// Of the most frequent words the share of texts that have them.
+    shares: HashMap<String, f64>,
+    /// The smallest of these shares.
+    least: f64,
+}
+
+impl Statistics {
+    /// About how many texts have a word; a word that is not among the frequent ones is in fewer than those.
+    pub fn having(&self, word: &str) -> f64 {
+        self.shares.get(word).map_or(self.least / 2.0, |share| *share) * self.texts
+    }
+}
+
+/// What statistics are of, and for whom: row-level security hides them from some.
+type Key = (Oid, String, Oid);
+
+thread_local! {
+    static LAST: RefCell<Option<(Key, Instant, Rc<Statistics>)>> = const { RefCell::new(None) };
+}
+
+/// Those of a column, or of an index on its words, as the caller may see them.
+pub fn of(relation: Oid, column: &str) -> Result<Rc<Statistics>> {
+    let key = (relation, column.to_owned(), role::current());
+    let known = LAST.with_borrow(|last| match last {
+        Some((known, read, statistics)) if *known == key && read.elapsed() < BELIEVED => Some(Rc::clone(statistics)),
+        _ => None,
+    });
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let statistics = Rc::new(read(relation, column)?);
+    LAST.set(Some((key, Instant::now(), Rc::clone(&statistics))));
+    Ok(statistics)
+}
+
+fn read(relation: Oid, column: &str) -> Result<Statistics> {
+    let texts = spi::first(
+        Mode::Read,
+        "SELECT reltuples::pg_catalog.float8 FROM pg_catalog.pg_class WHERE oid = $1",
+        &[Arg::Oid(relation)],
+        |row| row.need::<f64>(0),
+    )?;
+    let mut statistics = Statistics { texts: texts.unwrap_or(0.0).max(0.0), ..Statistics::default() };
+    // Of a tsvector column its own; of a text those of a GIN index on its words.
+    let sql = "SELECT e.word, e.share FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        JOIN pg_catalog.pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname, \
+        ROWS FROM (pg_catalog.unnest(s.most_common_elems::pg_catalog.text::pg_catalog.text[]), \
+                   pg_catalog.unnest(s.most_common_elem_freqs)) AS e (word, share) \
+        WHERE e.word IS NOT NULL AND (c.oid = $1 AND s.attname = $2::pg_catalog.name OR c.oid IN ( \
+            SELECT x.indexrelid FROM pg_catalog.pg_index x WHERE x.indrelid = $1 AND x.indexprs IS NOT NULL \
+            AND pg_catalog.pg_get_indexdef(x.indexrelid, 1, true) LIKE 'to_tsvector(%')) ORDER BY s.inherited";
+    spi::each(Mode::Read, sql, &[Arg::Oid(relation), Arg::Text(column)], |row| {
+        statistics.shares.insert(row.need(0)?, f64::from(row.need::<f32>(1)?));
+        Ok(())
+    })?;
+    let least = statistics.shares.values().copied().reduce(f64::min);
+    statistics.least = least.unwrap_or(0.0);
+    Ok(statistics)
+}

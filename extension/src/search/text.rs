@@ -1,0 +1,215 @@
+//! Items whose text has words of a query.
+//!
+//! A GIN index gives all matches of a word or none: it cannot stop at the best. So what is asked of it is bounded before: the
+//! items that have all words, up to so many, and those that have one of the rare words, which are few. What only frequent
+//! words would add says little; of that the other lists decide.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use pgrec_engine::ItemId;
+use pgrec_engine::search::{Bm25, inverse_document_frequency};
+use pgrx::pg_sys::Oid;
+
+use super::allowed::Allowed;
+use super::statistics::{self, Statistics};
+use crate::catalog::IdType;
+use crate::catalog::recommender::{Recommender, quoted};
+use crate::error::{Result, SqlError};
+use crate::history::{item_expression, item_of};
+use crate::ids::Keys;
+use crate::pg::spi::{self, Arg, Mode};
+use crate::pg::tsvector::TsVector;
+
+/// Of longer queries so many words that say most are looked for.
+const WORDS: usize = 32;
+
+/// The words of a query by the recommender's configuration, ascending.
+pub fn words(recommender: &Recommender, query: &str) -> Result<Vec<String>> {
+    let sql = format!("SELECT pg_catalog.tsvector_to_array(pg_catalog.to_tsvector({}, $1))", recommender.config());
+    let words = spi::first(Mode::Read, &sql, &[Arg::Text(query)], |row| row.need::<Vec<Option<String>>>(0))?;
+    Ok(words.unwrap_or_default().into_iter().flatten().collect())
+}
+
+/// The texts of a recommender's items.
+pub struct Texts {
+    kind: IdType,
+    relation: Oid,
+    name: String,
+    id: String,
+    column: String,
+    /// The column's words as a tsvector.
+    words: String,
+}
+
+/// An item whose text was looked at.
+struct Seen {
+    item: ItemId,
+    length: f64,
+    /// How often it has each word of the query.
+    times: Vec<u32>,
+}
+
+/// What was found of a query.
+pub struct Matches {
+    words: Vec<String>,
+    seen: Vec<Seen>,
+    places: HashMap<ItemId, usize>,
+    /// About how many texts have each word.
+    having: Vec<f64>,
+    texts: f64,
+}
+
+impl Texts {
+    /// The items' texts; None where none is bound.
+    pub fn of(recommender: &Recommender) -> Result<Option<Self>> {
+        let (Some(items), Some(name)) = (&recommender.items, recommender.items_name()?) else { return Ok(None) };
+        let Some(text) = &items.text else { return Ok(None) };
+        Ok(Some(Self {
+            kind: recommender.item_type,
+            relation: items.relation,
+            name,
+            id: items.id.clone(),
+            column: text.clone(),
+            words: recommender.words_of(items.relation, text),
+        }))
+    }
+
+    /// The items whose texts match best, at most about `most` of each kind of match. `nearest` gives the word that one which no
+    /// text has was most likely meant to be.
+    pub fn matching(
+        &self,
+        words: Vec<String>,
+        most: usize,
+        allowed: &Allowed,
+        nearest: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Matches> {
+        let statistics = statistics::of(self.relation, &self.column)?;
+        let mut matches = self.matches(words, most, allowed, &statistics)?;
+        let unknown: Vec<bool> = matches.having.iter().map(|&having| having == 0.0).collect();
+        if unknown.contains(&true) {
+            let meant = |(word, unknown): (&String, &bool)| match unknown {
+                true => nearest(word),
+                false => Some(word.clone()),
+            };
+            let mut meant: Vec<String> = matches.words.iter().zip(&unknown).filter_map(meant).collect();
+            meant.sort_unstable();
+            meant.dedup();
+            if meant.len() > unknown.iter().filter(|&&unknown| !unknown).count() {
+                matches = self.matches(meant, most, allowed, &statistics)?;
+            }
+        }
+        Ok(matches)
+    }
+
+    fn matches(
+        &self,
+        mut words: Vec<String>,
+        most: usize,
+        allowed: &Allowed,
+        statistics: &Rc<Statistics>,
+    ) -> Result<Matches> {
+        words.sort_by(|a, b| statistics.having(a).total_cmp(&statistics.having(b)));
+        words.truncate(WORDS);
+        let having: Vec<f64> = words.iter().map(|word| statistics.having(word)).collect();
+        // What is in few texts, or is not known to be in many; where there is no such word, the rarest.
+        let rare = having.iter().take_while(|&&having| having <= most as f64).count().max(1).min(words.len());
+        let mut matches = Matches { words, seen: Vec::new(), places: HashMap::new(), having, texts: statistics.texts };
+        if matches.words.len() > rare {
+            self.find(&mut matches, " & ", 0..usize::MAX, most, allowed)?;
+        }
+        let found = self.find(&mut matches, " | ", 0..rare, most, allowed)?;
+        if found < most {
+            // All that have a rare word were seen: they can be counted.
+            for word in 0..rare {
+                matches.having[word] = matches.seen.iter().filter(|seen| seen.times[word] > 0).count() as f64;
+            }
+        }
+        matches.texts = matches.texts.max(matches.seen.len() as f64);
+        Ok(matches)
+    }
+
+    /// Adds items that have all, or any, of some of the words; gives how many there were.
+    fn find(
+        &self,
+        matches: &mut Matches,
+        operator: &str,
+        among: std::ops::Range<usize>,
+        most: usize,
+        allowed: &Allowed,
+    ) -> Result<usize> {
+        let among = among.start..among.end.min(matches.words.len());
+        let query: Vec<String> = matches.words[among].iter().map(|word| lexeme(word)).collect();
+        let condition = format!("{} @@ $1::pg_catalog.tsquery{}", self.words, allowed.conditions(&quoted(&self.id), 2));
+        let query = query.join(operator);
+        let args: Vec<Arg<'_>> = [Arg::Text(&query)].into_iter().chain(allowed.args()).collect();
+        self.see(matches, &condition, &format!(" LIMIT {most}"), &args)
+    }
+
+    /// Looks at the texts of items that others have found; items that do not exist, or may not be found, are not seen.
+    pub fn see_items(&self, matches: &mut Matches, items: &[ItemId], allowed: &Allowed) -> Result<()> {
+        let items = items.iter().filter(|item| !matches.places.contains_key(item));
+        let keys = Keys::of_items(items, self.kind);
+        let condition = format!("i.{} = {}{}", quoted(&self.id), keys.any(1), allowed.conditions(&quoted(&self.id), 2));
+        let args: Vec<Arg<'_>> = [keys.arg()].into_iter().chain(allowed.args()).collect();
+        self.see(matches, &condition, "", &args)?;
+        Ok(())
+    }
+
+    fn see(&self, matches: &mut Matches, condition: &str, limit: &str, args: &[Arg<'_>]) -> Result<usize> {
+        let sql = format!(
+            "SELECT {}, {} FROM {} AS i WHERE {condition}{limit}",
+            item_expression(&self.id, self.kind),
+            self.words,
+            self.name
+        );
+        let found = spi::each_planned(Mode::Read, &sql, args, |row| {
+            let Some(item) = item_of(row, 0, self.kind) else { return Ok(()) };
+            if !matches.places.contains_key(&item) {
+                let text: Option<TsVector> = row.get(1);
+                let times = |word: &String| text.as_ref().map_or(0, |text| text.times(word)) as u32;
+                let (length, times) = (text.as_ref().map_or(0, TsVector::length), matches.words.iter().map(times));
+                matches.places.insert(item.clone(), matches.seen.len());
+                matches.seen.push(Seen { times: times.collect(), item, length: length as f64 });
+            }
+            Ok(())
+        })?;
+        Ok(found as usize)
+    }
+}
+
+impl Matches {
+    /// No words.
+    pub fn none() -> Self {
+        Self { words: Vec::new(), seen: Vec::new(), places: HashMap::new(), having: Vec::new(), texts: 0.0 }
+    }
+
+    /// The items that have words of the query, best first, with their scores.
+    pub fn ranked(&self) -> Vec<(ItemId, f64)> {
+        let count = self.seen.len().max(1) as f64;
+        let bm25 = Bm25 { mean_length: self.seen.iter().map(|seen| seen.length).sum::<f64>() / count };
+        let says: Vec<f64> =
+            self.having.iter().map(|&having| inverse_document_frequency(having.max(1.0), self.texts)).collect();
+        let score = |seen: &Seen| {
+            let matched = seen.times.iter().zip(&says).filter(|(times, _)| **times > 0);
+            bm25.score(seen.length, matched.map(|(&times, &says)| (says, f64::from(times))))
+        };
+        let mut ranked: Vec<(ItemId, f64)> =
+            self.seen.iter().map(|seen| (seen.item.clone(), score(seen))).filter(|(_, score)| *score > 0.0).collect();
+        // Equal texts in the order of their ids, so that the same question has the same answer.
+        ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        ranked
+    }
+}
+
+/// A word as a tsquery writes it.
+fn lexeme(word: &str) -> String {
+    format!("'{}'", word.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// What a search without texts says.
+pub fn no_texts(recommender: &Recommender) -> SqlError {
+    SqlError::state(format!("recommender \"{}\" has no texts of items to be searched", recommender.name))
+        .detail("No items relation with a text_column or a title_column is bound.")
+        .hint("Bind them with rec_create(…, items => '…', title_column => '…'), give a query vector (embedding => …), or deploy a model of family \"dual_intent\".")
+}
