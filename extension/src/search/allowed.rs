@@ -52,14 +52,15 @@ impl Allowed {
     }
 
     /// Conditions on the items relation, which is called `i`, each after an AND; their parameters are numbered from `first`.
+    /// Arrays are unnested: the planner looks at every element of one that a column is compared with.
     pub fn conditions(&self, id: &str, first: usize) -> String {
         let (mut conditions, mut next) = (String::new(), first);
         if let Some(keys) = &self.candidates {
-            conditions.push_str(&format!(" AND i.{id} = {}", keys.any(next)));
+            conditions.push_str(&format!(" AND i.{id} IN (SELECT pg_catalog.unnest({}))", keys.array(next)));
             next += 1;
         }
         if let Some(keys) = &self.exclude {
-            conditions.push_str(&format!(" AND i.{id} <> ALL ({})", keys.array(next)));
+            conditions.push_str(&format!(" AND i.{id} NOT IN (SELECT pg_catalog.unnest({}))", keys.array(next)));
             next += 1;
         }
         if let Some((_, [before, after])) = &self.unseen {

@@ -90,7 +90,11 @@ impl Search {
             _ => Matches::none(),
         };
         let near = match embedding {
-            Some(vector) => vectors::nearest(&self.recommender, &self.projected(vector)?, most, &self.allowed)?,
+            // All items are near, more or less: what is far down the list answers nothing.
+            Some(vector) => {
+                let few = (most / 5).max(self.k);
+                vectors::nearest(&self.recommender, &self.projected(vector)?, few, &self.allowed)?
+            }
             None => Vec::new(),
         };
         let guessed = self.guessed(&words, most)?;

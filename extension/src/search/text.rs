@@ -18,7 +18,7 @@ use crate::catalog::recommender::{Recommender, quoted};
 use crate::error::{Result, SqlError};
 use crate::history::{item_expression, item_of};
 use crate::ids::Keys;
-use crate::pg::spi::{self, Arg, Mode};
+use crate::pg::spi::{self, Arg, Mode, Row};
 use crate::pg::tsvector::TsVector;
 
 /// Of longer queries so many words that say most are looked for.
@@ -143,7 +143,13 @@ impl Texts {
         let condition = format!("{} @@ $1::pg_catalog.tsquery{}", self.words, allowed.conditions(&quoted(&self.id), 2));
         let query = query.join(operator);
         let args: Vec<Arg<'_>> = [Arg::Text(&query)].into_iter().chain(allowed.args()).collect();
-        self.see(matches, &condition, &format!(" LIMIT {most}"), &args)
+        // How it is best found depends on how frequent the words are.
+        let sql = format!("{} LIMIT {most}", self.statement(&condition));
+        let found = spi::each_planned(Mode::Read, &sql, &args, |row| {
+            self.see(matches, row);
+            Ok(())
+        })?;
+        Ok(found as usize)
     }
 
     /// Looks at the texts of items that others have found; items that do not exist, or may not be found, are not seen.
@@ -152,29 +158,28 @@ impl Texts {
         let keys = Keys::of_items(items, self.kind);
         let condition = format!("i.{} = {}{}", quoted(&self.id), keys.any(1), allowed.conditions(&quoted(&self.id), 2));
         let args: Vec<Arg<'_>> = [keys.arg()].into_iter().chain(allowed.args()).collect();
-        self.see(matches, &condition, "", &args)?;
+        spi::each(Mode::Read, &self.statement(&condition), &args, |row| {
+            self.see(matches, row);
+            Ok(())
+        })?;
         Ok(())
     }
 
-    fn see(&self, matches: &mut Matches, condition: &str, limit: &str, args: &[Arg<'_>]) -> Result<usize> {
-        let sql = format!(
-            "SELECT {}, {} FROM {} AS i WHERE {condition}{limit}",
-            item_expression(&self.id, self.kind),
-            self.words,
-            self.name
-        );
-        let found = spi::each_planned(Mode::Read, &sql, args, |row| {
-            let Some(item) = item_of(row, 0, self.kind) else { return Ok(()) };
-            if !matches.places.contains_key(&item) {
-                let text: Option<TsVector> = row.get(1);
-                let times = |word: &String| text.as_ref().map_or(0, |text| text.times(word)) as u32;
-                let (length, times) = (text.as_ref().map_or(0, TsVector::length), matches.words.iter().map(times));
-                matches.places.insert(item.clone(), matches.seen.len());
-                matches.seen.push(Seen { times: times.collect(), item, length: length as f64 });
-            }
-            Ok(())
-        })?;
-        Ok(found as usize)
+    /// How ids and words of items under a condition are selected.
+    fn statement(&self, condition: &str) -> String {
+        let id = item_expression(&self.id, self.kind);
+        format!("SELECT {id}, {} FROM {} AS i WHERE {condition}", self.words, self.name)
+    }
+
+    fn see(&self, matches: &mut Matches, row: &Row) {
+        let Some(item) = item_of(row, 0, self.kind) else { return };
+        if !matches.places.contains_key(&item) {
+            let text: Option<TsVector> = row.get(1);
+            let times = |word: &String| text.as_ref().map_or(0, |text| text.times(word)) as u32;
+            let (length, times) = (text.as_ref().map_or(0, TsVector::length), matches.words.iter().map(times));
+            matches.places.insert(item.clone(), matches.seen.len());
+            matches.seen.push(Seen { times: times.collect(), item, length: length as f64 });
+        }
     }
 }
 
