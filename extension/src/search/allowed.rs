@@ -1,5 +1,7 @@
 //! Which items may be found, as conditions of a statement.
 
+use std::collections::HashSet;
+
 use pgrec_engine::ItemId;
 
 use crate::catalog::recommender::{Recommender, quoted};
@@ -8,10 +10,22 @@ use crate::history;
 use crate::ids::{self, Id, Keys};
 use crate::pg::spi::Arg;
 
+/// Which items a statement looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Among {
+    /// All that are not excluded: what is no candidate is left out of what was found.
+    All,
+    /// Candidates alone, where there are any.
+    Candidates,
+}
+
+/// Up to so many candidates are found by their ids; more are picked out of what is found without them.
+const FEW: usize = 500;
+
 /// What the caller allows.
 #[derive(Debug, Default)]
 pub struct Allowed {
-    candidates: Option<Keys>,
+    candidates: Option<(Keys, HashSet<ItemId>)>,
     exclude: Option<Keys>,
     /// Who must not have touched them, and how that is asked: what stands before and after the number of the parameter.
     unseen: Option<(Id, [String; 2])>,
@@ -26,9 +40,9 @@ impl Allowed {
         unseen_by: Option<&Id>,
     ) -> Result<Self> {
         let kind = recommender.item_type;
-        let keys = |given: &[Id]| -> Result<Keys> {
-            let items = given.iter().map(|id| ids::item_id(id, kind)).collect::<Result<Vec<ItemId>>>()?;
-            Ok(Keys::of_items(items.iter(), kind))
+        let keys = |given: &[Id]| -> Result<(Keys, HashSet<ItemId>)> {
+            let items = given.iter().map(|id| ids::item_id(id, kind)).collect::<Result<HashSet<ItemId>>>()?;
+            Ok((Keys::of_items(items.iter(), kind), items))
         };
         let unseen = match (unseen_by, &recommender.items) {
             (Some(user), Some(items)) => {
@@ -46,32 +60,53 @@ impl Allowed {
         };
         Ok(Self {
             candidates: candidates.map(keys).transpose()?,
-            exclude: Some(exclude).filter(|exclude| !exclude.is_empty()).map(keys).transpose()?,
+            exclude: match exclude {
+                [] => None,
+                exclude => Some(keys(exclude)?.0),
+            },
             unseen,
         })
     }
 
+    /// How many candidates there are, where they are so many that they are better picked out of what is found without them.
+    pub fn many(&self) -> Option<usize> {
+        self.candidates.as_ref().map(|(_, items)| items.len()).filter(|&items| items > FEW)
+    }
+
+    /// Whether candidates are to be found by their ids.
+    pub fn few(&self) -> bool {
+        self.candidates.as_ref().is_some_and(|(_, items)| items.len() <= FEW)
+    }
+
+    /// Whether an item is a candidate.
+    pub fn is_candidate(&self, item: &ItemId) -> bool {
+        self.candidates.as_ref().is_none_or(|(_, items)| items.contains(item))
+    }
+
     /// Conditions on the items relation, which is called `i`, each after an AND; their parameters are numbered from `first`.
     /// Arrays are unnested: the planner looks at every element of one that a column is compared with.
-    pub fn conditions(&self, id: &str, first: usize) -> String {
+    pub fn conditions(&self, id: &str, first: usize, among: Among) -> String {
         let (mut conditions, mut next) = (String::new(), first);
-        if let Some(keys) = &self.candidates {
-            conditions.push_str(&format!(" AND i.{id} IN (SELECT pg_catalog.unnest({}))", keys.array(next)));
+        let mut numbered = |condition: &dyn Fn(usize) -> String| {
+            conditions.push_str(&condition(next));
             next += 1;
+        };
+        if let Some((keys, _)) = self.candidates.as_ref().filter(|_| among == Among::Candidates) {
+            numbered(&|next| format!(" AND i.{id} IN (SELECT pg_catalog.unnest({}))", keys.array(next)));
         }
         if let Some(keys) = &self.exclude {
-            conditions.push_str(&format!(" AND i.{id} NOT IN (SELECT pg_catalog.unnest({}))", keys.array(next)));
-            next += 1;
+            numbered(&|next| format!(" AND i.{id} NOT IN (SELECT pg_catalog.unnest({}))", keys.array(next)));
         }
         if let Some((_, [before, after])) = &self.unseen {
-            conditions.push_str(&format!(" AND {before}{next}{after}"));
+            numbered(&|next| format!(" AND {before}{next}{after}"));
         }
         conditions
     }
 
     /// Their parameters.
-    pub fn args(&self) -> impl Iterator<Item = Arg<'_>> {
-        let keys = self.candidates.iter().chain(&self.exclude).map(Keys::arg);
+    pub fn args(&self, among: Among) -> impl Iterator<Item = Arg<'_>> {
+        let candidates = self.candidates.as_ref().filter(|_| among == Among::Candidates).map(|(keys, _)| keys);
+        let keys = candidates.into_iter().chain(&self.exclude).map(Keys::arg);
         keys.chain(self.unseen.iter().map(|(user, _)| history::user_argument(user)))
     }
 }

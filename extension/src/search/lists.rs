@@ -38,129 +38,164 @@ pub struct Request {
 pub fn search(request: Request) -> Result<Vec<Item>> {
     let Request { user, query, embedding, mut scope, exclude_seen } = request;
     let query = super::checked(query)?;
-    let asked = !query.trim().is_empty();
-    scope.exclude_seen = exclude_seen.unwrap_or(!asked && embedding.is_none());
-    if !asked && embedding.is_none() {
+    let asked = !query.trim().is_empty() || embedding.is_some();
+    scope.exclude_seen = exclude_seen.unwrap_or(!asked);
+    if !asked {
         let session = Session::open(scope)?;
         let history = session.history(user.as_ref(), &[])?;
         return session.list(&history);
     }
-    Search::open(user, scope)?.ranked(&query, embedding)
+    let search = Search::open(user.as_ref(), scope)?;
+    let history = match &search.model {
+        Some(session) => session.history(user.as_ref(), &[])?,
+        None => History::default(),
+    };
+    let words = text::words(&search.recommender, &query)?;
+    search.list(&Asked { words, embedding, history: &history, sources: Sources::ALL })
 }
 
-/// Everything that is needed to answer.
-struct Search {
+/// Which sources are asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources {
+    /// The words of the items' texts.
+    pub text: bool,
+    /// Their vectors.
+    pub vectors: bool,
+    /// The model.
+    pub model: bool,
+}
+
+impl Sources {
+    /// As far as there are.
+    const ALL: Self = Self { text: true, vectors: true, model: true };
+}
+
+/// A question.
+pub struct Asked<'a> {
+    /// The words of the query.
+    pub words: Vec<String>,
+    /// Its vector.
+    pub embedding: Option<Vec<f32>>,
+    /// What is known of who asks, in the terms of the model.
+    pub history: &'a History,
+    /// Where answers are looked for.
+    pub sources: Sources,
+}
+
+/// Where is searched.
+pub struct Search {
     recommender: Rc<Recommender>,
     k: usize,
     allowed: Allowed,
-    /// A model that knows queries and what it knows of who asks, where there is one.
-    model: Option<(Session, History)>,
+    texts: Option<Texts>,
+    /// Serving from a model that knows queries, where there is one.
+    pub model: Option<Session>,
 }
 
 impl Search {
-    fn open(user: Option<Id>, scope: Scope) -> Result<Self> {
+    /// In the items that a scope allows. `user`: whose items are left out where the scope says so.
+    pub fn open(user: Option<&Id>, scope: Scope) -> Result<Self> {
         let recommender = recommender::resolve(Mode::Read, scope.recommender.as_deref())?;
         let k = scope.k.unwrap_or(DEFAULT_K);
         let k = usize::try_from(k).map_err(|_| SqlError::parameter(format!("k must not be negative, and is {k}")))?;
-        let unseen_by = user.as_ref().filter(|_| scope.exclude_seen);
+        let unseen_by = user.filter(|_| scope.exclude_seen);
         let allowed = Allowed::new(&recommender, scope.candidates.as_deref(), &scope.exclude, unseen_by)?;
         let model = match model_of(&recommender, scope.model.as_deref())? {
-            Some(open) => {
-                let session = Session::open(Scope { model: Some(open.row.name.clone()), ..scope })?;
-                let history = session.history(user.as_ref(), &[])?;
-                Some((session, history))
-            }
+            Some(open) => Some(Session::open(Scope { model: Some(open.row.name.clone()), ..scope })?),
             None => None,
         };
-        Ok(Self { recommender, k, allowed, model })
+        let texts = Texts::of(&recommender)?;
+        Ok(Self { recommender, k, allowed, texts, model })
     }
 
-    fn ranked(&self, query: &str, embedding: Option<Vec<f32>>) -> Result<Vec<Item>> {
+    /// The best items for a question, best first.
+    pub fn list(&self, asked: &Asked<'_>) -> Result<Vec<Item>> {
+        let Asked { words, embedding, sources, .. } = asked;
         let most = settings::search_candidates().max(self.k);
-        let words = text::words(&self.recommender, query)?;
-        let texts = Texts::of(&self.recommender)?;
+        let embedding = embedding.as_ref().filter(|_| sources.vectors);
         if self.k == 0 || words.is_empty() && embedding.is_none() {
             return Ok(Vec::new());
         }
-        let mut matches = match (&texts, words.is_empty()) {
-            (Some(texts), false) => texts.matching(words.clone(), most, &self.allowed, &|word| self.meant(word))?,
-            (None, false) if embedding.is_none() && self.model.is_none() => {
-                return Err(text::no_texts(&self.recommender));
-            }
-            _ => Matches::none(),
+        let model = self.model.as_ref().filter(|_| sources.model);
+        if self.texts.is_none() && embedding.is_none() && model.is_none() {
+            return Err(text::no_texts(&self.recommender));
+        }
+        let texts = self.texts.as_ref().filter(|_| sources.text && !words.is_empty());
+        let mut matches = match texts {
+            Some(texts) => texts.matching(words.clone(), (self.k, most), &self.allowed, &|word| self.meant(word))?,
+            None => Matches::none(),
         };
         let near = match embedding {
             // All items are near, more or less: what is far down the list answers nothing.
             Some(vector) => {
-                let few = (most / 5).max(self.k);
-                vectors::nearest(&self.recommender, &self.projected(vector)?, few, &self.allowed)?
+                let wanted = (self.k, (most / 5).max(self.k));
+                vectors::nearest(&self.recommender, &self.projected(vector)?, wanted, &self.allowed)?
             }
             None => Vec::new(),
         };
-        let guessed = self.guessed(&words, most)?;
-        if let Some(texts) = texts.filter(|_| !words.is_empty()) {
+        let guessed = match model {
+            Some(session) => session.find(asked.history, words, most)?,
+            None => Vec::new(),
+        };
+        if let Some(texts) = texts {
             let others = near.iter().map(|(item, _)| item).chain(guessed.iter().map(|item| &item.id));
             texts.see_items(&mut matches, &others.cloned().collect::<Vec<_>>(), &self.allowed)?;
         }
-        self.one_list(&words, matches, near, guessed)
-    }
-
-    /// The lists of text, vectors and model as one.
-    fn one_list(
-        &self,
-        words: &[String],
-        matches: Matches,
-        near: Vec<(ItemId, f64)>,
-        guessed: Vec<Item>,
-    ) -> Result<Vec<Item>> {
         let matching = matches.ranked();
         let near: Vec<(ItemId, f64)> = near.into_iter().map(|(item, distance)| (item, -distance)).collect();
-        let modelled = match &self.model {
-            Some((session, history)) => {
-                let mut known = HashSet::new();
-                let union =
+        let modelled = match model {
+            Some(session) => {
+                let found =
                     matching.iter().chain(&near).map(|(item, _)| item).chain(guessed.iter().map(|item| &item.id));
-                let union: Vec<ItemId> = union.filter(|item| known.insert((*item).clone())).cloned().collect();
-                let mut scored = session.found(history, words, &union)?;
-                scored.sort_by(|a, b| b.1.total_cmp(&a.1));
-                scored
+                modelled(session, asked, found)?
             }
             None => Vec::new(),
         };
-        let lists = [matching, near, modelled];
-        let lists: Vec<&Vec<(ItemId, f64)>> = lists.iter().filter(|list| !list.is_empty()).collect();
-        let ranked: Vec<(ItemId, f64)> = match lists.as_slice() {
-            // The score of the only list says more than a rank.
-            [only] => (*only).clone(),
-            lists => {
-                let ids: Vec<Vec<ItemId>> =
-                    lists.iter().map(|list| list.iter().map(|(item, _)| item.clone()).collect()).collect();
-                fuse(&ids.iter().map(|list| (1.0, list.as_slice())).collect::<Vec<_>>())
-            }
-        };
-        Ok(ranked.into_iter().take(self.k).map(|(id, score)| Item { id, score: score as f32 }).collect())
-    }
-
-    /// What a model that knows queries finds by itself.
-    fn guessed(&self, words: &[String], most: usize) -> Result<Vec<Item>> {
-        match &self.model {
-            Some((session, history)) => session.find(history, words, most),
-            None => Ok(Vec::new()),
-        }
+        Ok(one_list(&[matching, near, modelled], self.k))
     }
 
     /// The vector by which items are looked for: by what the newest model of family `retriever` has learnt, where there is one.
-    fn projected(&self, vector: Vec<f32>) -> Result<Vec<f32>> {
-        let Some(row) = model::newest(Mode::Read, &self.recommender, "retriever")? else { return Ok(vector) };
-        let projected = open::open_row(row)?.model.project(&vector)?;
-        Ok(projected.unwrap_or(vector))
+    fn projected(&self, vector: &[f32]) -> Result<Vec<f32>> {
+        let projected = match model::newest(Mode::Read, &self.recommender, "retriever")? {
+            Some(row) => open::open_row(row)?.model.project(vector)?,
+            None => None,
+        };
+        Ok(projected.unwrap_or_else(|| vector.to_vec()))
     }
 
     /// What a word that no text has was most likely meant to be.
     fn meant(&self, word: &str) -> Option<String> {
-        let model = &self.model.as_ref()?.0.open.model;
+        let model = &self.model.as_ref()?.open.model;
         model.word_text(model.nearest_word(word)?)
     }
+}
+
+/// What a model says of everything that was found, best first.
+fn modelled<'a>(
+    session: &Session,
+    asked: &Asked<'_>,
+    found: impl Iterator<Item = &'a ItemId>,
+) -> Result<Vec<(ItemId, f64)>> {
+    let mut once = HashSet::new();
+    let found: Vec<ItemId> = found.filter(|item| once.insert(*item)).cloned().collect();
+    let mut scored = session.found(asked.history, &asked.words, &found)?;
+    scored.sort_by(|a, b| b.1.total_cmp(&a.1));
+    Ok(scored)
+}
+
+/// The first of several lists made one, each best first with its scores.
+fn one_list(lists: &[Vec<(ItemId, f64)>], k: usize) -> Vec<Item> {
+    let lists: Vec<&Vec<(ItemId, f64)>> = lists.iter().filter(|list| !list.is_empty()).collect();
+    let ranked: Vec<(ItemId, f64)> = match lists.as_slice() {
+        // The score of the only list says more than a rank.
+        [only] => (*only).clone(),
+        lists => {
+            let items = |list: &&Vec<(ItemId, f64)>| list.iter().map(|(item, _)| item.clone()).collect();
+            let lists: Vec<Vec<ItemId>> = lists.iter().map(items).collect();
+            fuse(&lists.iter().map(|list| (1.0, list.as_slice())).collect::<Vec<_>>())
+        }
+    };
+    ranked.into_iter().take(k).map(|(id, score)| Item { id, score: score as f32 }).collect()
 }
 
 /// The model that knows queries: the named one, else the deployed one, if it does.

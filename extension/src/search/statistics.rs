@@ -54,14 +54,15 @@ pub fn of(relation: Oid, column: &str) -> Result<Rc<Statistics>> {
     Ok(statistics)
 }
 
+/// About how many rows a relation has; 0 where nobody has counted.
+pub fn rows(relation: Oid) -> Result<f64> {
+    let sql = "SELECT reltuples::pg_catalog.float8 FROM pg_catalog.pg_class WHERE oid = $1";
+    let rows = spi::first(Mode::Read, sql, &[Arg::Oid(relation)], |row| row.need::<f64>(0))?;
+    Ok(rows.unwrap_or(0.0).max(0.0))
+}
+
 fn read(relation: Oid, column: &str) -> Result<Statistics> {
-    let texts = spi::first(
-        Mode::Read,
-        "SELECT reltuples::pg_catalog.float8 FROM pg_catalog.pg_class WHERE oid = $1",
-        &[Arg::Oid(relation)],
-        |row| row.need::<f64>(0),
-    )?;
-    let mut statistics = Statistics { texts: texts.unwrap_or(0.0).max(0.0), ..Statistics::default() };
+    let mut statistics = Statistics { texts: rows(relation)?, ..Statistics::default() };
     // Of a tsvector column its own; of a text those of a GIN index on its words.
     let sql = "SELECT e.word, e.share FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
         JOIN pg_catalog.pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname, \

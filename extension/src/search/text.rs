@@ -11,7 +11,7 @@ use pgrec_engine::ItemId;
 use pgrec_engine::search::{Bm25, inverse_document_frequency};
 use pgrx::pg_sys::Oid;
 
-use super::allowed::Allowed;
+use super::allowed::{Allowed, Among};
 use super::statistics::{self, Statistics};
 use crate::catalog::IdType;
 use crate::catalog::recommender::{Recommender, quoted};
@@ -57,6 +57,8 @@ pub struct Matches {
     places: HashMap<ItemId, usize>,
     /// About how many texts have each word.
     having: Vec<f64>,
+    /// Of the texts that were looked at, how many have each word.
+    counts: Vec<u32>,
     texts: f64,
 }
 
@@ -75,37 +77,44 @@ impl Texts {
         }))
     }
 
-    /// The items whose texts match best, at most about `most` of each kind of match. `nearest` gives the word that one which no
+    /// The items whose texts match best: `k`, if there are, and at most about `most` of each kind of match. `nearest` gives the word that one which no
     /// text has was most likely meant to be.
     pub fn matching(
         &self,
         words: Vec<String>,
-        most: usize,
+        (k, most): (usize, usize),
         allowed: &Allowed,
         nearest: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Matches> {
         let statistics = statistics::of(self.relation, &self.column)?;
-        let mut matches = self.matches(words, most, allowed, &statistics)?;
-        let unknown: Vec<bool> = matches.having.iter().map(|&having| having == 0.0).collect();
-        if unknown.contains(&true) {
-            let meant = |(word, unknown): (&String, &bool)| match unknown {
-                true => nearest(word),
-                false => Some(word.clone()),
-            };
-            let mut meant: Vec<String> = matches.words.iter().zip(&unknown).filter_map(meant).collect();
-            meant.sort_unstable();
-            meant.dedup();
-            if meant.len() > unknown.iter().filter(|&&unknown| !unknown).count() {
-                matches = self.matches(meant, most, allowed, &statistics)?;
+        let matches = self.matches(words, (k, most), allowed, &statistics)?;
+        let mut known = Vec::new();
+        let mut meant = Vec::new();
+        for (word, &having) in matches.words.iter().zip(&matches.having) {
+            match having > 0.0 || self.exists(word)? {
+                true => known.push(word.clone()),
+                false => meant.extend(nearest(word)),
             }
         }
-        Ok(matches)
+        if meant.is_empty() {
+            return Ok(matches);
+        }
+        known.extend(meant);
+        known.sort_unstable();
+        known.dedup();
+        self.matches(known, (k, most), allowed, &statistics)
+    }
+
+    /// Whether any text has a word.
+    fn exists(&self, word: &str) -> Result<bool> {
+        let sql = format!("SELECT FROM {} AS i WHERE {} @@ $1::pg_catalog.tsquery LIMIT 1", self.name, self.words);
+        Ok(spi::first(Mode::Read, &sql, &[Arg::Text(&lexeme(word))], |_| Ok(()))?.is_some())
     }
 
     fn matches(
         &self,
         mut words: Vec<String>,
-        most: usize,
+        (k, most): (usize, usize),
         allowed: &Allowed,
         statistics: &Rc<Statistics>,
     ) -> Result<Matches> {
@@ -113,53 +122,69 @@ impl Texts {
         words.truncate(WORDS);
         let having: Vec<f64> = words.iter().map(|word| statistics.having(word)).collect();
         // What is in few texts, or is not known to be in many; where there is no such word, the rarest.
-        let rare = having.iter().take_while(|&&having| having <= most as f64).count().max(1).min(words.len());
-        let mut matches = Matches { words, seen: Vec::new(), places: HashMap::new(), having, texts: statistics.texts };
-        if matches.words.len() > rare {
-            self.find(&mut matches, " & ", 0..usize::MAX, most, allowed)?;
-        }
-        let found = self.find(&mut matches, " | ", 0..rare, most, allowed)?;
-        if found < most {
-            // All that have a rare word were seen: they can be counted.
-            for word in 0..rare {
-                matches.having[word] = matches.seen.iter().filter(|seen| seen.times[word] > 0).count() as f64;
+        let rare = having.iter().take_while(|&&having| having <= most as f64).count();
+        let counts = vec![0; words.len()];
+        let mut matches =
+            Matches { words, seen: Vec::new(), places: HashMap::new(), having, counts, texts: statistics.texts };
+        if matches.words.len() > rare.max(1) {
+            self.find(&mut matches, " & ", usize::MAX, most, allowed)?;
+            if rare == 0 && matches.seen.len() >= k {
+                return Ok(matches);
             }
+        }
+        let rare = rare.max(1);
+        matches.counts.fill(0);
+        if self.find(&mut matches, " | ", rare, most, allowed)? {
+            // All that have a rare word were seen: they can be counted.
+            let counts = matches.having.iter_mut().zip(&matches.counts).take(rare);
+            counts.for_each(|(having, &count)| *having = f64::from(count));
         }
         matches.texts = matches.texts.max(matches.seen.len() as f64);
         Ok(matches)
     }
 
-    /// Adds items that have all, or any, of some of the words; gives how many there were.
+    /// Adds items that have all, or any, of the first words; gives whether there are no more of them.
     fn find(
         &self,
         matches: &mut Matches,
         operator: &str,
-        among: std::ops::Range<usize>,
+        words: usize,
         most: usize,
         allowed: &Allowed,
-    ) -> Result<usize> {
-        let among = among.start..among.end.min(matches.words.len());
-        let query: Vec<String> = matches.words[among].iter().map(|word| lexeme(word)).collect();
-        let condition = format!("{} @@ $1::pg_catalog.tsquery{}", self.words, allowed.conditions(&quoted(&self.id), 2));
+    ) -> Result<bool> {
+        let query: Vec<String> = matches.words.iter().take(words).map(|word| lexeme(word)).collect();
         let query = query.join(operator);
-        let args: Vec<Arg<'_>> = [Arg::Text(&query)].into_iter().chain(allowed.args()).collect();
-        // How it is best found depends on how frequent the words are.
-        let sql = format!("{} LIMIT {most}", self.statement(&condition));
-        let found = spi::each_planned(Mode::Read, &sql, &args, |row| {
-            self.see(matches, row);
-            Ok(())
-        })?;
-        Ok(found as usize)
+        let mut found = |among: Among| -> Result<bool> {
+            let conditions = allowed.conditions(&quoted(&self.id), 2, among);
+            let condition = format!("{} @@ $1::pg_catalog.tsquery{conditions}", self.words);
+            let args: Vec<Arg<'_>> = [Arg::Text(&query)].into_iter().chain(allowed.args(among)).collect();
+            // How it is best found depends on how frequent the words are.
+            let sql = format!("{} LIMIT {most}", self.statement(&condition));
+            let found = spi::each_planned(Mode::Read, &sql, &args, |row| {
+                self.see(matches, row, allowed);
+                Ok(())
+            })?;
+            Ok((found as usize) < most)
+        };
+        if allowed.few() {
+            return found(Among::Candidates);
+        }
+        let all = found(Among::All)?;
+        if !all && allowed.many().is_some() {
+            found(Among::Candidates)?;
+        }
+        Ok(all)
     }
 
     /// Looks at the texts of items that others have found; items that do not exist, or may not be found, are not seen.
     pub fn see_items(&self, matches: &mut Matches, items: &[ItemId], allowed: &Allowed) -> Result<()> {
-        let items = items.iter().filter(|item| !matches.places.contains_key(item));
-        let keys = Keys::of_items(items, self.kind);
-        let condition = format!("i.{} = {}{}", quoted(&self.id), keys.any(1), allowed.conditions(&quoted(&self.id), 2));
-        let args: Vec<Arg<'_>> = [keys.arg()].into_iter().chain(allowed.args()).collect();
+        let unseen = items.iter().filter(|item| !matches.places.contains_key(item) && allowed.is_candidate(item));
+        let keys = Keys::of_items(unseen, self.kind);
+        let conditions = allowed.conditions(&quoted(&self.id), 2, Among::All);
+        let condition = format!("i.{} = {}{conditions}", quoted(&self.id), keys.any(1));
+        let args: Vec<Arg<'_>> = [keys.arg()].into_iter().chain(allowed.args(Among::All)).collect();
         spi::each(Mode::Read, &self.statement(&condition), &args, |row| {
-            self.see(matches, row);
+            self.see(matches, row, allowed);
             Ok(())
         })?;
         Ok(())
@@ -171,14 +196,16 @@ impl Texts {
         format!("SELECT {id}, {} FROM {} AS i WHERE {condition}", self.words, self.name)
     }
 
-    fn see(&self, matches: &mut Matches, row: &Row) {
+    fn see(&self, matches: &mut Matches, row: &Row, allowed: &Allowed) {
         let Some(item) = item_of(row, 0, self.kind) else { return };
-        if !matches.places.contains_key(&item) {
-            let text: Option<TsVector> = row.get(1);
-            let times = |word: &String| text.as_ref().map_or(0, |text| text.times(word)) as u32;
-            let (length, times) = (text.as_ref().map_or(0, TsVector::length), matches.words.iter().map(times));
+        let text: Option<TsVector> = row.get(1);
+        let times = |word: &String| text.as_ref().map_or(0, |text| text.times(word)) as u32;
+        let times: Vec<u32> = matches.words.iter().map(times).collect();
+        matches.counts.iter_mut().zip(&times).for_each(|(count, &times)| *count += u32::from(times > 0));
+        if allowed.is_candidate(&item) && !matches.places.contains_key(&item) {
             matches.places.insert(item.clone(), matches.seen.len());
-            matches.seen.push(Seen { times: times.collect(), item, length: length as f64 });
+            let length = text.as_ref().map_or(0, TsVector::length);
+            matches.seen.push(Seen { item, length: length as f64, times });
         }
     }
 }
@@ -186,7 +213,14 @@ impl Texts {
 impl Matches {
     /// No words.
     pub fn none() -> Self {
-        Self { words: Vec::new(), seen: Vec::new(), places: HashMap::new(), having: Vec::new(), texts: 0.0 }
+        Self {
+            words: Vec::new(),
+            seen: Vec::new(),
+            places: HashMap::new(),
+            having: Vec::new(),
+            counts: Vec::new(),
+            texts: 0.0,
+        }
     }
 
     /// The items that have words of the query, best first, with their scores.

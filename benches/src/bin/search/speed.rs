@@ -70,7 +70,7 @@ fn ways(items: usize) -> Vec<Way> {
     let way = |name, list: &str| Way { name, list: list.to_owned() };
     // The one that is looked for is among those that may be found.
     let candidates =
-        format!("ARRAY(SELECT 1 + (n * 104729 + target) % {items} FROM generate_series(0, {CANDIDATES}) n)");
+        format!("ARRAY(SELECT 1 + (n * 104729 + target - 1) % {items} FROM generate_series(0, {CANDIDATES}) n)");
     let excluded = format!("ARRAY(SELECT 1 + (n * 15485863) % {items} FROM generate_series(1, {EXCLUDED}) n)");
     vec![
         way("rec_search.words_and_vector", "SELECT item_id FROM rec_search(1, q, 10, v)"),
