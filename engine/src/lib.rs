@@ -28,6 +28,7 @@ pub mod task;
 #[cfg(test)]
 mod testing;
 pub mod train;
+mod words;
 
 pub use artifact::{Artifact, ArtifactBuilder};
 pub use catalogue::{Catalogue, ItemId, ItemIds};

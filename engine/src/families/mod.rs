@@ -19,6 +19,7 @@ pub mod generative;
 pub mod graph;
 pub mod hstu;
 pub mod hstu_rank;
+pub mod keywords;
 pub(crate) mod moments;
 pub(crate) mod params;
 pub mod popularity;
@@ -342,6 +343,7 @@ pub static FAMILIES: &[Family] = &[
     bpr::FAMILY,
     cml::FAMILY,
     content::FAMILY,
+    keywords::FAMILY,
     semantic_ids::FAMILY,
     generative::FAMILY,
     blend::FAMILY,

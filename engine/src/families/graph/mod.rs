@@ -20,6 +20,7 @@ mod rings;
 mod stages;
 
 use edges::Edges;
+pub(crate) use rings::best;
 use stages::Variant;
 
 const NAME: &str = "graph";

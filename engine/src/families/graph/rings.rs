@@ -143,7 +143,7 @@ fn rounded(score: f32) -> f32 {
 }
 
 /// Keeps the best `k`, best first, ties by ascending index.
-pub(super) fn best(scored: &mut Vec<Scored>, k: usize) {
+pub(crate) fn best(scored: &mut Vec<Scored>, k: usize) {
     let order = |a: &Scored, b: &Scored| b.score.total_cmp(&a.score).then(a.item.cmp(&b.item));
     if k == 0 {
         scored.clear();
