@@ -23,6 +23,7 @@ pub mod keywords;
 pub(crate) mod moments;
 pub(crate) mod params;
 pub mod popularity;
+pub mod retriever;
 pub mod sasrec;
 pub(crate) mod seen;
 pub mod semantic_ids;
@@ -345,6 +346,7 @@ pub static FAMILIES: &[Family] = &[
     content::FAMILY,
     keywords::FAMILY,
     semantic_ids::FAMILY,
+    retriever::FAMILY,
     generative::FAMILY,
     blend::FAMILY,
 ];
