@@ -28,7 +28,7 @@ pub mod task;
 #[cfg(test)]
 mod testing;
 pub mod train;
-mod words;
+pub mod words;
 
 pub use artifact::{Artifact, ArtifactBuilder};
 pub use catalogue::{Catalogue, ItemId, ItemIds};

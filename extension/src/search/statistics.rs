@@ -1,10 +1,10 @@
 //! How many texts have a word, as Postgres' own statistics know it.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use pgrec_engine::words;
 use pgrx::pg_sys::Oid;
 
 use crate::error::Result;
@@ -19,8 +19,8 @@ const BELIEVED: Duration = Duration::from_secs(30);
 pub struct Statistics {
     /// About how many texts there are; 0 where nobody has counted.
     pub texts: f64,
-    /// Of the most frequent words the share of texts that have them.
-    shares: HashMap<String, f64>,
+    /// The most frequent words, ascending, with the share of texts that have them.
+    frequent: Vec<(String, f32)>,
     /// The smallest of these shares.
     least: f64,
 }
@@ -28,7 +28,13 @@ pub struct Statistics {
 impl Statistics {
     /// About how many texts have a word; a word that is not among the frequent ones is in fewer than those.
     pub fn having(&self, word: &str) -> f64 {
-        self.shares.get(word).map_or(self.least / 2.0, |share| *share) * self.texts
+        let place = self.frequent.binary_search_by(|(other, _)| other.as_str().cmp(word));
+        place.map_or(self.least / 2.0, |place| f64::from(self.frequent[place].1)) * self.texts
+    }
+
+    /// The frequent word that one which no text has was most likely meant to be.
+    pub fn nearest(&self, word: &str) -> Option<String> {
+        words::nearest(&self.frequent, word).map(|place| self.frequent[place].0.clone())
     }
 }
 
@@ -72,10 +78,12 @@ fn read(relation: Oid, column: &str) -> Result<Statistics> {
             SELECT x.indexrelid FROM pg_catalog.pg_index x WHERE x.indrelid = $1 AND x.indexprs IS NOT NULL \
             AND pg_catalog.pg_get_indexdef(x.indexrelid, 1, true) LIKE 'to_tsvector(%')) ORDER BY s.inherited";
     spi::each(Mode::Read, sql, &[Arg::Oid(relation), Arg::Text(column)], |row| {
-        statistics.shares.insert(row.need(0)?, f64::from(row.need::<f32>(1)?));
+        statistics.frequent.push((row.need(0)?, row.need(1)?));
         Ok(())
     })?;
-    let least = statistics.shares.values().copied().reduce(f64::min);
-    statistics.least = least.unwrap_or(0.0);
+    statistics.frequent.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    statistics.frequent.dedup_by(|a, b| a.0 == b.0);
+    let least = statistics.frequent.iter().map(|(_, share)| *share).reduce(f32::min);
+    statistics.least = f64::from(least.unwrap_or(0.0));
     Ok(statistics)
 }

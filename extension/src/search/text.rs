@@ -77,8 +77,8 @@ impl Texts {
         }))
     }
 
-    /// The items whose texts match best: `k`, if there are, and at most about `most` of each kind of match. `nearest` gives the word that one which no
-    /// text has was most likely meant to be.
+    /// The items whose texts match best: `k`, if there are, and at most about `most` of each kind of match. Words
+    /// that no text has are taken for what they were most likely meant to be: what `nearest` says, else a frequent word.
     pub fn matching(
         &self,
         words: Vec<String>,
@@ -93,7 +93,7 @@ impl Texts {
         for (word, &having) in matches.words.iter().zip(&matches.having) {
             match having > 0.0 || self.exists(word)? {
                 true => known.push(word.clone()),
-                false => meant.extend(nearest(word)),
+                false => meant.extend(nearest(word).or_else(|| statistics.nearest(word))),
             }
         }
         if meant.is_empty() {
