@@ -1,6 +1,7 @@
 //! What users looked for, and what came of it.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::bag::{Bag, Pairs, Vocabulary};
 use super::contents::Vectors;
@@ -150,8 +151,8 @@ impl Searches {
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     searches: Searches,
-    /// Queries by their words.
-    distinct: HashMap<Vec<u32>, u32>,
+    /// Queries by their words, and by a hash of their vectors.
+    distinct: HashMap<(Vec<u32>, u64), u32>,
     /// Bytes of these words.
     keys: usize,
     words: Pairs,
@@ -189,7 +190,7 @@ impl Asked {
         items: &mut Dictionary,
         lexicon: &mut Vocabulary,
     ) -> Result<()> {
-        let query = self.query(row.words, lexicon);
+        let query = self.query(row, lexicon);
         if let Some(vector) = row.vector {
             self.vectors.push(query, vector);
         }
@@ -200,24 +201,27 @@ impl Asked {
         Ok(())
     }
 
-    /// The number of a query: of the same words in another order it is the same.
-    fn query(&mut self, words: &[&str], lexicon: &mut Vocabulary) -> u32 {
-        let mut key: Vec<u32> = words.iter().map(|word| lexicon.number(word)).collect();
+    /// The number of a query: of the same words in another order, with the same vector, it is the same.
+    fn query(&mut self, row: &SearchRow<'_>, lexicon: &mut Vocabulary) -> u32 {
+        let mut key: Vec<u32> = row.words.iter().map(|word| lexicon.number(word)).collect();
         key.sort_unstable();
         key.dedup();
+        let mut hash = DefaultHasher::new();
+        row.vector.iter().for_each(|vector| vector.iter().for_each(|x| x.to_bits().hash(&mut hash)));
+        let key = (key, hash.finish());
         if let Some(&query) = self.distinct.get(&key) {
             return query;
         }
         let query = self.distinct.len() as u32;
-        key.iter().for_each(|&word| self.words.push(query, word));
-        self.keys += size_of_val(key.as_slice());
+        key.0.iter().for_each(|&word| self.words.push(query, word));
+        self.keys += size_of_val(key.0.as_slice());
         self.distinct.insert(key, query);
         query
     }
 
     /// Bytes that they take, and will take beside themselves while they are put in order.
     pub(super) fn resident(&self) -> usize {
-        let queries = self.distinct.capacity() * (size_of::<(Vec<u32>, u32)>() + 1) + self.keys;
+        let queries = self.distinct.capacity() * (size_of::<(Vec<u32>, u64, u32)>() + 1) + self.keys;
         queries + self.searches.resident() + self.words.resident() + self.vectors.resident()
     }
 

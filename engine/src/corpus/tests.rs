@@ -324,6 +324,9 @@ fn vectors_of_queries_and_dwell_are_checked() {
     assert!(matches!(b.search(&row(Some(&[f32::NAN, 0.0]))), Err(Error::Data(_))));
     assert!(matches!(b.search(&SearchRow { dwell: Some(-1.0), ..row(None) }), Err(Error::Data(_))));
     b.search(&row(Some(&[0.0, 1.0]))).unwrap();
+    b.search(&row(Some(&[1.0, 0.0]))).unwrap();
     let c = b.finish().unwrap();
-    assert_eq!((c.query_vectors(), c.query_dim(), c.queries()), (&[0.0, 1.0][..], 2, 1));
+    // The same words with another vector are another query.
+    assert_eq!((c.query_vectors(), c.query_dim(), c.queries()), (&[1.0, 0.0, 0.0, 1.0][..], 2, 2));
+    assert_eq!(c.query_words(0), c.query_words(1));
 }
