@@ -5,7 +5,7 @@ use serde_json::{Map, json};
 use super::graph::{Counts, Graph, touched};
 use super::{Params, adjacency, model};
 use crate::families::{Fitted, Training};
-use crate::{Corpus, Error, Result};
+use crate::{Error, Result};
 
 pub(super) fn fit(training: &Training<'_>, params: &Params) -> Result<Fitted> {
     let (corpus, control) = (&training.corpus.without_last(training.leave_last), training.control);
@@ -29,7 +29,7 @@ pub(super) fn fit(training: &Training<'_>, params: &Params) -> Result<Fitted> {
 }
 
 fn check_memory(training: &Training<'_>, params: &Params, counts: &Counts, words: &[u32]) -> Result<()> {
-    let corpus: &Corpus = training.corpus;
+    let corpus = training.corpus;
     // Of a row no more is kept than is touched, or said.
     let items = corpus.items().len();
     let (mut having, mut kept) = (0usize, 0usize);
@@ -38,8 +38,10 @@ fn check_memory(training: &Training<'_>, params: &Params, counts: &Counts, words
         kept += params.keep.min(items).min(counts.events[word as usize] as usize);
     }
     let said: usize = (0..items).map(|item| corpus.words_of(item).len()).sum();
-    // Users of keywords as they are filled in, and as they are; texts from both sides; histories without repeats.
-    let lists = having.saturating_mul(2).saturating_add(said.saturating_mul(2)).saturating_add(corpus.interactions());
+    // Users of keywords as they are filled in, and as they are; texts from both sides; what queries led to, as pairs and as
+    // lists; histories without repeats.
+    let lists = having.saturating_add(said).saturating_mul(2).saturating_add(counts.led.saturating_mul(3));
+    let lists = lists.saturating_add(corpus.interactions());
     // Rows as they are computed, put together, and stored, which also holds what only texts say.
     let rows = kept.saturating_add(said.min(words.len().saturating_mul(params.keep))).saturating_mul(6);
     // Of every thread what it sums up.

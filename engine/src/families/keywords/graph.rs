@@ -78,6 +78,8 @@ pub(super) struct Counts {
     pub(super) users: Vec<u32>,
     /// Events of those users: what a row is made of.
     pub(super) events: Vec<u64>,
+    /// Words of the queries that led to an item.
+    pub(super) led: usize,
     /// All people.
     pub(super) people: usize,
 }
@@ -90,14 +92,18 @@ impl Counts {
     /// touched that and has the keywords of the query.
     pub(super) fn new(corpus: &Corpus, touched: &Lists, control: &Control) -> Result<Self> {
         let words = corpus.lexicon().len();
-        let mut counts = Self { users: vec![0; words], events: vec![0; words], people: 0 };
+        let mut counts = Self { users: vec![0; words], events: vec![0; words], led: 0, people: 0 };
         control.begin(corpus.users() as u64);
         for user in 0..corpus.users() {
             counts.add(&keywords_of(corpus, touched, user).0, touched.of(user).len());
+            let led = corpus.searches(user).filter(|search| search.item.is_some());
+            counts.led += led.map(|search| corpus.query_words(search.query).len()).sum::<usize>();
             control.advance(1)?;
         }
         for search in corpus.anonymous_searches().filter(|search| search.item.is_some()) {
-            counts.add(corpus.query_words(search.query), 1);
+            let words = corpus.query_words(search.query);
+            counts.add(words, 1);
+            counts.led += words.len();
         }
         Ok(counts)
     }
@@ -139,7 +145,7 @@ pub(super) struct Graph {
     pub(super) visits: Vec<u32>,
 }
 
-/// A user of a keyword, and whether they have looked for it.
+/// A user of a keyword, and whether they have looked for it. No corpus has the 2³¹ users whose numbers would not fit.
 pub(super) fn asked(user: u32) -> (usize, bool) {
     ((user >> 1) as usize, user & 1 == 1)
 }

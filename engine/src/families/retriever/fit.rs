@@ -32,13 +32,14 @@ pub(super) fn fit(training: &Training<'_>, params: &Params) -> Result<Fitted> {
     let unprojected = run.reciprocal_rank(&Projection::identity())?;
     // What is not better than nothing is not kept.
     let (mut best, mut kept) = (unprojected, Projection::identity());
-    let (mut curve, mut without_gain, start) = (Vec::new(), 0, Instant::now());
+    let (mut curve, mut without_gain, mut latest, start) = (Vec::new(), 0, None, Instant::now());
     for epoch in 1..=params.epochs {
-        let loss = run.epoch(epoch, best, start)?;
+        let said = TrainingProgress { epoch, validation: latest, best: Some(best), ..TrainingProgress::default() };
+        let loss = run.epoch(&said, start)?;
         let now = run.projection.with(&run.parameters);
         let figure = run.reciprocal_rank(&now)?;
         curve.push(json!({ "epoch": epoch, "loss": loss, MRR: figure, "seconds": start.elapsed().as_secs_f64() }));
-        without_gain += 1;
+        (latest, without_gain) = (Some(figure), without_gain + 1);
         if figure > best {
             (best, kept, without_gain) = (figure, now, 0);
         }
@@ -60,12 +61,17 @@ pub(super) fn fit(training: &Training<'_>, params: &Params) -> Result<Fitted> {
 fn check_memory(training: &Training<'_>, params: &Params) -> Result<()> {
     let corpus = training.corpus;
     let (dim, rank) = (corpus.vector_dim(), params.rank);
-    // Vectors of length 1, those of a step, and searches with what they showed.
+    let all = corpus.anonymous_searches().chain((0..corpus.users()).flat_map(|user| corpus.searches(user)));
+    let (searches, shown) =
+        all.fold((0usize, 0usize), |(count, shown), search| (count + 1, shown + search.shown.len()));
+    // Vectors of length 1, searches in order and as they are shuffled, and the vectors and scores of a step.
     let vectors = corpus.vectors().len().saturating_add(corpus.query_vectors().len());
+    let examples = searches.saturating_mul(2 * size_of::<Example>() / size_of::<f32>() + 2).saturating_add(shown);
     let step = params.batch.saturating_mul(params.batch.saturating_add(params.negatives).saturating_add(4 * dim));
     // Weights, AdamW's means, gradients of every part, and the best epoch's.
     let weights = if rank == 0 { dim.saturating_mul(dim) } else { dim.saturating_mul(2 * rank) };
-    let numbers = vectors.saturating_add(step).saturating_add(weights.saturating_mul(SLICES + 5));
+    let numbers =
+        vectors.saturating_add(examples).saturating_add(step).saturating_add(weights.saturating_mul(SLICES + 5));
     let needed = numbers.saturating_mul(size_of::<f32>());
     if needed <= training.memory {
         return Ok(());
@@ -106,28 +112,19 @@ impl<'a> Run<'a> {
         Ok(Self { training, params, log, projection, parameters, trainer, examples, random })
     }
 
-    /// One pass over what is learnt from. Gives the mean of its weighted losses.
-    fn epoch(&mut self, epoch: u32, best: f64, start: Instant) -> Result<f64> {
+    /// One pass over what is learnt from, of which `said` is reported. Gives the mean of its weighted losses.
+    fn epoch(&mut self, said: &TrainingProgress, start: Instant) -> Result<f64> {
         let mut examples = std::mem::take(&mut self.examples);
         self.random.shuffle(&mut examples);
         let steps = examples.len().div_ceil(self.params.batch) as u64;
-        let (mut sum, mut weight) = (0.0, 0.0);
+        // Of searches that weigh nothing the mean is 0.
+        let (mut sum, mut weight) = (0.0, f64::MIN_POSITIVE);
         for (step, batch) in (1..).zip(examples.chunks(self.params.batch)) {
             self.training.control.check()?;
             let of_batch: f32 = batch.iter().map(|example| example.weight).sum();
             sum += self.step(batch, of_batch)?;
             weight += f64::from(of_batch);
-            self.report(
-                TrainingProgress {
-                    epoch,
-                    step,
-                    steps,
-                    loss: Some(sum / weight),
-                    best: Some(best),
-                    ..TrainingProgress::default()
-                },
-                start,
-            );
+            self.report(TrainingProgress { step, steps, loss: Some(sum / weight), ..said.clone() }, start);
         }
         self.examples = examples;
         Ok(sum / weight)

@@ -1,10 +1,11 @@
-//! Learning to retrieve from logs (LRAT, 2026): where among the items a query belongs, learnt from what was opened.
+//! Learning to retrieve from logs (LRAT, Zhou et al. 2026): where among the items a query belongs, by what was opened.
 //!
 //! Queries and items have vectors of the application's own, and an index over those of the items. What is learnt is a
 //! projection M of queries alone, so that this index keeps working and an item that is new needs no training: with one
 //! projection for each side, q'Wq · Wi'v is (Wi'Wq q)·v, which one can do for both. Of a search the result that was opened is
 //! to be above those that were shown and not opened, above what other searches led to, and above items that are drawn, by
-//! InfoNCE (van den Oord et al. 2018) that weighs a search by how long the reader stayed.
+//! InfoNCE (van den Oord et al. 2018) that weighs a search by how long the reader stayed. The paper trains the encoder of the
+//! texts itself, by what agents read and passed over, and weighs by how long they reasoned about what they read.
 
 use std::sync::Arc;
 
