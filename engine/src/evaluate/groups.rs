@@ -49,21 +49,11 @@ impl Groups {
         Self { names: shown, of }
     }
 
-    /// Quartiles of the number of events before the target; users of the same number are never parted.
+    /// Quartiles of the number of events before the target.
     fn activity(cases: &Cases<'_>) -> Self {
         let length = |user: usize| cases.history(user).len();
-        let mut lengths: Vec<usize> = cases.users.iter().map(|&user| length(user)).collect();
-        lengths.sort_unstable();
-        let bounds = [1, 2, 3].map(|quarter| lengths[(lengths.len() - 1) * quarter / 4]);
-        let class = |length: usize| bounds.iter().filter(|&&bound| length > bound).count();
-        let names: Vec<String> = (0..4)
-            .map(|quarter| {
-                let mut inside = lengths.iter().filter(|&&length| class(length) == quarter);
-                let first = inside.next().copied().unwrap_or(0);
-                let last = inside.next_back().copied().unwrap_or(first);
-                format!("activity {} ({first}-{last} events)", quarter + 1)
-            })
-            .collect();
+        let lengths: Vec<usize> = cases.users.iter().map(|&user| length(user)).collect();
+        let (names, class) = quartiles(&lengths, "activity", "events");
         Self::from_classes(&names, cases.users.iter().map(|&user| (user, class(length(user)))))
     }
 
@@ -88,4 +78,19 @@ impl Groups {
         let of = cases.users.iter().filter_map(|&user| Some((user, place(user)?))).collect();
         Self { names: shown, of }
     }
+}
+
+/// Names of the quartiles of some sizes, of which there is at least one, and what tells a size's: equal ones are never parted.
+pub(super) fn quartiles(sizes: &[usize], label: &str, unit: &str) -> (Vec<String>, impl Fn(usize) -> usize + use<>) {
+    let mut sizes = sizes.to_vec();
+    sizes.sort_unstable();
+    let bounds = [1, 2, 3].map(|quarter| sizes[(sizes.len() - 1) * quarter / 4]);
+    let class = move |size: usize| bounds.iter().filter(|&&bound| size > bound).count();
+    let name = |quarter: usize| {
+        let mut inside = sizes.iter().filter(|&&size| class(size) == quarter);
+        let first = inside.next().copied().unwrap_or(0);
+        let last = inside.next_back().copied().unwrap_or(first);
+        format!("{label} {} ({first}-{last} {unit})", quarter + 1)
+    };
+    ((0..4).map(name).collect(), class)
 }

@@ -12,11 +12,13 @@ use crate::{Control, Corpus, Error, Model, Query, Result};
 
 mod groups;
 mod outcomes;
+mod search;
 mod split;
 mod tally;
 
 use groups::Groups;
 use outcomes::Judged;
+pub use search::{SearchBy, SearchCase, SearchSpec, Searcher, evaluate_search};
 pub(crate) use split::{Case, Cases, Space};
 use tally::Tally;
 
@@ -153,7 +155,7 @@ pub fn evaluate(model: &dyn Model, corpus: &Corpus, spec: &Spec<'_>, control: &C
         let why = format!("no user has the {} interactions that the protocol needs", spec.protocol.back() + 1);
         return Err(Error::Data(why));
     }
-    let space = Space::new(model.catalogue(), corpus, &cases);
+    let space = Space::new(model.catalogue(), corpus, &cases).with_searches(model, corpus);
     let groups = Groups::new(&spec.by, &cases, &space);
     let mut report = Report { users: cases.users.len() as u64, skipped: cases.skipped, ..Report::default() };
     control.begin(cases.users.len() as u64);

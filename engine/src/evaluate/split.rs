@@ -3,11 +3,13 @@
 use pgrec_kernels::Filter;
 
 use super::Protocol;
-use crate::{Catalogue, Corpus, Query};
+use crate::{Asked, Catalogue, Corpus, Model, Query};
 
 /// The users that can be measured.
 pub(crate) struct Cases<'a> {
     corpus: &'a Corpus,
+    /// What comes before the targets.
+    before: Corpus,
     back: usize,
     /// Users of the corpus with enough events.
     pub(crate) users: Vec<usize>,
@@ -20,7 +22,7 @@ impl<'a> Cases<'a> {
         let back = protocol.back();
         let users: Vec<usize> = (0..corpus.users()).filter(|&user| corpus.history(user).len() > back).collect();
         let skipped = (corpus.users() - users.len()) as u64;
-        Self { corpus, back, users, skipped }
+        Self { corpus, before: corpus.without_last(back), back, users, skipped }
     }
 
     /// What the user had touched before the target, in items of the corpus.
@@ -46,6 +48,9 @@ pub(crate) struct Space {
     pub(super) touched_by: Vec<u32>,
     /// How many users that is out of.
     pub(super) users: usize,
+    /// The model's number of each word of the corpus, and how many of the latest searches it looks at.
+    words: Vec<Option<u32>>,
+    searches: usize,
 }
 
 impl Space {
@@ -69,7 +74,18 @@ impl Space {
                 }
             }
         }
-        Self { model_items, index, touched_by, users: cases.users.len() }
+        Self { model_items, index, touched_by, users: cases.users.len(), words: Vec::new(), searches: 0 }
+    }
+
+    /// The same, where the model is told what users looked for, if it looks at that.
+    pub(super) fn with_searches(self, model: &dyn Model, corpus: &Corpus) -> Self {
+        match model.searches() {
+            0 => self,
+            searches => {
+                let words = corpus.lexicon().iter().map(|word| model.word(word)).collect();
+                Self { words, searches, ..self }
+            }
+        }
     }
 
     /// Number of items.
@@ -114,10 +130,36 @@ impl Space {
             // The question is asked when the target happens.
             let at = times.len().checked_sub(cases.back).map_or(0.0, |place| times[place]);
             let outcome = outcomes.len().checked_sub(cases.back).map_or(0, |place| outcomes[place]);
-            Case { history, times: known_times, outcomes: known_outcomes, at, exclude, target, outcome }
+            let searches = self.searches(cases, user);
+            Case { history, times: known_times, outcomes: known_outcomes, searches, at, exclude, target, outcome }
         };
         users.iter().map(prepare).collect()
     }
+
+    /// What a user looked for before the target, as far as the model looks at it.
+    fn searches(&self, cases: &Cases<'_>, user: usize) -> Searches {
+        let mut searches = Searches::default();
+        if self.searches == 0 {
+            return searches;
+        }
+        let all: Vec<_> = cases.before.searches(user).collect();
+        for search in &all[all.len().saturating_sub(self.searches)..] {
+            let words = cases.before.query_words(search.query).iter();
+            searches.words.extend(words.filter_map(|&word| self.words[word as usize]));
+            searches.ends.push(searches.words.len() as u32);
+            let events = &cases.history(user)[..search.after.min(cases.history(user).len())];
+            searches.after.push(events.iter().filter(|&&item| self.known(self.index(item))).count() as u32);
+        }
+        searches
+    }
+}
+
+/// As [`Asked`].
+#[derive(Default)]
+struct Searches {
+    words: Vec<u32>,
+    ends: Vec<u32>,
+    after: Vec<u32>,
 }
 
 /// One user, ready to be asked about.
@@ -125,6 +167,7 @@ pub(crate) struct Case {
     history: Vec<u32>,
     times: Vec<f64>,
     outcomes: Vec<u32>,
+    searches: Searches,
     at: f64,
     exclude: Vec<u32>,
     /// The target in [`Space`].
@@ -145,6 +188,7 @@ impl Case {
             history: &self.history,
             times: &self.times,
             outcomes: &self.outcomes,
+            searches: Asked { words: &self.searches.words, ends: &self.searches.ends, after: &self.searches.after },
             at: self.at,
             filter: Filter { exclude: &self.exclude, candidates: None },
             ..Query::default()
