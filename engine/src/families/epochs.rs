@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 use super::{Fitted, Training};
 use crate::control::TrainingProgress;
 use crate::train::{Metrics, Validation};
-use crate::{ArtifactBuilder, Result};
+use crate::{ArtifactBuilder, Control, Result};
 
 /// Between two reports of progress.
 const REPORT: Duration = Duration::from_millis(250);
@@ -22,6 +22,16 @@ pub(crate) trait Learner {
 
     /// The model as it stands.
     fn artifact(&self) -> Result<ArtifactBuilder>;
+
+    /// What a model of it is chosen by; None where no history is long enough to tell.
+    fn figures(
+        &self,
+        artifact: &ArtifactBuilder,
+        validation: &Validation,
+        control: &Control,
+    ) -> Result<Option<[f64; 2]>> {
+        validation.measure(artifact, control)
+    }
 }
 
 /// How far a training is.
@@ -109,7 +119,7 @@ pub(crate) fn fit(
         let due = epoch.is_multiple_of(every) || epoch == epochs;
         let artifact = if due { Some(learner.artifact()?) } else { None };
         if let Some(artifact) = artifact
-            && let Some(figures) = validation.measure(&artifact, training.control)?
+            && let Some(figures) = learner.figures(&artifact, validation, training.control)?
         {
             for (label, figure) in Metrics::RANKING.labels.into_iter().zip(figures) {
                 point[label] = json!(figure);

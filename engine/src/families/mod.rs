@@ -14,6 +14,7 @@ pub mod blend;
 pub mod bpr;
 pub mod cml;
 pub mod content;
+pub mod dual_intent;
 pub(crate) mod epochs;
 pub mod generative;
 pub mod graph;
@@ -344,6 +345,7 @@ pub static FAMILIES: &[Family] = &[
     bpr::FAMILY,
     cml::FAMILY,
     content::FAMILY,
+    dual_intent::FAMILY,
     keywords::FAMILY,
     semantic_ids::FAMILY,
     retriever::FAMILY,
