@@ -1,29 +1,61 @@
-//! Searching: time and quality of what rec_search does.
+//! Searching: what rec_search, keywords and projected queries find, and how long it takes.
 
 mod catalogue;
+mod data;
+mod keywords;
+mod quality;
+mod retriever;
 mod speed;
+mod ways;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use xtask::{Home, Progress};
 
-/// Searching, against Postgres' own text search and pgvector alone.
+/// Searching: what is found, and how long it takes.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench search", bin_name = "cargo xtask bench search")]
 struct Arguments {
     /// Which parts; all without
     #[arg(long, value_enum)]
     part: Vec<Part>,
-    /// Items of the generated catalogue
+    /// How many splits and trainings of each
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 1)]
+    first_seed: u64,
+    /// Only these contestants of the quality; may be given several times
+    #[arg(long)]
+    only: Vec<String>,
+    /// More parameters of what is trained, as a JSON object
+    #[arg(long, default_value = "{}")]
+    params: String,
+    /// Measure the quality by the pairs kept for validation, by which parameters are chosen, instead of those of the test
+    #[arg(long)]
+    validation: bool,
+    /// Measure the quality for so many users at most
+    #[arg(long, default_value_t = usize::MAX)]
+    users: usize,
+    /// Catalogues above this size are ranked by the nearest candidates in recommendation
+    #[arg(long, default_value_t = usize::MAX)]
+    exact_limit: usize,
+    /// Items of the generated catalogue, over which the speed is measured
     #[arg(long, default_value_t = 1_000_000)]
     items: usize,
-    /// Questions
+    /// Questions asked for the speed
     #[arg(long, default_value_t = 300)]
     asked: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
+    /// Search, and recommendation by what was looked for, on cell-phones
+    Quality,
+    /// People of whom a few words are known, on beauty
+    Keywords,
+    /// Queries projected among items, on beauty
+    Retriever,
     /// A million items: how long it takes
     Speed,
 }
@@ -34,9 +66,25 @@ fn main() -> Result<()> {
     let progress = Progress::new();
     let wanted = |part: Part| arguments.part.is_empty() || arguments.part.contains(&part);
     let mut results = Vec::new();
+    if wanted(Part::Quality) {
+        quality::run(&home, &progress, &arguments, &mut results)?;
+    }
+    if wanted(Part::Keywords) {
+        let seeds = arguments.first_seed..arguments.first_seed + arguments.seeds;
+        keywords::run(&home, &progress, seeds, &arguments.params, &mut results)?;
+    }
+    if wanted(Part::Retriever) {
+        retriever::run(&home, &progress, &arguments.params, &mut results)?;
+    }
     if wanted(Part::Speed) {
         speed::run(&home, &progress, &arguments, &mut results)?;
     }
     println!("\nResults\n{}", results.join("\n"));
     Ok(())
+}
+
+impl Arguments {
+    fn wants(&self, label: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == label)
+    }
 }

@@ -1,0 +1,217 @@
+//! Ways to search, each ranking the whole catalogue.
+
+use std::collections::HashMap;
+
+use pgrec_engine::corpus::Search;
+use pgrec_engine::evaluate::{SearchCase, Searcher};
+use pgrec_engine::search::{Bm25, fuse, inverse_document_frequency};
+use pgrec_engine::{Asked, Control, Corpus, Model, Query};
+use pgrec_kernels::Filter;
+
+/// What lists that are made one of are cut at.
+const FUSED: usize = 1000;
+
+/// What text, vectors and popularity know of the items.
+pub struct Index<'a> {
+    corpus: &'a Corpus,
+    bm25: Bm25,
+    /// What each word says.
+    says: Vec<f64>,
+    /// `[items, dim]`: means of the vectors of the queries that led to each, of length 1.
+    vectors: Vec<f32>,
+    popularity: Vec<u32>,
+    /// Best items of a query by text and by vector, as they are the same for everybody.
+    text: HashMap<u32, Vec<(u32, f64)>>,
+    vector: HashMap<u32, Vec<u32>>,
+}
+
+impl<'a> Index<'a> {
+    /// Over the words of items, of what was learnt from and in the same catalogue and lexicon as `corpus`.
+    pub fn of(learnt: &Corpus, corpus: &'a Corpus) -> Self {
+        let items = corpus.items().len();
+        let lengths: usize = (0..items).map(|item| corpus.words_of(item).len()).sum();
+        let mut having = vec![0.0; corpus.lexicon().len()];
+        (0..items).flat_map(|item| corpus.words_of(item)).for_each(|&word| having[word as usize] += 1.0);
+        let dim = learnt.query_dim();
+        let mut vectors = vec![0.0; items * dim];
+        for search in (0..learnt.users()).flat_map(|user| learnt.searches(user)) {
+            let Some(item) = search.item else { continue };
+            let of_query = &learnt.query_vectors()[search.query as usize * dim..][..dim];
+            let row = &mut vectors[item as usize * dim..][..dim];
+            row.iter_mut().zip(of_query).for_each(|(sum, x)| *sum += x);
+        }
+        vectors.chunks_exact_mut(dim.max(1)).for_each(|row| {
+            let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+            row.iter_mut().for_each(|x| *x /= length.max(f32::MIN_POSITIVE));
+        });
+        Self {
+            corpus,
+            bm25: Bm25 { mean_length: lengths as f64 / items as f64 },
+            says: having.into_iter().map(|having| inverse_document_frequency(having, items as f64)).collect(),
+            vectors,
+            popularity: learnt.counts(),
+            text: HashMap::new(),
+            vector: HashMap::new(),
+        }
+    }
+
+    /// Items with a word of the query, by BM25, best first, ties in the order of the catalogue.
+    fn by_text(&mut self, query: u32) -> &[(u32, f64)] {
+        self.text.entry(query).or_insert_with(|| {
+            let words = self.corpus.query_words(query);
+            let score = |item: usize| {
+                let own = self.corpus.words_of(item);
+                let matched = words.iter().filter(|word| own.binary_search(word).is_ok());
+                self.bm25.score(own.len() as f64, matched.map(|&word| (self.says[word as usize], 1.0)))
+            };
+            let all = (0..self.corpus.items().len()).map(|item| (item as u32, score(item)));
+            let mut all: Vec<(u32, f64)> = all.filter(|(_, score)| *score > 0.0).collect();
+            all.sort_by(|a, b| b.1.total_cmp(&a.1));
+            all
+        })
+    }
+
+    /// The same, ties by popularity.
+    fn by_text_and_popularity(&mut self, query: u32) -> Vec<u32> {
+        let mut all = self.by_text(query).to_vec();
+        let count = |item: u32| self.popularity[item as usize];
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(count(b.0).cmp(&count(a.0))));
+        all.into_iter().map(|(item, _)| item).collect()
+    }
+
+    /// Items by the cosine of their vector and the query's.
+    fn by_vector(&mut self, query: u32) -> &[u32] {
+        self.vector.entry(query).or_insert_with(|| {
+            let dim = self.corpus.query_dim();
+            let asked = &self.corpus.query_vectors()[query as usize * dim..][..dim];
+            let cosine = |row: &[f32]| row.iter().zip(asked).map(|(a, b)| a * b).sum::<f32>();
+            let mut all: Vec<(u32, f32)> = (0..).zip(self.vectors.chunks_exact(dim).map(cosine)).collect();
+            all.sort_by(|a, b| b.1.total_cmp(&a.1));
+            all.into_iter().map(|(item, _)| item).collect()
+        })
+    }
+}
+
+/// All ways.
+pub struct Ways<'a> {
+    pub index: Index<'a>,
+    pub model: &'a dyn Model,
+    /// The model's numbers of the words of the corpus.
+    pub words: Vec<Option<u32>>,
+    /// The model's list of the case that was asked last, and which that was.
+    last: Option<(usize, u32, Vec<u32>)>,
+}
+
+const TEXT: usize = 0;
+const POPULAR: usize = 1;
+const VECTOR: usize = 2;
+const HYBRID: usize = 3;
+const UNKNOWN: usize = 4;
+const MODEL: usize = 5;
+const FUSION: usize = 6;
+const WITHIN: usize = 7;
+
+impl<'a> Ways<'a> {
+    pub fn new(index: Index<'a>, model: &'a dyn Model) -> Self {
+        let words = index.corpus.lexicon().iter().map(|word| model.word(word)).collect();
+        Self { index, model, words, last: None }
+    }
+
+    fn numbers(&self, query: u32) -> Vec<u32> {
+        let words = self.index.corpus.query_words(query).iter();
+        words.filter_map(|&word| self.words[word as usize]).collect()
+    }
+
+    /// The model's list; its catalogue is that of the corpus.
+    fn by_model(&self, case: &SearchCase<'_>, known: bool, k: usize) -> pgrec_engine::Result<Vec<u32>> {
+        let words = self.numbers(case.search.query);
+        let lately = Lately::of(case.earlier, self);
+        let searches = Asked { words: &lately.words, ends: &lately.ends, after: &lately.after };
+        let mut query = Query { words: &words, k, filter: Filter::default(), ..Query::default() };
+        if known {
+            query = Query { history: case.history, searches, ..query };
+        }
+        let lists = self.model.recommend(&[query], &Control::default())?;
+        Ok(lists.into_iter().flatten().map(|scored| scored.item).collect())
+    }
+
+    /// The hybrid list of a query.
+    fn hybrid(&mut self, query: u32) -> Vec<u32> {
+        let text = first(self.index.by_text(query).iter().map(|(item, _)| *item));
+        let vector = first(self.index.by_vector(query).iter().copied());
+        fuse(&[(1.0, &text), (1.0, &vector)]).into_iter().map(|(item, _)| item).collect()
+    }
+}
+
+fn first(items: impl Iterator<Item = u32>) -> Vec<u32> {
+    items.take(FUSED).collect()
+}
+
+/// The latest searches, in the numbers of a model.
+#[derive(Default)]
+struct Lately {
+    words: Vec<u32>,
+    ends: Vec<u32>,
+    after: Vec<u32>,
+}
+
+impl Lately {
+    fn of(earlier: &[Search<'_>], ways: &Ways<'_>) -> Self {
+        let mut lately = Self::default();
+        for search in &earlier[earlier.len().saturating_sub(ways.model.searches())..] {
+            lately.words.extend(ways.numbers(search.query));
+            lately.ends.push(lately.words.len() as u32);
+            lately.after.push(search.after as u32);
+        }
+        lately
+    }
+}
+
+impl Searcher for Ways<'_> {
+    fn ways(&self) -> &[&'static str] {
+        &[
+            "text",
+            "text_popular",
+            "vector",
+            "hybrid",
+            "dual_intent_without_user",
+            "dual_intent",
+            "fusion_of_three",
+            "dual_intent_within_hybrid",
+        ]
+    }
+
+    fn ranked(&mut self, way: usize, case: &SearchCase<'_>, k: usize) -> pgrec_engine::Result<Vec<u32>> {
+        let query = case.search.query;
+        let asked = |last: &(usize, u32, Vec<u32>)| last.0 == case.user && last.1 == query;
+        if way >= MODEL && !self.last.as_ref().is_some_and(asked) {
+            let list = self.by_model(case, true, usize::MAX)?;
+            self.last = Some((case.user, query, list));
+        }
+        let model = self.last.as_ref().map_or(&[][..], |(_, _, list)| list);
+        let mut list = match way {
+            TEXT => self.index.by_text(query).iter().map(|(item, _)| *item).collect(),
+            POPULAR => self.index.by_text_and_popularity(query),
+            VECTOR => self.index.by_vector(query).to_vec(),
+            HYBRID => self.hybrid(query),
+            UNKNOWN => self.by_model(case, false, k)?,
+            MODEL => model.to_vec(),
+            FUSION => {
+                let model = first(model.iter().copied());
+                let text = first(self.index.by_text(query).iter().map(|(item, _)| *item));
+                let vector = first(self.index.by_vector(query).iter().copied());
+                let fused = fuse(&[(1.0, &text), (1.0, &vector), (1.0, &model)]);
+                fused.into_iter().map(|(item, _)| item).collect()
+            }
+            WITHIN => {
+                let model = model.to_vec();
+                let mut among = vec![false; self.index.corpus.items().len()];
+                self.hybrid(query).into_iter().for_each(|item| among[item as usize] = true);
+                model.into_iter().filter(|&item| among[item as usize]).collect()
+            }
+            _ => Vec::new(),
+        };
+        list.truncate(k);
+        Ok(list)
+    }
+}
