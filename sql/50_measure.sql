@@ -2,12 +2,12 @@
 
 CREATE FUNCTION rec_evaluate(
     model text DEFAULT NULL, protocol text DEFAULT 'test', k integer[] DEFAULT '{10}', by text DEFAULT NULL,
-    exclude_seen boolean DEFAULT true, params jsonb DEFAULT '{}', recommender text DEFAULT NULL)
+    exclude_seen boolean DEFAULT true, params jsonb DEFAULT '{}', recommender text DEFAULT NULL, task text DEFAULT 'next')
 RETURNS TABLE (model text, family text, grp text, metric text, k integer, value double precision,
                low double precision, high double precision, users bigint)
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 16 AS 'MODULE_PATHNAME', 'rec_evaluate_wrapper';
-COMMENT ON FUNCTION rec_evaluate(text, text, integer[], text, boolean, jsonb, text) IS
-'Measures a model, or a family that is fitted for it on the spot (with params): leave-one-out, full ranking. protocol: test (the last event of every user is the target) or validation (the one before it). exclude_seen: without items the user has touched. by: activity or popularity splits the users into groups. low and high: 95 % confidence interval. A ranking model is measured by how well it tells what came of the targets: auc and normalized_entropy of its tasks, k is NULL. A model that has seen the targets is an error.';
+COMMENT ON FUNCTION rec_evaluate(text, text, integer[], text, boolean, jsonb, text, text) IS
+'Measures a model, or a family that is fitted for it on the spot (with params): leave-one-out, full ranking. protocol: test (the last event of every user is the target) or validation (the one before it). exclude_seen: without items the user has touched. by: activity or popularity splits the users into groups. low and high: 95 % confidence interval. A ranking model is measured by how well it tells what came of the targets: auc and normalized_entropy of its tasks, k is NULL. A model that has seen the targets is an error. task => ''search'' measures rec_search instead, on the searches that led to the targets, with the whole catalogue ranked: mrr, ndcg and hr of text, vector, hybrid (both), the model, and all of them with and without the user (grp); by: frequency (of the query before) or activity; intervals by drawing queries; users counts searches.';
 
 CREATE FUNCTION rec_compare_spaces(
     columns text[], family text DEFAULT 'content', params jsonb DEFAULT '{}', protocol text DEFAULT 'test',

@@ -108,6 +108,11 @@ impl Search {
         Ok(Self { recommender, k, allowed, texts, model })
     }
 
+    /// Whether the items have texts.
+    pub fn has_texts(&self) -> bool {
+        self.texts.is_some()
+    }
+
     /// The best items for a question, best first.
     pub fn list(&self, asked: &Asked<'_>) -> Result<Vec<Item>> {
         let Asked { words, embedding, sources, .. } = asked;

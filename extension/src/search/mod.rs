@@ -1,13 +1,15 @@
 //! Searching: text, vectors and a model that knows queries, each with its own candidates, ranked together.
 
 mod allowed;
+mod judge;
 mod lists;
 pub mod recent;
 mod statistics;
 mod text;
 mod vectors;
 
-pub use lists::{Request, search};
+pub use judge::judge;
+pub use lists::{Request, Search, search};
 
 use crate::catalog::recommender::{Recommender, Searches, quoted};
 use crate::error::{Result, SqlError};

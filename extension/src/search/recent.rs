@@ -29,7 +29,7 @@ impl Recent {
     }
 
     /// One more, of which the model knows these words.
-    fn push(&mut self, words: impl Iterator<Item = u32>, after: usize) {
+    pub fn push(&mut self, words: impl Iterator<Item = u32>, after: usize) {
         let before = self.words.len();
         self.words.extend(words);
         if self.words.len() > before {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pgrec_engine::evaluate::{self, By, EvalRow, Protocol, Report, Spec};
+use pgrec_engine::evaluate::{self, By, EvalRow, Protocol, Report, SearchBy, SearchSpec, Spec};
 use pgrec_engine::families::{Base, Needs};
 use pgrec_engine::metrics::{self, Metric};
 use pgrec_engine::{Artifact, Corpus, Model, Task, audit, families};
@@ -19,6 +19,8 @@ use crate::corpus::{self, Read};
 use crate::error::{Result, SqlError, or_raise};
 use crate::outcomes;
 use crate::pg::spi::Mode;
+use crate::search::{self, Search};
+use crate::serve::Scope;
 use crate::settings;
 use crate::storage::open;
 use crate::worker::job::nothing_to_train_on;
@@ -47,8 +49,16 @@ struct Request {
     params: Value,
 }
 
+/// Measuring the answers to searches.
+struct SearchRequest {
+    model: Option<String>,
+    protocol: Protocol,
+    ks: Vec<usize>,
+    by: SearchBy,
+}
+
 #[pg_extern(sql = false)]
-#[allow(clippy::type_complexity)]
+#[allow(clippy::type_complexity, clippy::too_many_arguments)]
 fn rec_evaluate(
     model: Option<String>,
     protocol: Option<String>,
@@ -57,11 +67,12 @@ fn rec_evaluate(
     exclude_seen: Option<bool>,
     params: Option<JsonB>,
     recommender: Option<String>,
+    task: Option<String>,
 ) -> TableIterator<
     'static,
     (
         name!(model, Option<String>),
-        name!(family, String),
+        name!(family, Option<String>),
         name!(grp, String),
         name!(metric, String),
         name!(k, Option<i32>),
@@ -71,8 +82,21 @@ fn rec_evaluate(
         name!(users, i64),
     ),
 > {
-    let request = or_raise(request(model, protocol.as_deref(), k, by.as_deref(), exclude_seen, params));
-    let (name, family, rows) = or_raise(evaluate(&request, recommender.as_deref()));
+    let evaluated = || match task.as_deref().unwrap_or("next") {
+        "next" => {
+            let request = request(model, protocol.as_deref(), k, by.as_deref(), exclude_seen, params)?;
+            let (name, family, rows) = evaluate(&request, recommender.as_deref())?;
+            Ok((name, Some(family), rows))
+        }
+        "search" => {
+            let by = search_by(by.as_deref())?;
+            let request = SearchRequest { model, protocol: protocol_of(protocol.as_deref())?, ks: lengths(k)?, by };
+            evaluate_searches(request, recommender.as_deref())
+        }
+        other => Err(SqlError::parameter(format!("task \"{other}\" does not exist"))
+            .hint("One of next (what a user touches next), search (what a search leads to).")),
+    };
+    let (name, family, rows) = or_raise(evaluated());
     TableIterator::new(rows.into_iter().map(move |row| {
         (
             name.clone(),
@@ -101,18 +125,14 @@ fn rec_metric(metric: &str, recommended: Vec<Option<String>>, relevant: Vec<Opti
     or_raise(one_metric(metric, &recommended, &relevant, k))
 }
 
-fn request(
-    model: Option<String>,
-    protocol: Option<&str>,
-    k: Option<Vec<Option<i32>>>,
-    by: Option<&str>,
-    exclude_seen: Option<bool>,
-    params: Option<JsonB>,
-) -> Result<Request> {
+fn protocol_of(protocol: Option<&str>) -> Result<Protocol> {
     let protocol = protocol.unwrap_or("test");
-    let protocol = Protocol::find(protocol).ok_or_else(|| {
+    Protocol::find(protocol).ok_or_else(|| {
         SqlError::parameter(format!("protocol \"{protocol}\" does not exist")).hint("One of test, validation.")
-    })?;
+    })
+}
+
+fn lengths(k: Option<Vec<Option<i32>>>) -> Result<Vec<usize>> {
     let mut ks = Vec::new();
     for k in k.unwrap_or_else(|| vec![Some(10)]).into_iter().flatten() {
         ks.push(
@@ -125,6 +145,60 @@ fn request(
     if ks.is_empty() {
         return Err(SqlError::parameter("k must name at least one list length").hint("For example k => '{5,10}'."));
     }
+    Ok(ks)
+}
+
+fn search_by(by: Option<&str>) -> Result<SearchBy> {
+    match by {
+        None => Ok(SearchBy::Nothing),
+        Some("frequency") => Ok(SearchBy::Frequency),
+        Some("activity") => Ok(SearchBy::Activity),
+        Some(other) => Err(SqlError::parameter(format!("searches cannot be grouped by \"{other}\""))
+            .hint("One of frequency, activity, or NULL.")),
+    }
+}
+
+/// What the draws of intervals depend on: always the same, so that two evaluations agree.
+const SEARCH_SEED: u64 = 1;
+
+type Evaluated = (Option<String>, Option<String>, Vec<EvalRow>);
+
+/// Measures text, vectors, the model and all of them on the searches that led to everybody's last event.
+fn evaluate_searches(request: SearchRequest, recommender: Option<&str>) -> Result<Evaluated> {
+    let found = recommender::resolve(Mode::Read, recommender)?;
+    found.require_readable()?;
+    if found.searches.is_none() {
+        return Err(SqlError::state(format!("recommender \"{}\" has no searches", found.name))
+            .hint("Bind them with rec_create(…, searches => '…')."));
+    }
+    let SearchRequest { model, protocol, ks, by } = request;
+    let k = ks.iter().copied().max().and_then(|k| i32::try_from(k).ok());
+    let scope = Scope { recommender: Some(found.name.clone()), model, k, ..Scope::default() };
+    let search = Search::open(None, scope)?;
+    let row = search.model.as_ref().map(|session| &session.open.row);
+    if let Some(row) = row {
+        require_unseen(row, protocol)?;
+    }
+    if let Some(row) = model::newest(Mode::Read, &found, "retriever")? {
+        require_unseen(&row, protocol)?;
+    }
+    let (name, family) = (row.map(|row| row.name.clone()), row.map(|row| row.family.clone()));
+    let vectors = found.searches.as_ref().is_some_and(|searches| searches.embedding.is_some());
+    let needs = Needs { searches: true, query_vectors: vectors, ..Needs::NOTHING };
+    let read = read_as_caller(&found, needs, &[], "rec_evaluate")?;
+    let spec = SearchSpec { protocol, ks: &ks, by, seed: SEARCH_SEED };
+    Ok((name, family, search::judge(search, &read.corpus, &spec)?.rows))
+}
+
+fn request(
+    model: Option<String>,
+    protocol: Option<&str>,
+    k: Option<Vec<Option<i32>>>,
+    by: Option<&str>,
+    exclude_seen: Option<bool>,
+    params: Option<JsonB>,
+) -> Result<Request> {
+    let (protocol, ks) = (protocol_of(protocol)?, lengths(k)?);
     let by = match by {
         None => By::Nothing,
         Some("activity") => By::Activity,
@@ -154,7 +228,8 @@ fn evaluate(request: &Request, recommender: Option<&str>) -> Result<(Option<Stri
             model::require_ranking(&row.family)?;
             require_unseen(&row, request.protocol)?;
             let open = open::open_row(row)?;
-            let read = read_as_caller(&recommender, open.model.tasks(), "rec_evaluate")?;
+            let needs = Needs { times: true, searches: open.model.searches() > 0, ..Needs::NOTHING };
+            let read = read_as_caller(&recommender, needs, open.model.tasks(), "rec_evaluate")?;
             let report = measure(&*open.model, &read.corpus, request)?;
             Ok((Some(open.row.name.clone()), open.row.family.clone(), report.rows))
         }
@@ -176,7 +251,8 @@ fn evaluate_family(request: &Request, recommender: &Rc<Recommender>) -> Result<(
     }
     let tasks = outcomes::of_training(recommender, &family, &mut params)?;
     let recommender = recommender.with_embedding(params.embedding.as_deref())?;
-    let read = read_as_caller(&recommender, &tasks, "rec_evaluate")?;
+    let needs = Needs { times: true, ..(family.needs)(&params.own) };
+    let read = read_as_caller(&recommender, needs, &tasks, "rec_evaluate")?;
     if read.corpus.interactions() == 0 {
         return Err(nothing_to_train_on());
     }
@@ -195,10 +271,10 @@ fn evaluate_family(request: &Request, recommender: &Rc<Recommender>) -> Result<(
     Ok((None, family.name.to_owned(), report.rows))
 }
 
-/// Everything that is bound, as the caller may see it.
-fn read_as_caller(recommender: &Recommender, tasks: &[Task], what: &str) -> Result<Read> {
+/// What is needed of what is bound, as the caller may see it.
+fn read_as_caller(recommender: &Recommender, needs: Needs, tasks: &[Task], what: &str) -> Result<Read> {
     let mut said = Instant::now();
-    corpus::read(recommender, Needs::ALL, tasks, corpus::MEMORY, &mut |read, expected| {
+    corpus::read(recommender, needs, tasks, corpus::MEMORY, &mut |read, expected| {
         if said.elapsed() >= compute::REPORT {
             said = Instant::now();
             pgrx::notice!("{what}: {}", corpus::how_far(read, expected));
@@ -253,7 +329,8 @@ fn require_unseen(row: &model::ModelRow, protocol: Protocol) -> Result<()> {
 fn run_audit(recommender: Option<&str>) -> Result<Vec<audit::AuditRow>> {
     let recommender = recommender::resolve(Mode::Read, recommender)?;
     recommender.require_readable()?;
-    let read = read_as_caller(&recommender, &[], "rec_audit")?;
+    let needs = Needs { times: true, attributes: true, vectors: true, ..Needs::NOTHING };
+    let read = read_as_caller(&recommender, needs, &[], "rec_audit")?;
     compute::run("rec_audit", |control| audit::audit(&read.corpus, AUDIT_SEED, control))
 }
 

@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod data;
+mod fresh;
 mod keywords;
 mod quality;
 mod retriever;
@@ -56,6 +57,8 @@ enum Part {
     Keywords,
     /// Queries projected among items, on beauty
     Retriever,
+    /// A search, and what is recommended next, on ml-1m with derived searches
+    Fresh,
     /// A million items: how long it takes
     Speed,
 }
@@ -75,6 +78,9 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Retriever) {
         retriever::run(&home, &progress, &arguments.params, &mut results)?;
+    }
+    if wanted(Part::Fresh) {
+        fresh::run(&home, &progress, &arguments, &mut results)?;
     }
     if wanted(Part::Speed) {
         speed::run(&home, &progress, &arguments, &mut results)?;
