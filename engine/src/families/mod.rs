@@ -143,7 +143,7 @@ pub trait Model: Send + Sync {
     }
 
     /// The words nearest to what the user would want of `item` now, and how near they are, from 0 to 1, nearest first; at
-    /// most `query.k`. None of a model that knows nothing of that.
+    /// most `query.k`, and none for somebody of whom nothing is known. None of a model that knows nothing of that.
     fn demand(&self, _query: &Query<'_>, _item: u32) -> Result<Option<Vec<(u32, f32)>>> {
         Ok(None)
     }

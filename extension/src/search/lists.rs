@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use pgrec_engine::ItemId;
-use pgrec_engine::search::fuse;
+use pgrec_engine::search::{Weighted, fuse};
 
 use super::allowed::Allowed;
 use super::text::{self, Matches, Texts};
@@ -188,17 +188,17 @@ fn modelled<'a>(
     Ok(scored)
 }
 
-/// The first of several lists made one, each best first with its scores.
-fn one_list(lists: &[Vec<(ItemId, f64)>], k: usize) -> Vec<Item> {
-    let lists: Vec<&Vec<(ItemId, f64)>> = lists.iter().filter(|list| !list.is_empty()).collect();
+/// How much the model counts beside text and vectors.
+const MODEL_WEIGHT: f64 = 1.0;
+
+/// The first of the lists of text, vectors and model made one, each best first with its scores.
+fn one_list([text, vectors, model]: &[Vec<(ItemId, f64)>; 3], k: usize) -> Vec<Item> {
+    let lists: [Weighted<'_, ItemId>; 3] = [(1.0, text), (1.0, vectors), (MODEL_WEIGHT, model)];
+    let lists: Vec<Weighted<'_, ItemId>> = lists.into_iter().filter(|(_, list)| !list.is_empty()).collect();
     let ranked: Vec<(ItemId, f64)> = match lists.as_slice() {
         // The score of the only list says more than a rank.
-        [only] => (*only).clone(),
-        lists => {
-            let items = |list: &&Vec<(ItemId, f64)>| list.iter().map(|(item, _)| item.clone()).collect();
-            let lists: Vec<Vec<ItemId>> = lists.iter().map(items).collect();
-            fuse(&lists.iter().map(|list| (1.0, list.as_slice())).collect::<Vec<_>>())
-        }
+        [(_, only)] => only.to_vec(),
+        lists => fuse(lists),
     };
     ranked.into_iter().take(k).map(|(id, score)| Item { id, score: score as f32 }).collect()
 }

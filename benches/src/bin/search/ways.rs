@@ -22,7 +22,7 @@ pub struct Index<'a> {
     popularity: Vec<u32>,
     /// Best items of a query by text and by vector, as they are the same for everybody.
     text: HashMap<u32, Vec<(u32, f64)>>,
-    vector: HashMap<u32, Vec<u32>>,
+    vector: HashMap<u32, Vec<(u32, f64)>>,
 }
 
 impl<'a> Index<'a> {
@@ -80,14 +80,14 @@ impl<'a> Index<'a> {
     }
 
     /// Items by the cosine of their vector and the query's.
-    fn by_vector(&mut self, query: u32) -> &[u32] {
+    fn by_vector(&mut self, query: u32) -> &[(u32, f64)] {
         self.vector.entry(query).or_insert_with(|| {
             let dim = self.corpus.query_dim();
             let asked = &self.corpus.query_vectors()[query as usize * dim..][..dim];
-            let cosine = |row: &[f32]| row.iter().zip(asked).map(|(a, b)| a * b).sum::<f32>();
-            let mut all: Vec<(u32, f32)> = (0..).zip(self.vectors.chunks_exact(dim).map(cosine)).collect();
+            let cosine = |row: &[f32]| f64::from(row.iter().zip(asked).map(|(a, b)| a * b).sum::<f32>());
+            let mut all: Vec<(u32, f64)> = (0..).zip(self.vectors.chunks_exact(dim).map(cosine)).collect();
             all.sort_by(|a, b| b.1.total_cmp(&a.1));
-            all.into_iter().map(|(item, _)| item).collect()
+            all
         })
     }
 }
@@ -99,8 +99,11 @@ pub struct Ways<'a> {
     /// The model's numbers of the words of the corpus.
     pub words: Vec<Option<u32>>,
     /// The model's list of the case that was asked last, and which that was.
-    last: Option<(usize, u32, Vec<u32>)>,
+    last: Option<(usize, u32, Scores)>,
 }
+
+/// Items with their scores, best first.
+type Scores = Vec<(u32, f64)>;
 
 const TEXT: usize = 0;
 const POPULAR: usize = 1;
@@ -108,8 +111,12 @@ const VECTOR: usize = 2;
 const HYBRID: usize = 3;
 const UNKNOWN: usize = 4;
 const MODEL: usize = 5;
-const FUSION: usize = 6;
-const WITHIN: usize = 7;
+/// One list of text, vectors and model, where the model counts once, twice, …
+const FUSED_1: usize = 6;
+const FUSED_2: usize = 7;
+const FUSED_4: usize = 8;
+const FUSED_8: usize = 9;
+const WITHIN: usize = 10;
 
 impl<'a> Ways<'a> {
     pub fn new(index: Index<'a>, model: &'a dyn Model) -> Self {
@@ -123,7 +130,7 @@ impl<'a> Ways<'a> {
     }
 
     /// The model's list; its catalogue is that of the corpus.
-    fn by_model(&self, case: &SearchCase<'_>, known: bool, k: usize) -> pgrec_engine::Result<Vec<u32>> {
+    fn by_model(&self, case: &SearchCase<'_>, known: bool, k: usize) -> pgrec_engine::Result<Scores> {
         let words = self.numbers(case.search.query);
         let lately = Lately::of(case.earlier, self);
         let searches = Asked { words: &lately.words, ends: &lately.ends, after: &lately.after };
@@ -132,19 +139,21 @@ impl<'a> Ways<'a> {
             query = Query { history: case.history, searches, ..query };
         }
         let lists = self.model.recommend(&[query], &Control::default())?;
-        Ok(lists.into_iter().flatten().map(|scored| scored.item).collect())
+        Ok(lists.into_iter().flatten().map(|scored| (scored.item, f64::from(scored.score))).collect())
     }
 
-    /// The hybrid list of a query.
-    fn hybrid(&mut self, query: u32) -> Vec<u32> {
-        let text = first(self.index.by_text(query).iter().map(|(item, _)| *item));
-        let vector = first(self.index.by_vector(query).iter().copied());
-        fuse(&[(1.0, &text), (1.0, &vector)]).into_iter().map(|(item, _)| item).collect()
+    /// The lists of text and vectors of a query.
+    fn both(&mut self, query: u32) -> [Scores; 2] {
+        [first(self.index.by_text(query)), first(self.index.by_vector(query))]
     }
 }
 
-fn first(items: impl Iterator<Item = u32>) -> Vec<u32> {
-    items.take(FUSED).collect()
+fn first(list: &[(u32, f64)]) -> Scores {
+    list[..list.len().min(FUSED)].to_vec()
+}
+
+fn items(list: &[(u32, f64)]) -> Vec<u32> {
+    list.iter().map(|(item, _)| *item).collect()
 }
 
 /// The latest searches, in the numbers of a model.
@@ -176,38 +185,40 @@ impl Searcher for Ways<'_> {
             "hybrid",
             "dual_intent_without_user",
             "dual_intent",
-            "fusion_of_three",
+            "fused_1",
+            "fused_2",
+            "fused_4",
+            "fused_8",
             "dual_intent_within_hybrid",
         ]
     }
 
     fn ranked(&mut self, way: usize, case: &SearchCase<'_>, k: usize) -> pgrec_engine::Result<Vec<u32>> {
         let query = case.search.query;
-        let asked = |last: &(usize, u32, Vec<u32>)| last.0 == case.user && last.1 == query;
+        let asked = |last: &(usize, u32, Scores)| last.0 == case.user && last.1 == query;
         if way >= MODEL && !self.last.as_ref().is_some_and(asked) {
             let list = self.by_model(case, true, usize::MAX)?;
             self.last = Some((case.user, query, list));
         }
-        let model = self.last.as_ref().map_or(&[][..], |(_, _, list)| list);
+        let model = self.last.as_ref().map_or_else(Vec::new, |(_, _, list)| list.clone());
         let mut list = match way {
-            TEXT => self.index.by_text(query).iter().map(|(item, _)| *item).collect(),
+            TEXT => items(self.index.by_text(query)),
             POPULAR => self.index.by_text_and_popularity(query),
-            VECTOR => self.index.by_vector(query).to_vec(),
-            HYBRID => self.hybrid(query),
-            UNKNOWN => self.by_model(case, false, k)?,
-            MODEL => model.to_vec(),
-            FUSION => {
-                let model = first(model.iter().copied());
-                let text = first(self.index.by_text(query).iter().map(|(item, _)| *item));
-                let vector = first(self.index.by_vector(query).iter().copied());
-                let fused = fuse(&[(1.0, &text), (1.0, &vector), (1.0, &model)]);
-                fused.into_iter().map(|(item, _)| item).collect()
+            VECTOR => items(self.index.by_vector(query)),
+            HYBRID => {
+                let [text, vector] = self.both(query);
+                items(&fuse(&[(1.0, &text), (1.0, &vector)]))
+            }
+            UNKNOWN => items(&self.by_model(case, false, k)?),
+            MODEL => items(&model),
+            FUSED_1 | FUSED_2 | FUSED_4 | FUSED_8 => {
+                let ([text, vector], weight) = (self.both(query), f64::from(1 << (way - FUSED_1)));
+                items(&fuse(&[(1.0, &text), (1.0, &vector), (weight, &first(&model))]))
             }
             WITHIN => {
-                let model = model.to_vec();
                 let mut among = vec![false; self.index.corpus.items().len()];
-                self.hybrid(query).into_iter().for_each(|item| among[item as usize] = true);
-                model.into_iter().filter(|&item| among[item as usize]).collect()
+                self.both(query).iter().flatten().for_each(|(item, _)| among[*item as usize] = true);
+                items(&model).into_iter().filter(|&item| among[item as usize]).collect()
             }
             _ => Vec::new(),
         };

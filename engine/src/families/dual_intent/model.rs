@@ -299,8 +299,11 @@ impl Model for DualIntent {
     /// By what the user is likely to want of the item, whatever they ask for now.
     fn demand(&self, query: &Query<'_>, item: u32) -> Result<Option<Vec<(u32, f32)>>> {
         check_known(self.catalogue.len(), &[item])?;
-        if self.words.len() == 0 || !self.is_told(query) {
+        if self.words.len() == 0 {
             return Ok(None);
+        }
+        if !self.is_told(query) {
+            return Ok(Some(Vec::new()));
         }
         let intents = self.ranking.intents(&self.user(query)?, &[item]);
         Ok(Some(self.nearest_words(intents.row(0), query.k)))
