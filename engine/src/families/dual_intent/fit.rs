@@ -62,7 +62,7 @@ pub(super) fn fit(training: &Training<'_>, params: &Params) -> Result<Fitted> {
         training,
         params,
         words: Learnt::random(graph.word_counts.len() * dim, &mut random),
-        bias: Learnt::new(vec![0.0; items]),
+        bias: Learnt::new(graph.degrees.iter().map(|degree| degree.ln_1p()).collect()),
         own,
         by_content,
         trainer: RowTrainer::in_slices(&options, &parameters, SLICES),

@@ -97,7 +97,8 @@ impl Case {
     /// Compares the derivative along a direction with the difference of the loss along it: partly the derivative's own, so that
     /// the difference is not lost in rounding, partly a random one.
     fn check(&self, what: &str, random: &mut SplitMix, by: &[f32], moved: impl Fn(&[f32]) -> Point) {
-        const STEP: f32 = 3e-3;
+        // Long enough for rounding, short enough that few numbers pass a bend of LeakyReLU.
+        const STEP: f32 = 4e-4;
         let unit = |x: Vec<f32>| -> Vec<f32> {
             let length = x.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
             x.into_iter().map(|x| x / length).collect()
@@ -106,7 +107,7 @@ impl Case {
         let along = |step: f32| -> Vec<f32> { own.iter().zip(&other).map(|(a, b)| step * (a + b)).collect() };
         let right = (self.loss(&moved(&along(STEP))) - self.loss(&moved(&along(-STEP)))) / f64::from(2.0 * STEP);
         let found: f64 = along(1.0).iter().zip(by).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        assert!(right > 0.0 && (found - right).abs() < 0.01 * right, "{what}: {found}, not {right}");
+        assert!(right > 0.0 && (found - right).abs() < 0.01 * right + 1e-3, "{what}: {found}, not {right}");
     }
 }
 

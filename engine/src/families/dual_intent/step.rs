@@ -4,10 +4,11 @@
 use pgrec_kernels::cpu::{Cpu, Matrix};
 use pgrec_kernels::{Operators, TableGradient, Tensor};
 
+use super::distances::Distances;
 use super::graph::{Edge, Graph, NOBODY};
 use super::layers::Layers;
 use super::network::Network;
-use super::ops::{Rows, beside, dot, products, repeated, sum};
+use super::ops::{Rows, beside, products, repeated, sum};
 use super::{Params, Shape};
 use crate::random::SplitMix;
 use crate::train::{Gradients, Parameter, Slice, Tape, Var};
@@ -198,7 +199,8 @@ impl<'a> Edges<'a> {
         self.add_shape(on, tables, &mut recommended, &meant, &items);
 
         let weight = 1.0 / self.batch.edges.len() as f32;
-        let mut by = Distances::new(self, [&user, &items, &asked, &intents]);
+        let searches = self.asked.iter().map(|asked| !asked.is_empty()).collect();
+        let mut by = Distances::new(each, searches, &self.told, [&user, &items, &asked, &intents]);
         let mut loss = by.supervise(params.intent_weight as f32) + by.translate(params.translation_weight as f32);
         let mut outputs = Vec::new();
         if let Some(scores) = &searched {
@@ -296,92 +298,4 @@ fn item_without(graph: &Graph, edge: &Edge) -> [Vec<(u32, f32)>; 2] {
     let share = 1.0 / (users - 1) as f32;
     let (items, shares) = graph.users[0].row(edge.user as usize);
     [vec![(edge.item, share)], items.iter().zip(shares).map(|(&item, own)| (item, -share * own)).collect()]
-}
-
-/// Losses of what is near what, and their derivatives by users, items, queries, and intents.
-struct Distances<'a> {
-    edges: &'a Edges<'a>,
-    values: [&'a Matrix; 4],
-    by: [Matrix; 4],
-}
-
-impl<'a> Distances<'a> {
-    fn new(edges: &'a Edges<'a>, vars: [&'a Var<Matrix>; 4]) -> Self {
-        let values = vars.map(Var::value);
-        Self { edges, values, by: values.map(|value| Matrix::zeros(value.rows(), value.cols())) }
-    }
-
-    /// The mean squared error of what is generated for edges with queries.
-    fn supervise(&mut self, weight: f32) -> f64 {
-        let (each, dim, mut loss) = (self.edges.each, self.values[0].cols(), 0.0);
-        if weight == 0.0 {
-            return loss;
-        }
-        for (edge, _) in self.edges.asked.iter().enumerate().filter(|(_, asked)| !asked.is_empty()) {
-            let (asked, found) = (self.values[2].row(edge), self.values[3].row(edge * each));
-            for n in 0..dim {
-                let apart = found[n] - asked[n];
-                loss += f64::from(weight * apart * apart / dim as f32);
-                let by = 2.0 * weight * apart / dim as f32;
-                self.by[3].as_mut_slice()[edge * each * dim + n] += by;
-                self.by[2].as_mut_slice()[edge * dim + n] -= by;
-            }
-        }
-        loss
-    }
-
-    /// −log σ of by how much another item's squared distance from user + intent is larger, on average over the others.
-    fn translate(&mut self, weight: f32) -> f64 {
-        let (each, dim, mut loss) = (self.edges.each, self.values[0].cols(), 0.0);
-        if weight == 0.0 {
-            return loss;
-        }
-        for edge in 0..self.edges.asked.len() {
-            // What was not looked for is what is generated.
-            let (of, at) = if self.edges.asked[edge].is_empty() { (3, edge * each) } else { (2, edge) };
-            if of == 3 && !self.edges.told[edge] {
-                continue;
-            }
-            let meant: Vec<f32> = self.values[0]
-                .row(edge)
-                .iter()
-                .zip(self.values[of].row(at))
-                .map(|(user, intent)| user + intent)
-                .collect();
-            let apart = |place: usize| -> Vec<f32> {
-                meant.iter().zip(self.values[1].row(edge * each + place)).map(|(meant, item)| meant - item).collect()
-            };
-            let own = apart(0);
-            let square = dot(&own, &own);
-            let mut by_meant = vec![0.0; dim];
-            for place in 1..each {
-                let other = apart(place);
-                let further = dot(&other, &other) - square;
-                let share = weight / (each - 1) as f32;
-                loss += f64::from(share) * f64::from(softplus(-further));
-                let by = 2.0 * share / (1.0 + further.exp());
-                for n in 0..dim {
-                    by_meant[n] += by * (own[n] - other[n]);
-                    self.by[1].as_mut_slice()[edge * each * dim + n] -= by * own[n];
-                    self.by[1].as_mut_slice()[(edge * each + place) * dim + n] += by * other[n];
-                }
-            }
-            let cpu = Cpu::new();
-            cpu.add_scaled(&mut self.by[0].as_mut_slice()[edge * dim..][..dim], 1.0, &by_meant);
-            cpu.add_scaled(&mut self.by[of].as_mut_slice()[at * dim..][..dim], 1.0, &by_meant);
-        }
-        loss
-    }
-
-    fn scaled(self, weight: f32) -> [Matrix; 4] {
-        self.by.map(|mut by| {
-            by.as_mut_slice().iter_mut().for_each(|x| *x *= weight);
-            by
-        })
-    }
-}
-
-/// log(1 + eˣ)
-fn softplus(x: f32) -> f32 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
