@@ -45,8 +45,8 @@ pub(super) struct Network<W> {
 
 /// Numbers in the layers of vectors of `dim` numbers.
 pub(super) fn weights(dim: usize) -> usize {
-    // 4d·2d + 2d·2d + 2d·d + 2d·d of the generator, 3d·3d/2 + 3d/2·3d/4 of each scorer, and biases.
-    24 * dim * dim + 16 * dim
+    // 4d·2d + 2d·2d + 2d·d of the generator and 2d·d of what asks, 3d·3d/2 + 3d/2·3d/4 of each scorer, and biases.
+    28 * dim * dim + 16 * dim
 }
 
 /// Makes or finds the layers: `get` gives a weight of a name, a shape, and how it begins.
