@@ -4,7 +4,7 @@
 //! several cases. Every way ranks the whole catalogue, items that the user has touched included: one looks for those again.
 //! The same query is asked by many, and what is good for it is alike, so intervals are by query: 95 % of means over 1000
 //! draws of as many queries as there are, with replacement, each with all its cases (cluster bootstrap, Efron & Tibshirani
-//! 1993, section 8.5). All ways and metrics are measured on the same draws.
+//! 1993). All ways and metrics are measured on the same draws.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What is to be near what (UDITSR, sections 4.2 and 4.3): what is generated near what was typed, and user + intent near what
+//! What is to be near what (UDITSR): what is generated near what was typed, and user + intent near what
 //! was found.
 
 use pgrec_kernels::cpu::{Cpu, Matrix};

@@ -1,4 +1,4 @@
-//! What items and users are along the graph (UDITSR, equations 7 to 11): e' of an item the mean of e + q over its users, e' of
+//! What items and users are along the graph (UDITSR): e' of an item the mean of e + q over its users, e' of
 //! a user the mean of e − q over their items, and e* = e⁰ + e¹/2 + e²/3.
 //!
 //! Users begin as the mean of their items, and of an edge of theirs q is the mean intent of its item: what a user is along the

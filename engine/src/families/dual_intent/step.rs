@@ -1,4 +1,4 @@
-//! The loss of some edges and its derivatives (UDITSR, section 4.5): each item against others, in search and in
+//! The loss of some edges and its derivatives (UDITSR): each item against others, in search and in
 //! recommendation, what is generated against what was looked for, and a user with what they want near what they found.
 
 use pgrec_kernels::cpu::{Cpu, Matrix};
