@@ -1,5 +1,5 @@
-//! What is wanted of an item, and how much it is liked: the generator of intents and the two scorers (UDITSR, sections 4.2 and
-//! 4.4). First layers are kept in parts, so that what depends on a user alone, or on an item alone, is computed once.
+//! What is wanted of an item, and how much it is liked: the generator of intents and the two scorers (UDITSR). First layers are
+//! kept in parts, so that what depends on a user alone, or on an item alone, is computed once.
 
 use pgrec_kernels::cpu::{Cpu, Matrix};
 use pgrec_kernels::{Activation, Linear, Operators, Tensor};
