@@ -145,6 +145,9 @@ fn a_search_moves_what_is_next_and_what_is_next_explains_itself_in_words() {
         };
         assert!(right("1") > 0.8 && right("NULL") > 0.8, "{} {}", right("1"), right("NULL"));
         assert_eq!(database.ask("SELECT count(*) FROM rec_search(1, 'cofffee', 10)"), "10", "a slip of the finger");
+        // What came after the training is found by its text, before what the model only guesses.
+        database.run("INSERT INTO shop.item (item_id, title) VALUES (950, 'samovar for coffee')");
+        assert_eq!(database.ask("SELECT item_id FROM rec_search(1, 'coffee samovar', 1)"), "950");
 
         // Every source is measured by itself, on searches that the model has not seen.
         let measured = database.ask(
