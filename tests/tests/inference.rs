@@ -97,6 +97,29 @@ fn the_worker_answers_like_the_session_and_says_what_it_did() {
 }
 
 #[test]
+fn searches_travel_to_the_worker_with_the_question() {
+    each_server("worker-searches", &options(), |server| {
+        let shop = shop(server);
+        shop.run(
+            "INSERT INTO shop.search (user_id, query, item_id, at)
+                SELECT user_id, attributes ->> 0, item_id, at - interval '1 second'
+                FROM shop.interaction JOIN shop.item USING (item_id) WHERE item_id % 3 = 0;
+             CALL rec_train('dual_intent', '{\"epochs\": 2}', model => 'dual', deploy => true)",
+        );
+        let lists = "SELECT u, n.* FROM generate_series(1, 9) u, rec_next(u, 5) n ORDER BY 1, 2;
+            SELECT * FROM rec_next_many(ARRAY[1, 2, 3], 5); SELECT * FROM rec_score(4, ARRAY[1, 2, 3]);
+            SELECT * FROM rec_search(5, 'coffee', 5); SELECT * FROM rec_search(NULL, 'coffee', 5)";
+        let answers = || shop.ask(lists);
+        assert_eq!(without_worker(&shop, answers), answers());
+        assert_eq!(shop.ask("SELECT calls > 10 FROM rec.stat_model WHERE model = 'dual'"), "t");
+        let before = answers();
+        shop.run("INSERT INTO shop.search (user_id, query) SELECT u, 'running' FROM generate_series(1, 9) u");
+        assert_ne!(answers(), before, "a search just now changes nothing");
+        assert_eq!(without_worker(&shop, answers), answers());
+    });
+}
+
+#[test]
 fn whoever_may_not_ask_may_not_ask_through_the_worker_either() {
     each_server("worker-rights", &options(), |server| {
         let shop = shop(server);
