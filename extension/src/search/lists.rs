@@ -133,7 +133,9 @@ impl Search {
         let near = match embedding {
             // All items are near, more or less: what is far down the list answers nothing.
             Some(vector) => {
-                let wanted = (self.k, (most / 5).max(self.k));
+                // Where words have found something half as many are company enough.
+                let enough = if matches.is_empty() { self.k } else { self.k.div_ceil(2) };
+                let wanted = (enough, (most / 5).max(self.k));
                 vectors::nearest(&self.recommender, &self.projected(vector)?, wanted, &self.allowed)?
             }
             None => Vec::new(),

@@ -224,6 +224,11 @@ impl Matches {
         }
     }
 
+    /// Whether nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.seen.is_empty()
+    }
+
     /// The items that have words of the query, best first, with their scores.
     pub fn ranked(&self) -> Vec<(ItemId, f64)> {
         let count = self.seen.len().max(1) as f64;

@@ -41,7 +41,7 @@ pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mu
     ] {
         progress.step(what, |_| server.ask(DATABASE, statement).map(drop))?;
     }
-    let ways = ways(items);
+    let ways = ways();
     let printed = progress.step(&format!("asking {} questions", grouped(arguments.asked)), |_| {
         server.ask(DATABASE, &script(&catalogue, items, arguments.asked, &ways))
     })?;
@@ -66,24 +66,20 @@ fn load(server: &Server, catalogue: &Catalogue, items: usize) -> Result<()> {
     server.ask(DATABASE, "CREATE TABLE peer AS SELECT item_id, embedding FROM shop.item").map(drop)
 }
 
-fn ways(items: usize) -> Vec<Way> {
+fn ways() -> Vec<Way> {
     let way = |name, list: &str| Way { name, list: list.to_owned() };
-    // The one that is looked for is among those that may be found.
-    let candidates =
-        format!("ARRAY(SELECT 1 + (n * 104729 + target - 1) % {items} FROM generate_series(0, {CANDIDATES}) n)");
-    let excluded = format!("ARRAY(SELECT 1 + (n * 15485863) % {items} FROM generate_series(1, {EXCLUDED}) n)");
     vec![
         way("rec_search.words_and_vector", "SELECT item_id FROM rec_search(1, q, 10, v)"),
         way("rec_search.words", "SELECT item_id FROM rec_search(1, q, 10)"),
         way("rec_search.vector", "SELECT item_id FROM rec_search(1, NULL, 10, v)"),
         way(
             "rec_search.words_and_vector.unseen",
-            &format!("SELECT item_id FROM rec_search(1, q, 10, v, exclude => {excluded}, exclude_seen => true)"),
+            "SELECT item_id FROM rec_search(1, q, 10, v, exclude => excluded, exclude_seen => true)",
         ),
-        Way {
-            name: "rec_search.words_and_vector.candidates",
-            list: format!("SELECT item_id FROM rec_search(1, q, 10, v, candidates => {candidates})"),
-        },
+        way(
+            "rec_search.words_and_vector.candidates",
+            "SELECT item_id FROM rec_search(1, q, 10, v, candidates => candidates)",
+        ),
         way(
             "postgres.words",
             "SELECT item_id FROM shop.item, plainto_tsquery('simple', q) AS query WHERE words @@ query \
@@ -97,7 +93,7 @@ fn ways(items: usize) -> Vec<Way> {
 fn script(catalogue: &Catalogue, items: usize, asked: usize, ways: &[Way]) -> String {
     let mut random = Random::new(SEED + 1);
     let mut script = String::from(
-        "CREATE TEMP TABLE question (target bigint, q text, v real[]);
+        "CREATE TEMP TABLE question (target bigint, q text, v real[], candidates bigint[], excluded bigint[]);
          CREATE TEMP TABLE took (way text, place integer, ms float8, rank integer);\n",
     );
     for _ in 0..asked {
@@ -106,20 +102,27 @@ fn script(catalogue: &Catalogue, items: usize, asked: usize, ways: &[Way]) -> St
         let vector = vector.replace('[', "{").replace(']', "}");
         let _ = writeln!(script, "INSERT INTO question VALUES ({item}, '{words}', '{vector}');");
     }
+    // The one that is looked for is among those that may be found.
+    let _ = writeln!(
+        script,
+        "UPDATE question SET
+             candidates = ARRAY(SELECT 1 + (n * 104729 + target - 1) % {items} FROM generate_series(0, {CANDIDATES}) n),
+             excluded = ARRAY(SELECT 1 + (n * 15485863) % {items} FROM generate_series(1, {EXCLUDED}) n);"
+    );
     for (place, Way { name, list, .. }) in ways.iter().enumerate() {
         let _ = write!(
             script,
-            "CREATE FUNCTION pg_temp.way_{place}(target bigint, q text, v real[]) RETURNS SETOF bigint LANGUAGE sql AS $$ {list} $$;
+            "CREATE FUNCTION pg_temp.way_{place}(target bigint, q text, v real[], candidates bigint[], excluded bigint[]) RETURNS SETOF bigint LANGUAGE sql AS $$ {list} $$;
              DO $$
              DECLARE
                  asked record; begun timestamptz; listed bigint[];
              BEGIN
                  FOR asked IN SELECT * FROM question LIMIT 20 LOOP
-                     PERFORM pg_temp.way_{place}(asked.target, asked.q, asked.v);
+                     PERFORM pg_temp.way_{place}(asked.target, asked.q, asked.v, asked.candidates, asked.excluded);
                  END LOOP;
                  FOR asked IN SELECT * FROM question LOOP
                      begun := clock_timestamp();
-                     listed := ARRAY(SELECT pg_temp.way_{place}(asked.target, asked.q, asked.v));
+                     listed := ARRAY(SELECT pg_temp.way_{place}(asked.target, asked.q, asked.v, asked.candidates, asked.excluded));
                      INSERT INTO took VALUES ('{name}', {place}, 1000 * extract(epoch FROM clock_timestamp() - begun),
                          array_position(listed, asked.target));
                  END LOOP;
