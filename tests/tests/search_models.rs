@@ -40,8 +40,7 @@ fn a_few_words_are_enough_to_recommend_by() {
         database.run("SELECT rec_deploy('words')");
         assert_eq!(database.ask("SELECT count(*) FROM rec_next(1, 10)"), "10");
         assert_eq!(database.ask(&format!("SELECT count(*) FROM rec_search(1, '{misspelt}', 10)")), "10");
-        let why = database
-            .ask(&format!("SELECT rec_explain(1, (SELECT item_id FROM rec_next(1, 1))) -> 'reasons' IS NOT NULL"));
+        let why = database.ask("SELECT rec_explain(1, (SELECT item_id FROM rec_next(1, 1))) -> 'reasons' IS NOT NULL");
         assert_eq!(why, "t");
         let message = database.fails("CALL rec_train('keywords', '{\"keep\": 0}')");
         assert!(message.contains("keep is a whole number"), "{message}");

@@ -26,7 +26,7 @@ pub struct SearchRow<'a> {
 /// One search, in the numbers of a corpus.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Search<'a> {
-    /// The query: [`super::Corpus::query_words`], [`super::Corpus::query_vector`].
+    /// The query: [`super::Corpus::query_words`], [`super::Corpus::query_vectors`].
     pub query: u32,
     /// The item that was opened or bought.
     pub item: Option<u32>,
