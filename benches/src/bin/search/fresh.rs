@@ -35,6 +35,7 @@ pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mu
     progress.step("loading", |_| load(&server, &data, &searches))?;
     let training = Training { model: "dual", family: "dual_intent", params: &arguments.params, memory: None };
     let cost = server.train(progress, DATABASE, &training)?;
+    server.ask(DATABASE, "SELECT rec_deploy('dual')")?;
     let printed = progress.step("searching and watching", |_| server.ask(DATABASE, &script()))?;
     for line in printed.lines() {
         let fields: Vec<&str> = line.split('|').collect();
@@ -93,8 +94,7 @@ fn script() -> String {
     let later = LATER.map(|n| n.to_string()).join(", ");
     let most = LATER[LATER.len() - 1];
     format!(
-        "SELECT rec_deploy('dual');
-         CREATE TEMP TABLE moved (later integer, without float8, with_it float8);
+        "CREATE TEMP TABLE moved (later integer, without float8, with_it float8);
          CREATE FUNCTION pg_temp.share(u bigint, g text) RETURNS float8 LANGUAGE sql AS $$
              SELECT avg((g = ANY (f.genres))::integer) FROM rec_next(u, {K}) JOIN film f USING (item_id) $$;
          DO $$
