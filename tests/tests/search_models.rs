@@ -92,6 +92,8 @@ const DERIVED: &str = "INSERT INTO shop.search (user_id, query, item_id, at)
 #[test]
 fn a_search_moves_what_is_next_and_what_is_next_explains_itself_in_words() {
     each_database(|database| {
+        // A word that nobody looks for.
+        database.run("UPDATE shop.item SET title = 'obelisk' WHERE item_id = 12");
         database.run(&format!("{DERIVED}; CALL rec_train('dual_intent', '{{\"leave_last\": 2, \"epochs\": 15, \"learning_rate\": 0.005}}',
             model => 'dual', deploy => true)"));
         let departments: Vec<String> = database
@@ -144,6 +146,11 @@ fn a_search_moves_what_is_next_and_what_is_next_explains_itself_in_words() {
         };
         assert!(right("1") > 0.8 && right("NULL") > 0.8, "{} {}", right("1"), right("NULL"));
         assert_eq!(database.ask("SELECT count(*) FROM rec_search(1, 'cofffee', 10)"), "10", "a slip of the finger");
+        assert_eq!(
+            database.ask("SELECT item_id FROM rec_search(1, 'obelisk', 1)"),
+            "12",
+            "the model knows nothing of it"
+        );
         // What came after the training is found by its text, before what the model only guesses.
         database.run("INSERT INTO shop.item (item_id, title) VALUES (950, 'samovar for coffee')");
         assert_eq!(database.ask("SELECT item_id FROM rec_search(1, 'coffee samovar', 1)"), "950");

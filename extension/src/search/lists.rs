@@ -158,7 +158,9 @@ impl Search {
             }
             None => Vec::new(),
         };
-        Ok(one_list(&[matching, near, modelled], self.k))
+        // A model counts as much as it knows of the query.
+        let known = model.map_or(0.0, |session| session.known_share(words));
+        Ok(one_list(&[matching, near, modelled], known, self.k))
     }
 
     /// The vector by which items are looked for: by what the newest model of family `retriever` has learnt, where there is one.
@@ -196,9 +198,10 @@ fn modelled<'a>(
 const MODEL_WEIGHT: f64 = 8.0;
 
 /// The first of the lists of text, vectors and model made one, each best first with its scores. What came after the training
-/// has the place in the model's list that text and vectors give it.
-fn one_list([text, vectors, model]: &[Vec<(ItemId, f64)>; 3], k: usize) -> Vec<Item> {
-    let lists: [Weighted<'_, ItemId>; 3] = [(1.0, text), (1.0, vectors), (MODEL_WEIGHT, model)];
+/// has the place in the model's list that text and vectors give it. `known`: of how many of the query's words the model knows.
+fn one_list([text, vectors, model]: &[Vec<(ItemId, f64)>; 3], known: f64, k: usize) -> Vec<Item> {
+    let weight = MODEL_WEIGHT * known;
+    let lists: [Weighted<'_, ItemId>; 3] = [(1.0, text), (1.0, vectors), (weight, model)];
     let lists: Vec<Weighted<'_, ItemId>> = lists.into_iter().filter(|(_, list)| !list.is_empty()).collect();
     let mut ranked: Vec<(ItemId, f64)> = match lists.as_slice() {
         // The score of the only list says more than a rank.
@@ -209,7 +212,7 @@ fn one_list([text, vectors, model]: &[Vec<(ItemId, f64)>; 3], k: usize) -> Vec<I
         let known: HashSet<&ItemId> = model.iter().map(|(item, _)| item).collect();
         let places = ranks(&fuse(&[(1.0, text), (1.0, vectors)]));
         for (item, score) in ranked.iter_mut().filter(|(item, _)| !known.contains(item)) {
-            *score += places.get(item).map_or(0.0, |&rank| MODEL_WEIGHT / (RANK_CONSTANT + f64::from(rank)));
+            *score += places.get(item).map_or(0.0, |&rank| weight / (RANK_CONSTANT + f64::from(rank)));
         }
         ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
     }

@@ -33,6 +33,11 @@ impl Session {
         words.iter().filter_map(|word| model.word(word).or_else(|| model.nearest_word(word))).collect()
     }
 
+    /// The share of a query's words that the model knows.
+    pub fn known_share(&self, words: &[String]) -> f64 {
+        self.query_words(words).len() as f64 / words.len().max(1) as f64
+    }
+
     /// The best items for somebody of whom only words are known; what is popular where the model knows none of them.
     pub fn list_for(&self, words: &[String]) -> Result<Vec<Item>> {
         self.require_queries()?;

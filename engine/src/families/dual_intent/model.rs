@@ -218,6 +218,15 @@ impl DualIntent {
         self.ranking.best(&self.user(query)?, self.asked(query)?.as_deref(), query, control)
     }
 
+    /// How often a word was looked for in what was learnt from.
+    fn count(&self, word: u32) -> f32 {
+        self.word_counts.as_slice()[word as usize]
+    }
+
+    fn was_asked(&self, word: u32) -> bool {
+        self.count(word) > 0.0
+    }
+
     /// The words nearest to a vector, and how near they are.
     fn nearest_words(&self, vector: &[f32], count: usize) -> Vec<(u32, f32)> {
         let length = |x: &[f32]| dot(x, x).sqrt().max(f32::MIN_POSITIVE);
@@ -225,7 +234,8 @@ impl DualIntent {
             let row = self.word_vectors.row(word as usize);
             (word, (dot(row, vector) / length(row) / length(vector)).clamp(0.0, 1.0))
         };
-        let mut all: Vec<(u32, f32)> = (0..self.words.len() as u32).map(near).collect();
+        let asked = (0..self.words.len() as u32).filter(|&word| self.was_asked(word));
+        let mut all: Vec<(u32, f32)> = asked.map(near).collect();
         all.sort_by(|a, b| b.1.total_cmp(&a.1));
         all.truncate(count);
         all
@@ -245,8 +255,9 @@ impl Model for DualIntent {
         ((item as usize) < self.catalogue.len()).then(|| self.ranking.star(item))
     }
 
+    /// Words that only stand in texts are not known: nobody has shown what they lead to.
     fn word(&self, word: &str) -> Option<u32> {
-        self.words.number(word)
+        self.words.number(word).filter(|&word| self.was_asked(word))
     }
 
     fn word_text(&self, word: u32) -> Option<String> {
@@ -254,7 +265,11 @@ impl Model for DualIntent {
     }
 
     fn nearest_word(&self, word: &str) -> Option<u32> {
-        self.words.nearest(word, |number| self.word_counts.as_slice()[number as usize])
+        // What stands in a text is no slip.
+        match self.words.number(word) {
+            Some(_) => None,
+            None => self.words.nearest(word, |word| self.count(word)).filter(|&word| self.was_asked(word)),
+        }
     }
 
     fn answers_queries(&self) -> bool {
