@@ -16,11 +16,7 @@ pub fn fuse<T: Clone + Eq + Hash>(lists: &[Weighted<'_, T>]) -> Vec<(T, f64)> {
     let mut places: HashMap<&T, usize> = HashMap::new();
     let mut fused: Vec<(T, f64)> = Vec::new();
     for (weight, list) in lists {
-        let (mut rank, mut last) = (0, None);
-        for (place, (one, score)) in (1..).zip(*list) {
-            if last != Some(*score) {
-                (rank, last) = (place, Some(*score));
-            }
+        for (one, rank) in ranks(list) {
             let place = *places.entry(one).or_insert_with(|| {
                 fused.push((one.clone(), 0.0));
                 fused.len() - 1
@@ -30,6 +26,17 @@ pub fn fuse<T: Clone + Eq + Hash>(lists: &[Weighted<'_, T>]) -> Vec<(T, f64)> {
     }
     fused.sort_by(|a, b| b.1.total_cmp(&a.1));
     fused
+}
+
+/// The members of a list, best first, with their ranks from 1; of equals that of the first.
+pub fn ranks<T>(list: &[(T, f64)]) -> impl Iterator<Item = (&T, u32)> {
+    let (mut rank, mut last) = (0, None);
+    (1..).zip(list).map(move |(place, (one, score))| {
+        if last != Some(*score) {
+            (rank, last) = (place, Some(*score));
+        }
+        (one, rank)
+    })
 }
 
 #[cfg(test)]

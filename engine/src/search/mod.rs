@@ -4,4 +4,4 @@ mod bm25;
 mod fusion;
 
 pub use bm25::{Bm25, inverse_document_frequency};
-pub use fusion::{RANK_CONSTANT, Weighted, fuse};
+pub use fusion::{RANK_CONSTANT, Weighted, fuse, ranks};

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use pgrec_engine::ItemId;
-use pgrec_engine::search::{RANK_CONSTANT, Weighted, fuse};
+use pgrec_engine::search::{RANK_CONSTANT, Weighted, fuse, ranks};
 
 use super::allowed::Allowed;
 use super::text::{self, Matches, Texts};
@@ -210,25 +210,14 @@ fn one_list([text, vectors, model]: &[Vec<(ItemId, f64)>; 3], known: f64, k: usi
     };
     if !model.is_empty() && lists.len() > 1 {
         let known: HashSet<&ItemId> = model.iter().map(|(item, _)| item).collect();
-        let places = ranks(&fuse(&[(1.0, text), (1.0, vectors)]));
+        let unasked = fuse(&[(1.0, text), (1.0, vectors)]);
+        let places: HashMap<&ItemId, u32> = ranks(&unasked).collect();
         for (item, score) in ranked.iter_mut().filter(|(item, _)| !known.contains(item)) {
             *score += places.get(item).map_or(0.0, |&rank| weight / (RANK_CONSTANT + f64::from(rank)));
         }
         ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
     }
     ranked.into_iter().take(k).map(|(id, score)| Item { id, score: score as f32 }).collect()
-}
-
-/// The rank of each, from 1; of equals that of the first.
-fn ranks(list: &[(ItemId, f64)]) -> HashMap<ItemId, u32> {
-    let (mut rank, mut last) = (0, None);
-    let ranked = (1..).zip(list).map(|(place, (item, score))| {
-        if last != Some(*score) {
-            (rank, last) = (place, Some(*score));
-        }
-        (item.clone(), rank)
-    });
-    ranked.collect()
 }
 
 /// The model that knows queries: the named one, else the deployed one, if it does.
