@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::calibration::Logistic;
 use crate::train::Kept;
-use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, ItemContent, Query, Result, Task};
+use crate::{Artifact, ArtifactBuilder, Catalogue, Control, Corpus, Error, ItemContent, Query, Result, Task};
 
 pub mod blend;
 pub mod bpr;
@@ -309,6 +309,16 @@ impl<'a> Training<'a> {
             kept: None,
             control,
         }
+    }
+
+    /// Refuses what needs more memory than is allowed. `of` names what needs so many bytes, `less` how it would be fewer.
+    pub(crate) fn require_memory(&self, needed: usize, of: &str, less: &str) -> Result<()> {
+        if needed <= self.memory {
+            return Ok(());
+        }
+        let mb = |bytes: usize| bytes.div_ceil(1 << 20);
+        let (needed, bound) = (mb(needed), mb(self.memory));
+        Err(Error::Memory(format!("out of training memory: {needed} MB for {of}, the bound is {bound} MB; {less}")))
     }
 }
 

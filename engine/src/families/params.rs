@@ -52,6 +52,62 @@ fn part<T: Serialize + DeserializeOwned>(
     Ok((parse(family, part)?, known))
 }
 
+/// The most that a size may be: what is larger is a slip of the hand.
+const LARGEST: usize = 1 << 20;
+
+/// Checks the parameters of a family. The first that is wrong is the error.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Checks(pub(crate) &'static str);
+
+impl Checks {
+    /// The error that the parameters are wrong.
+    pub(crate) fn wrong<T>(self, what: impl std::fmt::Display) -> Result<T> {
+        Err(Error::Parameter(format!("family \"{}\": {what}", self.0)))
+    }
+
+    /// Whole numbers from 1 on.
+    pub(crate) fn sizes(self, sizes: &[(&str, usize)]) -> Result<()> {
+        match sizes.iter().find(|(_, size)| !(1..=LARGEST).contains(size)) {
+            Some((name, _)) => self.wrong(format_args!("{name} is a whole number from 1 to {LARGEST}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whole numbers from 0 to `most`.
+    pub(crate) fn counts(self, most: usize, counts: &[(&str, usize)]) -> Result<()> {
+        match counts.iter().find(|(_, count)| *count > most) {
+            Some((name, _)) => self.wrong(format_args!("{name} is a whole number from 0 to {most}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Numbers above 0.
+    pub(crate) fn positive(self, numbers: &[(&str, f64)]) -> Result<()> {
+        if numbers.iter().all(|(_, x)| x.is_finite() && *x > 0.0) {
+            return Ok(());
+        }
+        self.wrong(format_args!("{} above 0", all_are(numbers)))
+    }
+
+    /// Numbers from 0 on.
+    pub(crate) fn not_negative(self, numbers: &[(&str, f64)]) -> Result<()> {
+        match numbers.iter().find(|(_, x)| !x.is_finite() || *x < 0.0) {
+            Some((name, _)) => self.wrong(format_args!("{name} is a number from 0 on")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What they are, as a sentence begins.
+fn all_are(numbers: &[(&str, f64)]) -> String {
+    let names: Vec<&str> = numbers.iter().map(|(name, _)| *name).collect();
+    match names.split_last() {
+        Some((last, [])) => format!("{last} is a number"),
+        Some((last, others)) => format!("{} and {last} are numbers", others.join(", ")),
+        None => String::new(),
+    }
+}
+
 fn object(family: &str, params: &Value) -> Result<Map<String, Value>> {
     match params {
         Value::Null => Ok(Map::new()),

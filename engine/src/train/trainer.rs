@@ -407,14 +407,6 @@ fn check_memory(
     let numbers: usize = scored.iter().map(|scored| scored.as_slice().len()).sum();
     let scored = numbers.saturating_mul(4 * (1 + threads));
     let needed = needed.saturating_add(scored).saturating_add(more);
-    if needed > training.memory {
-        let mb = |bytes: usize| bytes.div_ceil(1 << 20);
-        return Err(Error::Memory(format!(
-            "out of training memory: {} MB for weights, gradients and the places of histories, the bound is {} MB; fewer threads, a smaller dim \
-             or the loss \"sampled_softmax\" need less",
-            mb(needed),
-            mb(training.memory)
-        )));
-    }
-    Ok(())
+    let what = "weights, gradients and the places of histories";
+    training.require_memory(needed, what, "fewer threads, a smaller dim or the loss \"sampled_softmax\" need less")
 }

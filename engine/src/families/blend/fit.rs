@@ -91,16 +91,11 @@ impl Params {
         let candidates = self.candidates.saturating_mul(models).min(items);
         let said = users.saturating_mul(candidates).saturating_mul(models * size_of::<f32>());
         let needed = carried.saturating_add(said);
-        if needed <= training.memory {
-            return Ok(());
-        }
-        let mb = |bytes: usize| bytes.div_ceil(1 << 20);
-        Err(Error::Memory(format!(
-            "out of training memory: {} MB for the models and what they say of candidates, the bound is {} MB; fewer \
-             candidates or validation_users need less",
-            mb(needed),
-            mb(training.memory)
-        )))
+        training.require_memory(
+            needed,
+            "the models and what they say of candidates",
+            "fewer candidates or validation_users need less",
+        )
     }
 }
 

@@ -58,15 +58,7 @@ fn check_memory(training: &Training<'_>, params: &Params) -> Result<()> {
     let rows = users.saturating_add(items.saturating_mul(4)).saturating_mul(params.dim + 1);
     let events = training.corpus.interactions().saturating_mul(5);
     let needed = rows.saturating_add(events).saturating_mul(size_of::<f32>());
-    if needed <= training.memory {
-        return Ok(());
-    }
-    let mb = |bytes: usize| bytes.div_ceil(1 << 20);
-    Err(Error::Memory(format!(
-        "out of training memory: {} MB for vectors and events, the bound is {} MB; a smaller dim needs less",
-        mb(needed),
-        mb(training.memory)
-    )))
+    training.require_memory(needed, "vectors and events", "a smaller dim needs less")
 }
 
 /// What is learnt.

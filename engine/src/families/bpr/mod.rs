@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Base, Family, Fitted, Model, Needs, Training, params};
-use crate::{Artifact, Error, Result};
+use super::params::{self, Checks};
+use super::{Base, Family, Fitted, Model, Needs, Training};
+use crate::{Artifact, Result};
 
 mod fit;
 mod folding;
@@ -83,16 +84,15 @@ impl Default for Params {
 
 impl Params {
     fn check(&self) -> Result<()> {
-        let sizes = [("dim", self.dim), ("window", self.window), ("validation_users", self.validation_users)];
-        let counts = [("epochs", self.epochs as usize), ("validate_every", self.validate_every as usize)];
-        if let Some((name, _)) = sizes.into_iter().chain(counts).find(|&(_, size)| size == 0 || size > 1 << 20) {
-            let why = format!("family \"{NAME}\": {name} is a whole number from 1 to {}", 1 << 20);
-            return Err(Error::Parameter(why));
-        }
-        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0 && self.l2.is_finite() && self.l2 > 0.0) {
-            return Err(Error::Parameter(format!("family \"{NAME}\": learning_rate and l2 are numbers above 0")));
-        }
-        Ok(())
+        let checks = Checks(NAME);
+        checks.sizes(&[
+            ("dim", self.dim),
+            ("window", self.window),
+            ("validation_users", self.validation_users),
+            ("epochs", self.epochs as usize),
+            ("validate_every", self.validate_every as usize),
+        ])?;
+        checks.positive(&[("learning_rate", self.learning_rate), ("l2", self.l2)])
     }
 }
 

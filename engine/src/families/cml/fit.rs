@@ -65,15 +65,7 @@ fn check_memory(training: &Training<'_>, params: &Params) -> Result<()> {
     let events = training.corpus.interactions().saturating_mul(size_of::<Event>() + size_of::<u32>());
     let batch = params.batch.saturating_mul(3 * params.dim + 8 * params.window).saturating_mul(2 * size_of::<f32>());
     let needed = points.saturating_add(events).saturating_add(batch).saturating_add(placing(training, params));
-    if needed <= training.memory {
-        return Ok(());
-    }
-    let mb = |bytes: usize| bytes.div_ceil(1 << 20);
-    Err(Error::Memory(format!(
-        "out of training memory: {} MB for points, events and gradients, the bound is {} MB; a smaller dim or batch needs less",
-        mb(needed),
-        mb(training.memory)
-    )))
+    training.require_memory(needed, "points, events and gradients", "a smaller dim or batch needs less")
 }
 
 /// Bytes of what items are placed by: their content, and the network with its gradients and AdamW's means.

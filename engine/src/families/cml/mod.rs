@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Base, Family, Fitted, Model, Training, params};
+use super::params::{self, Checks};
+use super::{Base, Family, Fitted, Model, Training};
 use crate::content::{self, Use};
-use crate::{Artifact, Error, Result};
+use crate::{Artifact, Result};
 
 mod batch;
 mod calibration;
@@ -104,24 +105,23 @@ impl Default for Params {
 
 impl Params {
     fn check(&self) -> Result<()> {
-        let Self { dim, window, negatives, batch, validation_users, .. } = *self;
-        let sizes = [("dim", dim), ("window", window), ("negatives", negatives), ("batch", batch)];
-        let sizes = sizes.into_iter().chain([("content_hidden", self.content_hidden)]);
-        let counts = [("validation_users", validation_users), ("epochs", self.epochs as usize)];
-        if let Some((name, _)) = sizes.chain(counts).find(|&(_, size)| size == 0 || size > 1 << 20) {
-            let why = format!("family \"{NAME}\": {name} is a whole number from 1 to {}", 1 << 20);
-            return Err(Error::Parameter(why));
-        }
-        let positive = |x: f64| x.is_finite() && x > 0.0;
-        if !positive(self.margin) || !positive(self.learning_rate) {
-            return Err(Error::Parameter(format!("family \"{NAME}\": margin and learning_rate are numbers above 0")));
-        }
-        let costs = [("covariance", self.covariance), ("content_weight", self.content_weight)];
-        let rates = [("content_learning_rate", self.content_learning_rate), ("content_decay", self.content_decay)];
-        if let Some((name, _)) = costs.into_iter().chain(rates).find(|(_, x)| !x.is_finite() || *x < 0.0) {
-            return Err(Error::Parameter(format!("family \"{NAME}\": {name} is a number from 0 on")));
-        }
-        Ok(())
+        let checks = Checks(NAME);
+        checks.sizes(&[
+            ("dim", self.dim),
+            ("window", self.window),
+            ("negatives", self.negatives),
+            ("batch", self.batch),
+            ("content_hidden", self.content_hidden),
+            ("validation_users", self.validation_users),
+            ("epochs", self.epochs as usize),
+        ])?;
+        checks.positive(&[("margin", self.margin), ("learning_rate", self.learning_rate)])?;
+        checks.not_negative(&[
+            ("covariance", self.covariance),
+            ("content_weight", self.content_weight),
+            ("content_learning_rate", self.content_learning_rate),
+            ("content_decay", self.content_decay),
+        ])
     }
 }
 

@@ -68,15 +68,7 @@ fn check_memory(training: &Training<'_>, params: &Params, form: Form) -> Result<
     let network = form.weights(Content::inputs(training.corpus, wanted)).saturating_mul(4 + SLICES);
     let numbers = places.saturating_add(compared).saturating_add(events).saturating_add(network);
     let needed = numbers.saturating_mul(size_of::<f32>()).saturating_add(Content::bytes(training.corpus, wanted));
-    if needed <= training.memory {
-        return Ok(());
-    }
-    let mb = |bytes: usize| bytes.div_ceil(1 << 20);
-    Err(Error::Memory(format!(
-        "out of training memory: {} MB for content, places and the network, the bound is {} MB; a smaller dim or hidden needs less",
-        mb(needed),
-        mb(training.memory)
-    )))
+    training.require_memory(needed, "content, places and the network", "a smaller dim or hidden needs less")
 }
 
 /// A training under way.

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Base, Family, Fitted, Model, Needs, Training, params};
+use super::params::{self, Checks};
+use super::{Base, Family, Fitted, Model, Needs, Training};
 use crate::content::Use;
-use crate::{Artifact, Error, Result};
+use crate::{Artifact, Result};
 
 mod contrast;
 mod fit;
@@ -129,33 +130,24 @@ impl Default for Params {
 
 impl Params {
     fn check(&self, continued: bool) -> Result<()> {
-        let wrong = |what: String| Err(Error::Parameter(format!("family \"{NAME}\": {what}")));
-        let Self { window, negatives, batch, validation_users, .. } = *self;
-        let sizes = [("window", window), ("negatives", negatives), ("batch", batch)];
-        let sizes = sizes.into_iter().chain([("validation_users", validation_users), ("dim", self.dim.unwrap_or(DIM))]);
-        if let Some((name, _)) = sizes.into_iter().find(|&(_, size)| size == 0 || size > 1 << 20) {
-            return wrong(format!("{name} is a whole number from 1 to {}", 1 << 20));
-        }
-        let counts = [("hidden", self.hidden.unwrap_or(HIDDEN)), ("epochs", self.epochs as usize)];
-        if let Some((name, _)) = counts.into_iter().find(|&(_, count)| count > 1 << 20) {
-            return wrong(format!("{name} is a whole number from 0 to {}", 1 << 20));
-        }
-        if self.layers > LAYERS {
-            return wrong(format!("layers is a whole number from 0 to {LAYERS}"));
-        }
-        let positive = |x: f64| x.is_finite() && x > 0.0;
-        if !positive(self.temperature) || !positive(self.learning_rate) {
-            return wrong("temperature and learning_rate are numbers above 0".into());
-        }
-        if !self.weight_decay.is_finite() || self.weight_decay < 0.0 {
-            return wrong("weight_decay is a number from 0 on".into());
-        }
+        let checks = Checks(NAME);
+        checks.sizes(&[
+            ("window", self.window),
+            ("negatives", self.negatives),
+            ("batch", self.batch),
+            ("validation_users", self.validation_users),
+            ("dim", self.dim.unwrap_or(DIM)),
+        ])?;
+        checks.counts(1 << 20, &[("hidden", self.hidden.unwrap_or(HIDDEN)), ("epochs", self.epochs as usize)])?;
+        checks.counts(LAYERS, &[("layers", self.layers)])?;
+        checks.positive(&[("temperature", self.temperature), ("learning_rate", self.learning_rate)])?;
+        checks.not_negative(&[("weight_decay", self.weight_decay)])?;
         if self.epochs == 0 && !continued {
-            return wrong("epochs is 0 only where a model is continued (init), which then serves as it is".into());
+            return checks.wrong("epochs is 0 only where a model is continued (init), which then serves as it is");
         }
         if continued && self.features != Features::Embedding {
             let why = "a model is continued by vectors alone: attributes are other ones in every catalogue";
-            return wrong(format!("{why}; leave out features, or init"));
+            return checks.wrong(format_args!("{why}; leave out features, or init"));
         }
         Ok(())
     }

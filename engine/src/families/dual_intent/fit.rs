@@ -102,15 +102,7 @@ fn check_memory(training: &Training<'_>, params: &Params) -> Result<()> {
     let content = Content::bytes(corpus, params.features)
         .saturating_add(Content::inputs(corpus, params.features).saturating_mul(5 * dim * size_of::<f32>()));
     let needed = numbers.saturating_mul(size_of::<f32>()).saturating_add(edges).saturating_add(content);
-    if needed <= training.memory {
-        return Ok(());
-    }
-    let mb = |bytes: usize| bytes.div_ceil(1 << 20);
-    Err(Error::Memory(format!(
-        "out of training memory: {} MB for vectors, edges and the network, the bound is {} MB; a smaller dim needs less",
-        mb(needed),
-        mb(training.memory)
-    )))
+    training.require_memory(needed, "vectors, edges and the network", "a smaller dim needs less")
 }
 
 /// A training under way.

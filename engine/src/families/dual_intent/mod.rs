@@ -17,9 +17,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Base, Family, Fitted, Model, Needs, Training, params};
+use super::params::{self, Checks};
+use super::{Base, Family, Fitted, Model, Needs, Training};
 use crate::content::{self, Use};
-use crate::{Artifact, Error, Result};
+use crate::{Artifact, Result};
 
 mod distances;
 mod fit;
@@ -161,33 +162,30 @@ impl Default for Params {
 
 impl Params {
     fn check(&self) -> Result<()> {
-        let wrong = |what: String| Err(Error::Parameter(format!("family \"{NAME}\": {what}")));
-        let Self { dim, window, negatives, candidates, batch, validation_users, .. } = *self;
-        let sizes = [("dim", dim), ("window", window), ("negatives", negatives), ("candidates", candidates)];
-        let counts = [("batch", batch), ("validation_users", validation_users), ("epochs", self.epochs as usize)];
-        if let Some((name, _)) = sizes.into_iter().chain(counts).find(|&(_, size)| size == 0 || size > 1 << 20) {
-            return wrong(format!("{name} is a whole number from 1 to {}", 1 << 20));
+        let checks = Checks(NAME);
+        checks.sizes(&[
+            ("dim", self.dim),
+            ("window", self.window),
+            ("negatives", self.negatives),
+            ("candidates", self.candidates),
+            ("batch", self.batch),
+            ("validation_users", self.validation_users),
+            ("epochs", self.epochs as usize),
+        ])?;
+        if !self.dim.is_multiple_of(4) {
+            return checks.wrong("dim is a multiple of 4");
         }
-        if !dim.is_multiple_of(4) {
-            return wrong("dim is a multiple of 4".into());
-        }
-        if [self.recent, self.item_queries].into_iter().any(|count| count > 1 << 10) {
-            return wrong(format!("recent and item_queries are whole numbers from 0 to {}", 1 << 10));
-        }
+        checks.counts(1 << 10, &[("recent", self.recent), ("item_queries", self.item_queries)])?;
         let shares = [("decay", self.decay, 1.0), ("user_dropout", self.user_dropout, 0.9)];
         if let Some((name, _, most)) = shares.into_iter().find(|(_, x, most)| !(0.0..=*most).contains(x)) {
-            return wrong(format!("{name} is a number from 0 to {most}"));
+            return checks.wrong(format_args!("{name} is a number from 0 to {most}"));
         }
-        let rates = [("learning_rate", self.learning_rate), ("content_rate", self.content_rate)];
-        if let Some((name, _)) = rates.into_iter().find(|(_, x)| !x.is_finite() || *x <= 0.0) {
-            return wrong(format!("{name} is a number above 0"));
-        }
-        let costs = [("intent_weight", self.intent_weight), ("translation_weight", self.translation_weight)];
-        let costs = costs.into_iter().chain([("weight_decay", self.weight_decay)]);
-        match costs.into_iter().find(|(_, x)| !x.is_finite() || *x < 0.0) {
-            Some((name, _)) => wrong(format!("{name} is a number from 0 on")),
-            None => Ok(()),
-        }
+        checks.positive(&[("learning_rate", self.learning_rate), ("content_rate", self.content_rate)])?;
+        checks.not_negative(&[
+            ("intent_weight", self.intent_weight),
+            ("translation_weight", self.translation_weight),
+            ("weight_decay", self.weight_decay),
+        ])
     }
 
     /// What a query weighs after which so many events and queries came.

@@ -48,13 +48,5 @@ fn check_memory(training: &Training<'_>, params: &Params, counts: &Counts, words
     let sums = items.saturating_mul(rayon::current_num_threads()).saturating_mul(2);
     let numbers = lists.saturating_add(rows).saturating_add(sums).saturating_add(corpus.lexicon().len() * 4);
     let needed = numbers.saturating_mul(size_of::<f32>());
-    if needed <= training.memory {
-        return Ok(());
-    }
-    let mb = |bytes: usize| bytes.div_ceil(1 << 20);
-    Err(Error::Memory(format!(
-        "out of training memory: {} MB for keywords and what goes with them, the bound is {} MB; a smaller keep or keywords needs less",
-        mb(needed),
-        mb(training.memory)
-    )))
+    training.require_memory(needed, "keywords and what goes with them", "a smaller keep or keywords needs less")
 }

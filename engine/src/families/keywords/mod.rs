@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Base, Family, Fitted, Model, Needs, Training, params};
-use crate::{Artifact, Error, Result};
+use super::params::{self, Checks};
+use super::{Base, Family, Fitted, Model, Needs, Training};
+use crate::{Artifact, Result};
 
 mod adjacency;
 mod fit;
@@ -70,15 +71,9 @@ impl Default for Params {
 
 impl Params {
     fn check(&self) -> Result<()> {
-        let sizes = [("keep", self.keep), ("keywords", self.keywords), ("window", self.window)];
-        if let Some((name, _)) = sizes.into_iter().find(|&(_, size)| size == 0 || size > 1 << 20) {
-            let why = format!("family \"{NAME}\": {name} is a whole number from 1 to {}", 1 << 20);
-            return Err(Error::Parameter(why));
-        }
-        if !self.direct.is_finite() || self.direct < 0.0 {
-            return Err(Error::Parameter(format!("family \"{NAME}\": direct is a number from 0 on")));
-        }
-        Ok(())
+        let checks = Checks(NAME);
+        checks.sizes(&[("keep", self.keep), ("keywords", self.keywords), ("window", self.window)])?;
+        checks.not_negative(&[("direct", self.direct)])
     }
 }
 

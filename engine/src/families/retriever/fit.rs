@@ -73,15 +73,7 @@ fn check_memory(training: &Training<'_>, params: &Params) -> Result<()> {
     let numbers =
         vectors.saturating_add(examples).saturating_add(step).saturating_add(weights.saturating_mul(SLICES + 5));
     let needed = numbers.saturating_mul(size_of::<f32>());
-    if needed <= training.memory {
-        return Ok(());
-    }
-    let mb = |bytes: usize| bytes.div_ceil(1 << 20);
-    Err(Error::Memory(format!(
-        "out of training memory: {} MB for vectors and the projection, the bound is {} MB; a rank above 0 or a smaller batch needs less",
-        mb(needed),
-        mb(training.memory)
-    )))
+    training.require_memory(needed, "vectors and the projection", "a rank above 0 or a smaller batch needs less")
 }
 
 /// A training under way.

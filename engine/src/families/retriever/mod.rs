@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Base, Family, Fitted, Model, Needs, Training, params};
-use crate::{Artifact, Error, Result};
+use super::params::{self, Checks};
+use super::{Base, Family, Fitted, Model, Needs, Training};
+use crate::{Artifact, Result};
 
 mod compare;
 mod fit;
@@ -81,24 +82,12 @@ impl Default for Params {
 
 impl Params {
     fn check(&self) -> Result<()> {
-        let wrong = |what: String| Err(Error::Parameter(format!("family \"{NAME}\": {what}")));
-        let sizes = [("batch", self.batch), ("epochs", self.epochs as usize)];
-        let sizes = sizes.into_iter().chain([("validation_searches", self.validation_searches)]);
-        if let Some((name, _)) = sizes.into_iter().find(|&(_, size)| size == 0 || size > 1 << 20) {
-            return wrong(format!("{name} is a whole number from 1 to {}", 1 << 20));
-        }
-        let counts = [("rank", self.rank), ("negatives", self.negatives)];
-        if let Some((name, _)) = counts.into_iter().find(|&(_, count)| count > 1 << 16) {
-            return wrong(format!("{name} is a whole number from 0 to {}", 1 << 16));
-        }
-        let positive = |x: f64| x.is_finite() && x > 0.0;
-        if !positive(self.temperature) || !positive(self.learning_rate) {
-            return wrong("temperature and learning_rate are numbers above 0".into());
-        }
-        if !self.weight_decay.is_finite() || self.weight_decay < 0.0 {
-            return wrong("weight_decay is a number from 0 on".into());
-        }
-        Ok(())
+        let checks = Checks(NAME);
+        let searches = ("validation_searches", self.validation_searches);
+        checks.sizes(&[("batch", self.batch), ("epochs", self.epochs as usize), searches])?;
+        checks.counts(1 << 16, &[("rank", self.rank), ("negatives", self.negatives)])?;
+        checks.positive(&[("temperature", self.temperature), ("learning_rate", self.learning_rate)])?;
+        checks.not_negative(&[("weight_decay", self.weight_decay)])
     }
 }
 
