@@ -89,31 +89,19 @@ impl Lookup {
     pub fn open(mode: Mode, recommender: Option<&str>, name: Option<&str>) -> Result<Self> {
         let recommender = recommender::resolve(mode, recommender)?;
         recommender.require_readable()?;
-        let open = Self::model_of(mode, &recommender, name)?;
+        let family = families::semantic_ids::FAMILY.name;
+        let coded = |open: &OpenModel| open.model.semantic_ids().is_some();
+        let open = open::suiting(mode, &recommender, name, coded, family)?.ok_or_else(|| {
+            SqlError::state(format!("recommender \"{}\" has no model with semantic IDs", recommender.name))
+                .detail(model::overview(&recommender))
+                .hint("CALL rec_train('semantic_ids'); learns them from the items' embedding column.")
+        })?;
         if open.model.semantic_ids().is_none() {
             return Err(SqlError::parameter(format!("model \"{}\" has no semantic IDs", open.row.name))
                 .detail(format!("It is of family \"{}\".", open.row.family))
                 .hint("CALL rec_train('semantic_ids'); makes one that has."));
         }
         Ok(Self { recommender, open, mode })
-    }
-
-    fn model_of(mode: Mode, recommender: &Recommender, name: Option<&str>) -> Result<Rc<OpenModel>> {
-        if name.is_some() {
-            return open::open_row(model::ready(mode, recommender, name)?);
-        }
-        if let Some(deployed) = model::deployed(mode, recommender)? {
-            let deployed = open::open_row(deployed)?;
-            if deployed.model.semantic_ids().is_some() {
-                return Ok(deployed);
-            }
-        }
-        let newest = model::newest(mode, recommender, families::semantic_ids::FAMILY.name)?.ok_or_else(|| {
-            SqlError::state(format!("recommender \"{}\" has no model with semantic IDs", recommender.name))
-                .detail(model::overview(recommender))
-                .hint("CALL rec_train('semantic_ids'); learns them from the items' embedding column.")
-        })?;
-        open::open_row(newest)
     }
 
     fn model(&self) -> Result<&SemanticIds> {

@@ -85,6 +85,27 @@ pub fn item_of(row: &Row, index: usize, kind: IdType) -> Option<ItemId> {
     }
 }
 
+/// The type of what [`item_expression`] gives.
+pub fn read_as(kind: IdType) -> &'static str {
+    match kind {
+        IdType::Integer | IdType::Bigint => "bigint",
+        IdType::Uuid => "uuid",
+        IdType::Text => "text",
+    }
+}
+
+/// The item ids in a result column that is an array of [`read_as`]; elements that are NULL are left out.
+pub fn items_of(row: &Row, index: usize, kind: IdType) -> Vec<ItemId> {
+    fn ids<T>(array: Option<Vec<Option<T>>>, id: impl Fn(T) -> ItemId) -> Vec<ItemId> {
+        array.into_iter().flatten().flatten().map(id).collect()
+    }
+    match kind {
+        IdType::Integer | IdType::Bigint => ids(row.get(index), ItemId::Int),
+        IdType::Uuid => ids(row.get(index), |id: pgrx::Uuid| ItemId::Uuid(*id.as_bytes())),
+        IdType::Text => ids(row.get(index), ItemId::Text),
+    }
+}
+
 /// A column's time in Unix seconds.
 pub fn seconds(column: &str) -> String {
     format!("date_part('epoch', {})", quoted(column))

@@ -1,16 +1,14 @@
-//! Events, and searches among them, in the order of the users.
+//! Events in the order of the users, and the histories that rows make.
 
+use pgrec_engine::Task;
 use pgrec_engine::corpus::{CorpusBuilder, ItemKey, SearchRow};
-use pgrec_engine::families::Needs;
-use pgrec_engine::{ItemId, Task};
 
 use crate::catalog::IdType;
-use crate::catalog::recommender::{Recommender, Searches, quoted};
-use crate::error::{Result, SqlError};
+use crate::catalog::recommender::{Recommender, quoted};
+use crate::error::Result;
 use crate::history::{self, item_expression};
 use crate::outcomes;
 use crate::pg::spi::Row;
-use crate::search;
 
 /// Columns: who, or whether a user begins (text); the item; the time; and, where there are tasks, what came of it.
 ///
@@ -40,103 +38,7 @@ pub(super) fn alone(recommender: &Recommender, time: Option<&str>, tasks: &[Task
     ))
 }
 
-/// The same and searches: a user's events and searches in their common order where both have a time and that orders the
-/// events, else the searches after the events. First come the searches of nobody. Columns: those of [`alone`], whether it is
-/// a search, the words of the query, its vector, what was shown, and for how long the item was looked at.
-pub(super) fn with_searches(
-    recommender: &Recommender,
-    time: Option<&str>,
-    tasks: &[Task],
-    needs: Needs,
-) -> Result<String> {
-    let interactions = &recommender.interactions;
-    let (Some(searches), Some(log)) = (&recommender.searches, recommender.searches_name()?) else {
-        return Err(SqlError::corrupted("there are no searches to be read"));
-    };
-    let kind = recommender.item_type;
-    let who = |column: &str| match recommender.user_type {
-        IdType::Integer | IdType::Bigint => format!("{}::bigint", quoted(column)),
-        IdType::Uuid | IdType::Text => quoted(column),
-    };
-    let order = |place: usize| format!("o{place}");
-    let joint = common_order(recommender, searches);
-    let own: Vec<String> =
-        (0..).zip(&interactions.order).map(|(n, column)| format!("{} AS {}", quoted(column), order(n))).collect();
-    let theirs: Vec<String> = (0..interactions.order.len())
-        .map(|n| match (n, &searches.time) {
-            (0, Some(time)) if joint => quoted(time),
-            _ => "NULL".to_owned(),
-        })
-        .collect();
-    let of_search = match &searches.time {
-        Some(time) if !joint => history::seconds(time),
-        _ => "NULL::float8".to_owned(),
-    };
-    let keys = (0..interactions.order.len()).map(|n| format!("{} NULLS FIRST", order(n)));
-    let keys: Vec<String> = match joint {
-        // What was looked for at the time of an event was looked for before.
-        true => keys.take(1).chain(["search DESC".to_owned()]).chain(keys_after(interactions.order.len())).collect(),
-        false => ["search".to_owned()].into_iter().chain(keys).chain(["sought NULLS FIRST".to_owned()]).collect(),
-    };
-    let by = format!("who DESC, {}", keys.join(", "));
-    let begins = match recommender.user_type {
-        IdType::Text => format!("who IS DISTINCT FROM lag(who) OVER (ORDER BY {by})"),
-        _ => "who".to_owned(),
-    };
-    let outcome = match tasks {
-        [] => "NULL::integer".to_owned(),
-        tasks => outcomes::expression(recommender, tasks)?,
-    };
-    let optional = |column: &Option<String>, kind: &str| match column {
-        Some(column) => format!("{}::{kind}", quoted(column)),
-        None => format!("NULL::{kind}"),
-    };
-    let array = match kind {
-        IdType::Integer | IdType::Bigint => "bigint[]",
-        IdType::Uuid => "uuid[]",
-        IdType::Text => "text[]",
-    };
-    let item = searches
-        .item
-        .as_ref()
-        .map_or_else(|| format!("NULL::{}", array.trim_end_matches("[]")), |column| item_expression(column, kind));
-    let vector = if needs.query_vectors { optional(&searches.embedding, "real[]") } else { "NULL::real[]".to_owned() };
-    Ok(format!(
-        "SELECT {begins}, item, time, outcome, search, words, vector, shown, dwell FROM (\
-           SELECT {user} AS who, {event} AS item, {time} AS time, {outcome} AS outcome, false AS search, \
-                  NULL::text[] AS words, NULL::real[] AS vector, NULL::{array} AS shown, NULL::float4 AS dwell, \
-                  NULL::float8 AS sought, {own} FROM {events} WHERE {user_column} IS NOT NULL AND {item_column} IS NOT NULL \
-           UNION ALL \
-           SELECT {asker}, {item}, NULL, NULL, true, {words}, {vector}, {shown}, {dwell}, {of_search}, {theirs} \
-           FROM {log} WHERE {query} IS NOT NULL) AS everything ORDER BY {by}",
-        user = who(&interactions.user),
-        event = item_expression(&interactions.item, kind),
-        time = time.map_or_else(|| "NULL::float8".to_owned(), history::seconds),
-        own = own.join(", "),
-        events = recommender.interactions_name()?,
-        user_column = quoted(&interactions.user),
-        item_column = quoted(&interactions.item),
-        asker = who(&searches.user),
-        words = search::query_words(recommender, searches),
-        shown = optional(&searches.shown, array),
-        dwell = optional(&searches.dwell, "float4"),
-        theirs = theirs.join(", "),
-        query = quoted(&searches.query),
-    ))
-}
-
-/// Keys that order events of one time.
-fn keys_after(columns: usize) -> impl Iterator<Item = String> {
-    (1..columns).map(|n| format!("o{n} NULLS FIRST"))
-}
-
-/// Whether searches have a place among the events.
-pub fn common_order(recommender: &Recommender, searches: &Searches) -> bool {
-    let interactions = &recommender.interactions;
-    searches.time.is_some() && interactions.time.is_some() && interactions.order.first() == interactions.time.as_ref()
-}
-
-/// Turns the rows of [`alone`] or of [`with_searches`] into histories.
+/// Turns the rows of [`alone`] or of [`super::joint::with_searches`] into histories.
 pub(super) struct Histories<'a> {
     builder: &'a mut CorpusBuilder,
     user_type: IdType,
@@ -221,19 +123,7 @@ impl<'a> Histories<'a> {
             return Ok(());
         }
         let item = history::item_of(row, 1, self.item_type);
-        let shown = match self.item_type {
-            IdType::Integer | IdType::Bigint => {
-                row.get::<Vec<Option<i64>>>(7).unwrap_or_default().into_iter().flatten().map(ItemId::Int).collect()
-            }
-            IdType::Uuid => {
-                let shown = row.get::<Vec<Option<pgrx::Uuid>>>(7).unwrap_or_default().into_iter().flatten();
-                shown.map(|item| ItemId::Uuid(*item.as_bytes())).collect()
-            }
-            IdType::Text => {
-                let shown = row.get::<Vec<Option<String>>>(7).unwrap_or_default().into_iter().flatten();
-                shown.map(ItemId::Text).collect::<Vec<ItemId>>()
-            }
-        };
+        let shown = history::items_of(row, 7, self.item_type);
         let shown: Vec<ItemKey<'_>> = shown.iter().map(ItemKey::from).collect();
         self.builder.search(&SearchRow {
             words: &words,

@@ -1,6 +1,7 @@
 //! Everything of a recommender, streamed from the executor into the engine's corpus.
 
 mod events;
+mod joint;
 
 use pgrec_engine::catalogue::IdKind;
 use pgrec_engine::corpus::CorpusBuilder;
@@ -15,8 +16,8 @@ use crate::history::item_expression;
 use crate::pg::snapshot;
 use crate::pg::spi::{self, Arg, Mode};
 use crate::storage::spill;
-pub use events::common_order;
 use events::{Histories, key};
+pub use joint::common_order;
 
 /// Memory for what is read where no training's bound holds.
 pub const MEMORY: usize = 1 << 30;
@@ -82,7 +83,7 @@ fn read_events(
     let expected = estimate(recommender)?;
     let sought = needs.searches && recommender.searches.is_some();
     let statement = match sought {
-        true => events::with_searches(recommender, time, tasks, needs)?,
+        true => joint::with_searches(recommender, time, tasks, needs)?,
         false => events::alone(recommender, time, tasks)?,
     };
     let timed = needs.times && time.is_some();

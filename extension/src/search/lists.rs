@@ -101,7 +101,7 @@ impl Search {
         let unseen_by = user.filter(|_| scope.exclude_seen);
         let allowed = Allowed::new(&recommender, scope.candidates.as_deref(), &scope.exclude, unseen_by)?;
         let model = match model_of(&recommender, scope.model.as_deref())? {
-            Some(open) => Some(Session::open(Scope { model: Some(open.row.name.clone()), ..scope })?),
+            Some(open) => Some(Session::with(Rc::clone(&recommender), open, scope)?),
             None => None,
         };
         let texts = Texts::of(&recommender)?;
@@ -121,7 +121,7 @@ impl Search {
         if self.k == 0 || words.is_empty() && embedding.is_none() {
             return Ok(Vec::new());
         }
-        let model = self.model.as_ref().filter(|_| sources.model);
+        let model = self.model.as_ref().filter(|_| sources.model).map(|session| (session, session.query_words(words)));
         if self.texts.is_none() && embedding.is_none() && model.is_none() {
             return Err(text::no_texts(&self.recommender));
         }
@@ -140,8 +140,8 @@ impl Search {
             }
             None => Vec::new(),
         };
-        let guessed = match model {
-            Some(session) => session.find(asked.history, words, most)?,
+        let guessed = match &model {
+            Some((session, known)) => session.find(asked.history, known, most)?,
             None => Vec::new(),
         };
         if let Some(texts) = texts {
@@ -150,16 +150,14 @@ impl Search {
         }
         let matching = matches.ranked();
         let near: Vec<(ItemId, f64)> = near.into_iter().map(|(item, distance)| (item, -distance)).collect();
-        let modelled = match model {
-            Some(session) => {
-                let found =
-                    matching.iter().chain(&near).map(|(item, _)| item).chain(guessed.iter().map(|item| &item.id));
-                modelled(session, asked, found)?
+        let found = matching.iter().chain(&near).map(|(item, _)| item).chain(guessed.iter().map(|item| &item.id));
+        let (modelled, known) = match &model {
+            // A model counts as much as it knows of the query.
+            Some((session, known)) => {
+                (modelled(session, asked.history, known, found)?, known.len() as f64 / words.len().max(1) as f64)
             }
-            None => Vec::new(),
+            None => (Vec::new(), 0.0),
         };
-        // A model counts as much as it knows of the query.
-        let known = model.map_or(0.0, |session| session.known_share(words));
         Ok(one_list(&[matching, near, modelled], known, self.k))
     }
 
@@ -179,15 +177,16 @@ impl Search {
     }
 }
 
-/// What a model says of everything that was found, best first.
+/// What a model says of everything that was found, for a query of these of its words, best first.
 fn modelled<'a>(
     session: &Session,
-    asked: &Asked<'_>,
+    history: &History,
+    words: &[u32],
     found: impl Iterator<Item = &'a ItemId>,
 ) -> Result<Vec<(ItemId, f64)>> {
     let mut once = HashSet::new();
     let found: Vec<ItemId> = found.filter(|item| once.insert(*item)).cloned().collect();
-    let mut scored = session.found(asked.history, &asked.words, &found)?;
+    let mut scored = session.found(history, words, &found)?;
     scored.sort_by(|a, b| b.1.total_cmp(&a.1));
     Ok(scored)
 }
@@ -222,14 +221,13 @@ fn one_list([text, vectors, model]: &[Vec<(ItemId, f64)>; 3], known: f64, k: usi
 
 /// The model that knows queries: the named one, else the deployed one, if it does.
 fn model_of(recommender: &Rc<Recommender>, name: Option<&str>) -> Result<Option<Rc<OpenModel>>> {
-    if name.is_none() && model::deployed(Mode::Read, recommender)?.is_none() {
-        return Ok(None);
-    }
-    let open = open::open(recommender, name)?;
-    match (open.model.answers_queries(), name) {
-        (true, _) => Ok(Some(open)),
-        (false, None) => Ok(None),
-        (false, Some(name)) => Err(SqlError::parameter(format!("model \"{name}\" knows no queries"))
+    let Some(name) = name else {
+        return Ok(open::deployed(Mode::Read, recommender)?.filter(|open| open.model.answers_queries()));
+    };
+    let open = open::open(recommender, Some(name))?;
+    match open.model.answers_queries() {
+        true => Ok(Some(open)),
+        false => Err(SqlError::parameter(format!("model \"{name}\" knows no queries"))
             .detail(format!("It is of family \"{}\".", open.row.family))
             .hint(
                 "Models of the families dual_intent and keywords do; without a model text and vectors are searched.",

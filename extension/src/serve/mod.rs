@@ -93,6 +93,16 @@ impl Session {
         let recommender = recommender::resolve(Mode::Read, scope.recommender.as_deref())?;
         recommender.require_readable()?;
         let open = open::open(&recommender, scope.model.as_deref())?;
+        Self::new(recommender, open, scope)
+    }
+
+    /// The same with a model that is open.
+    pub fn with(recommender: Rc<Recommender>, open: Rc<OpenModel>, scope: Scope) -> Result<Self> {
+        recommender.require_readable()?;
+        Self::new(recommender, open, scope)
+    }
+
+    fn new(recommender: Rc<Recommender>, open: Rc<OpenModel>, scope: Scope) -> Result<Self> {
         let k = scope.k.unwrap_or(DEFAULT_K);
         let k = usize::try_from(k).map_err(|_| {
             SqlError::parameter(format!("k must not be negative, and is {k}")).hint("0 gives no rows; NULL gives 10.")

@@ -28,14 +28,9 @@ impl Session {
     }
 
     /// The numbers of the words of a query: of those that the model does not know, those that they were most likely meant to be.
-    fn query_words(&self, words: &[String]) -> Vec<u32> {
+    pub fn query_words(&self, words: &[String]) -> Vec<u32> {
         let model = &*self.open.model;
         words.iter().filter_map(|word| model.word(word).or_else(|| model.nearest_word(word))).collect()
-    }
-
-    /// The share of a query's words that the model knows.
-    pub fn known_share(&self, words: &[String]) -> f64 {
-        self.query_words(words).len() as f64 / words.len().max(1) as f64
     }
 
     /// The best items for somebody of whom only words are known; what is popular where the model knows none of them.
@@ -71,31 +66,29 @@ impl Session {
         Ok(words.into_iter().filter_map(|(word, weight)| Some((model.word_text(word)?, weight))).collect())
     }
 
-    /// The `k` best items for a query and a user with this history, only such as exist; none where the model knows no word.
-    pub fn find(&self, history: &History, query: &[String], k: usize) -> Result<Vec<Item>> {
-        let words = self.query_words(query);
+    /// The `k` best items for a query of these words and a user with this history, only such as exist; none without words.
+    pub fn find(&self, history: &History, words: &[u32], k: usize) -> Result<Vec<Item>> {
         if words.is_empty() {
             return Ok(Vec::new());
         }
         let answers = self.existing(std::slice::from_ref(history), |queries| {
-            let queries: Vec<Query<'_>> = queries.iter().map(|query| Query { words: &words, k, ..*query }).collect();
+            let queries: Vec<Query<'_>> = queries.iter().map(|query| Query { words, k, ..*query }).collect();
             self.ask(&queries)
         })?;
         let own = answers.iter().flat_map(|answer| &answer.items[..answer.from_model]);
         Ok(self.named(&own.copied().collect::<Vec<_>>()))
     }
 
-    /// The model's scores of those of some items that it knows, for a query and a user with this history; none where it knows
-    /// no word.
-    pub fn found(&self, history: &History, query: &[String], items: &[ItemId]) -> Result<Vec<(ItemId, f64)>> {
-        let words = self.query_words(query);
+    /// The model's scores of those of some items that it knows, for a query of these words and a user with this history; none
+    /// without words.
+    pub fn found(&self, history: &History, words: &[u32], items: &[ItemId]) -> Result<Vec<(ItemId, f64)>> {
         if words.is_empty() {
             return Ok(Vec::new());
         }
         let catalogue = self.open.model.catalogue();
         let known: Vec<(&ItemId, u32)> =
             items.iter().filter_map(|item| Some((item, catalogue.index_of(item)?))).collect();
-        let query = Query { words: &words, filter: Filter::default(), ..self.query(history, &[], known.len()) };
+        let query = Query { words, filter: Filter::default(), ..self.query(history, &[], known.len()) };
         let indices: Vec<u32> = known.iter().map(|(_, index)| *index).collect();
         let scores = match client::scores(&self.open, &query, &indices)? {
             Some(scores) => scores,

@@ -4,7 +4,7 @@ use pgrx::pg_extern;
 use pgrx::prelude::*;
 
 use super::door::Door;
-use super::serve::{Ids, list_scope, numbers, open, ranked};
+use super::serve::{Ids, checked, list_scope, numbers, ranked};
 use crate::catalog::model;
 use crate::catalog::recommender;
 use crate::error::{Result, SqlError, or_raise};
@@ -12,7 +12,8 @@ use crate::ids::{self, Id};
 use crate::pg::spi::Mode;
 use crate::pg::time::seconds;
 use crate::search::{self, Request};
-use crate::serve::Scope;
+use crate::serve::{Scope, Session};
+use crate::storage::open::{self, OpenModel};
 
 type ListRow<T> = (i32, T, Option<f32>);
 
@@ -32,27 +33,20 @@ fn search<T: Door>(
     ranked(search::search(Request { user, query: query.unwrap_or_default(), embedding, scope, exclude_seen })?)
 }
 
-/// The model of that name; without one the deployed one, if it is of this family, else the newest of it.
-fn named_or_newest(scope: Scope, family: &str) -> Result<Scope> {
-    if scope.model.is_some() {
-        return Ok(scope);
-    }
+/// Serving from the model of that name; without one from the deployed one, if it is of this family, else from the newest of it.
+fn open_of<T: Door>(scope: Scope, family: &str, function: &str) -> Result<Session> {
     let recommender = recommender::resolve(Mode::Read, scope.recommender.as_deref())?;
-    let deployed = model::deployed(Mode::Read, &recommender)?.filter(|row| row.family == family);
-    let row = match deployed {
-        Some(row) => Some(row),
-        None => model::newest(Mode::Read, &recommender, family)?,
-    };
-    let row = row.ok_or_else(|| {
+    let own = |open: &OpenModel| open.row.family == family;
+    let found = open::suiting(Mode::Read, &recommender, scope.model.as_deref(), own, family)?.ok_or_else(|| {
         SqlError::state(format!("recommender \"{}\" has no model of family \"{family}\"", recommender.name))
             .detail(model::overview(&recommender))
             .hint(format!("CALL rec_train('{family}', recommender => '{}');", recommender.name.replace('\'', "''")))
     })?;
-    Ok(Scope { recommender: Some(recommender.name.clone()), model: Some(row.name), ..scope })
+    checked::<T>(Session::with(recommender, found, scope)?, function)
 }
 
 fn keywords<T: Door>(words: Ids<String>, scope: Scope) -> Result<Vec<ListRow<T>>> {
-    let serving = open::<T>(named_or_newest(scope, "keywords")?, "rec_keywords")?;
+    let serving = open_of::<T>(scope, "keywords", "rec_keywords")?;
     let words: Vec<String> = words.into_iter().flatten().flatten().collect();
     ranked(serving.list_for(&search::words(&serving.recommender, &words)?)?)
 }
@@ -60,7 +54,7 @@ fn keywords<T: Door>(words: Ids<String>, scope: Scope) -> Result<Vec<ListRow<T>>
 type DemandRow = (i32, String, f32);
 
 fn demand<T: Door>(user: Option<T>, item: Option<T>, session: Ids<T>, scope: Scope) -> Result<Vec<DemandRow>> {
-    let serving = open::<T>(named_or_newest(scope, "dual_intent")?, "rec_demand")?;
+    let serving = open_of::<T>(scope, "dual_intent", "rec_demand")?;
     let Some(item) = item.map(Door::id) else { return Ok(Vec::new()) };
     let history = serving.history(user.map(Door::id).as_ref(), &super::serve::ids(session))?;
     let words = serving.demand(&history, &item)?;

@@ -55,7 +55,11 @@ pub(super) fn ranked<T: Door>(items: Vec<Item>) -> Result<Vec<(i32, T, Option<f3
 }
 
 pub(super) fn open<T: Door>(scope: Scope, function: &str) -> Result<Session> {
-    let session = Session::open(scope)?;
+    checked::<T>(Session::open(scope)?, function)
+}
+
+/// A session that this door may serve.
+pub(super) fn checked<T: Door>(session: Session, function: &str) -> Result<Session> {
     if T::INTEGER {
         ids::require_integer_ids(&session.recommender, function)?;
     }

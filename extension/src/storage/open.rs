@@ -49,6 +49,30 @@ pub fn open(recommender: &Recommender, name: Option<&str>) -> Result<Rc<OpenMode
     open_row(model::ready(Mode::Read, recommender, name)?)
 }
 
+/// The model of that name, whatever it can do; without one the deployed one, where it suits, else the newest of a family.
+pub fn suiting(
+    mode: Mode,
+    recommender: &Recommender,
+    name: Option<&str>,
+    suits: impl Fn(&OpenModel) -> bool,
+    family: &str,
+) -> Result<Option<Rc<OpenModel>>> {
+    if name.is_some() {
+        return open_row(model::ready(mode, recommender, name)?).map(Some);
+    }
+    if let Some(deployed) = deployed(mode, recommender)?
+        && suits(&deployed)
+    {
+        return Ok(Some(deployed));
+    }
+    model::newest(mode, recommender, family)?.map(open_row).transpose()
+}
+
+/// The deployed model, where there is one.
+pub fn deployed(mode: Mode, recommender: &Recommender) -> Result<Option<Rc<OpenModel>>> {
+    model::deployed(mode, recommender)?.map(open_row).transpose()
+}
+
 /// The model with this key, which the caller's snapshot has.
 pub fn open_id(mode: Mode, id: i64) -> Result<Rc<OpenModel>> {
     let version = lookup::first(c"model", c"model_pkey", 1, Key::Int8(id), Found::version);

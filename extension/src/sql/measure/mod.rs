@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pgrec_engine::evaluate::{self, By, EvalRow, Protocol, Report, SearchBy, SearchSpec, Spec};
+use pgrec_engine::evaluate::{self, By, EvalRow, Protocol, Report, Spec};
 use pgrec_engine::families::{Base, Needs};
 use pgrec_engine::metrics::{self, Metric};
 use pgrec_engine::{Artifact, Corpus, Model, Task, audit, families};
@@ -19,12 +19,12 @@ use crate::corpus::{self, Read};
 use crate::error::{Result, SqlError, or_raise};
 use crate::outcomes;
 use crate::pg::spi::Mode;
-use crate::search::{self, Search};
-use crate::serve::Scope;
 use crate::settings;
 use crate::storage::open;
 use crate::worker::job::nothing_to_train_on;
 use crate::worker::request::{self, Params};
+
+mod searches;
 
 /// Events at the end of every history that a model must not have seen.
 fn unseen(protocol: Protocol) -> u32 {
@@ -40,6 +40,9 @@ const AUDIT_SEED: u64 = 1;
 /// How many events are kept from a family that is fitted for its evaluation: both targets, as in the literature.
 const HELD_OUT: usize = 2;
 
+/// The model, its family, and what was measured.
+type Evaluated = (Option<String>, Option<String>, Vec<EvalRow>);
+
 struct Request {
     model: Option<String>,
     protocol: Protocol,
@@ -47,14 +50,6 @@ struct Request {
     by: By<'static>,
     exclude_seen: bool,
     params: Value,
-}
-
-/// Measuring the answers to searches.
-struct SearchRequest {
-    model: Option<String>,
-    protocol: Protocol,
-    ks: Vec<usize>,
-    by: SearchBy,
 }
 
 #[pg_extern(sql = false)]
@@ -85,13 +80,11 @@ fn rec_evaluate(
     let evaluated = || match task.as_deref().unwrap_or("next") {
         "next" => {
             let request = request(model, protocol.as_deref(), k, by.as_deref(), exclude_seen, params)?;
-            let (name, family, rows) = evaluate(&request, recommender.as_deref())?;
-            Ok((name, Some(family), rows))
+            evaluate(&request, recommender.as_deref())
         }
         "search" => {
-            let by = search_by(by.as_deref())?;
-            let request = SearchRequest { model, protocol: protocol_of(protocol.as_deref())?, ks: lengths(k)?, by };
-            evaluate_searches(request, recommender.as_deref())
+            let (protocol, by) = (protocol_of(protocol.as_deref())?, searches::by(by.as_deref())?);
+            searches::evaluate(searches::Request { model, protocol, ks: lengths(k)?, by }, recommender.as_deref())
         }
         other => Err(SqlError::parameter(format!("task \"{other}\" does not exist"))
             .hint("One of next (what a user touches next), search (what a search leads to).")),
@@ -148,48 +141,6 @@ fn lengths(k: Option<Vec<Option<i32>>>) -> Result<Vec<usize>> {
     Ok(ks)
 }
 
-fn search_by(by: Option<&str>) -> Result<SearchBy> {
-    match by {
-        None => Ok(SearchBy::Nothing),
-        Some("frequency") => Ok(SearchBy::Frequency),
-        Some("activity") => Ok(SearchBy::Activity),
-        Some(other) => Err(SqlError::parameter(format!("searches cannot be grouped by \"{other}\""))
-            .hint("One of frequency, activity, or NULL.")),
-    }
-}
-
-/// What the draws of intervals depend on: always the same, so that two evaluations agree.
-const SEARCH_SEED: u64 = 1;
-
-type Evaluated = (Option<String>, Option<String>, Vec<EvalRow>);
-
-/// Measures text, vectors, the model and all of them on the searches that led to everybody's last event.
-fn evaluate_searches(request: SearchRequest, recommender: Option<&str>) -> Result<Evaluated> {
-    let found = recommender::resolve(Mode::Read, recommender)?;
-    found.require_readable()?;
-    if found.searches.is_none() {
-        return Err(SqlError::state(format!("recommender \"{}\" has no searches", found.name))
-            .hint("Bind them with rec_create(…, searches => '…')."));
-    }
-    let SearchRequest { model, protocol, ks, by } = request;
-    let k = ks.iter().copied().max().and_then(|k| i32::try_from(k).ok());
-    let scope = Scope { recommender: Some(found.name.clone()), model, k, ..Scope::default() };
-    let search = Search::open(None, scope)?;
-    let row = search.model.as_ref().map(|session| &session.open.row);
-    if let Some(row) = row {
-        require_unseen(row, protocol)?;
-    }
-    if let Some(row) = model::newest(Mode::Read, &found, "retriever")? {
-        require_unseen(&row, protocol)?;
-    }
-    let (name, family) = (row.map(|row| row.name.clone()), row.map(|row| row.family.clone()));
-    let vectors = found.searches.as_ref().is_some_and(|searches| searches.embedding.is_some());
-    let needs = Needs { searches: true, query_vectors: vectors, ..Needs::NOTHING };
-    let read = read_as_caller(&found, needs, &[], "rec_evaluate")?;
-    let spec = SearchSpec { protocol, ks: &ks, by, seed: SEARCH_SEED };
-    Ok((name, family, search::judge(search, &read.corpus, &spec)?.rows))
-}
-
 fn request(
     model: Option<String>,
     protocol: Option<&str>,
@@ -212,7 +163,7 @@ fn request(
     Ok(Request { model, protocol, ks, by, exclude_seen: exclude_seen.unwrap_or(true), params })
 }
 
-fn evaluate(request: &Request, recommender: Option<&str>) -> Result<(Option<String>, String, Vec<EvalRow>)> {
+fn evaluate(request: &Request, recommender: Option<&str>) -> Result<Evaluated> {
     let recommender = recommender::resolve(Mode::Read, recommender)?;
     recommender.require_readable()?;
     let stored = match request.model.as_deref() {
@@ -231,13 +182,13 @@ fn evaluate(request: &Request, recommender: Option<&str>) -> Result<(Option<Stri
             let needs = Needs { times: true, searches: open.model.searches() > 0, ..Needs::NOTHING };
             let read = read_as_caller(&recommender, needs, open.model.tasks(), "rec_evaluate")?;
             let report = measure(&*open.model, &read.corpus, request)?;
-            Ok((Some(open.row.name.clone()), open.row.family.clone(), report.rows))
+            Ok((Some(open.row.name.clone()), Some(open.row.family.clone()), report.rows))
         }
         None => evaluate_family(request, &recommender),
     }
 }
 
-fn evaluate_family(request: &Request, recommender: &Rc<Recommender>) -> Result<(Option<String>, String, Vec<EvalRow>)> {
+fn evaluate_family(request: &Request, recommender: &Rc<Recommender>) -> Result<Evaluated> {
     let family = request::trainable(request.model.as_deref())?;
     let mut params = Params::parse(request.params.clone())?;
     model::require_ranking(family.name)?;
@@ -268,7 +219,7 @@ fn evaluate_family(request: &Request, recommender: &Rc<Recommender>) -> Result<(
     })?;
     let fitted = families::open(Arc::new(Artifact::from_vec(bytes)?))?;
     let report = measure(&*fitted, &read.corpus, request)?;
-    Ok((None, family.name.to_owned(), report.rows))
+    Ok((None, Some(family.name.to_owned()), report.rows))
 }
 
 /// What is needed of what is bound, as the caller may see it.
