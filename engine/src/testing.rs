@@ -4,13 +4,14 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use pgrec_kernels::Filter;
 use serde_json::Value;
 
 use crate::catalogue::IdKind;
 use crate::corpus::{CorpusBuilder, ItemKey};
 use crate::families::Training;
 use crate::random::SplitMix;
-use crate::{Artifact, Control, Corpus, Model, families};
+use crate::{Artifact, Control, Corpus, Error, Model, Query, families};
 
 /// A seed that no other run had, printed so that a failure can be repeated with `PGREC_SEED`.
 pub(crate) fn fresh_seed() -> u64 {
@@ -110,4 +111,79 @@ pub(crate) fn try_fit(family: &str, corpus: &Corpus, params: &Value, control: &C
 pub(crate) fn fit(family: &str, corpus: &Corpus, params: Value) -> Box<dyn Model> {
     let bytes = try_fit(family, corpus, &params, &Control::default()).unwrap();
     families::open(Arc::new(Artifact::from_vec(bytes).unwrap())).unwrap()
+}
+
+/// The same, by so many threads.
+pub(crate) fn fit_by_threads(family: &str, corpus: &Corpus, params: &Value, threads: usize) -> Vec<u8> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| try_fit(family, corpus, params, &Control::default())).unwrap()
+}
+
+/// Of nobody, of somebody with one item, the same one twice, with more than a window of 8 takes, and the outermost of 40.
+pub(crate) const HISTORIES: [&[u32]; 5] = [&[], &[3], &[3, 3, 9], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], &[0, 39]];
+
+/// Asks a model of 40 items or more under every sort of filter: a list holds the best of what the filter leaves, with the scores
+/// that these items have alone, and is the same alone and among others. Who says nothing gets no list, and no scores.
+pub(crate) fn check_lists(model: &dyn Model, asked: &[Query<'_>]) {
+    let everything: Vec<u32> = (0..model.catalogue().len() as u32).collect();
+    let (all, some): (&[u32], &[u32]) = (&everything, &[2, 4, 8, 30]);
+    let filter = |exclude, candidates| Filter { exclude, candidates };
+    let filters = [
+        (5, filter(&[], None)),
+        (1000, filter(&[1, 3], None)),
+        (3, filter(&[4], Some(some))),
+        (1000, filter(&[2, 5], Some(all))),
+        (0, filter(&[], None)),
+    ];
+    let mut answered = Vec::new();
+    for query in asked {
+        for (k, filter) in filters {
+            let query = Query { k, filter, ..*query };
+            let Filter { exclude, candidates } = filter;
+            let list = model.recommend(&[query], &Control::default()).unwrap().remove(0);
+            match model.score(&query, all) {
+                Ok(scores) => {
+                    let open = candidates.unwrap_or(all).iter().filter(|item| !exclude.contains(item));
+                    let mut best: Vec<f32> = open.map(|&item| scores[item as usize]).collect();
+                    best.sort_by(|a, b| b.total_cmp(a));
+                    best.truncate(k);
+                    assert_eq!(list.iter().map(|scored| scored.score).collect::<Vec<_>>(), best);
+                    assert!(list.iter().all(|scored| scored.score == scores[scored.item as usize]));
+                    let mut items: Vec<u32> = list.iter().map(|scored| scored.item).collect();
+                    items.sort_unstable();
+                    assert!(items.windows(2).all(|pair| pair[0] < pair[1]), "an item stands twice in a list");
+                    let open =
+                        |item: &u32| !exclude.contains(item) && candidates.is_none_or(|some| some.contains(item));
+                    assert!(items.iter().all(open));
+                }
+                Err(error) => assert!(matches!(error, Error::Data(_)) && list.is_empty(), "{error}: {list:?}"),
+            }
+            answered.push((query, list));
+        }
+    }
+    let many: Vec<Query<'_>> = answered.iter().cycle().take(200).map(|(query, _)| *query).collect();
+    let lists = model.recommend(&many, &Control::default()).unwrap();
+    assert!(lists.iter().zip(answered.iter().cycle()).all(|(list, (_, alone))| list == alone));
+}
+
+/// Checks that scores are this of the vectors of user and item, and that nobody has no vector.
+pub(crate) fn check_scores(model: &dyn Model, histories: &[&[u32]], of: impl Fn(&[f32], &[f32]) -> f32) {
+    let everything: Vec<u32> = (0..model.catalogue().len() as u32).collect();
+    for history in histories {
+        let query = Query { history, ..Query::default() };
+        if history.is_empty() {
+            assert!(matches!(model.encode(&query), Err(Error::Data(_))));
+            continue;
+        }
+        let (user, scores) = (model.encode(&query).unwrap(), model.score(&query, &everything).unwrap());
+        for (score, &item) in scores.iter().zip(&everything) {
+            let right = of(&user, model.item_vector(item).unwrap());
+            assert!((score - right).abs() < 1e-5, "item {item}: {score}, not {right}");
+        }
+    }
+}
+
+/// The product of two vectors.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

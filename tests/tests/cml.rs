@@ -39,6 +39,6 @@ fn near_items_are_recommended_and_a_new_event_moves_its_user_at_once() {
             .run("INSERT INTO shop.interaction (user_id, item_id, at) SELECT 3, item_id, now() FROM rec_next(3, 1)");
         assert!(database.ask(point) != stood && database.ask(list) != had, "the user has not moved");
         let message = database.fails("CALL rec_train('cml', '{\"margin\": -1}')");
-        assert!(message.contains("margin and learning_rate are numbers above 0"), "{message}");
+        assert!(message.contains("margin is a number above 0"), "{message}");
     });
 }

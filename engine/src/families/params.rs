@@ -83,10 +83,10 @@ impl Checks {
 
     /// Numbers above 0.
     pub(crate) fn positive(self, numbers: &[(&str, f64)]) -> Result<()> {
-        if numbers.iter().all(|(_, x)| x.is_finite() && *x > 0.0) {
-            return Ok(());
+        match numbers.iter().find(|(_, x)| !x.is_finite() || *x <= 0.0) {
+            Some((name, _)) => self.wrong(format_args!("{name} is a number above 0")),
+            None => Ok(()),
         }
-        self.wrong(format_args!("{} above 0", all_are(numbers)))
     }
 
     /// Numbers from 0 on.
@@ -95,16 +95,6 @@ impl Checks {
             Some((name, _)) => self.wrong(format_args!("{name} is a number from 0 on")),
             None => Ok(()),
         }
-    }
-}
-
-/// What they are, as a sentence begins.
-fn all_are(numbers: &[(&str, f64)]) -> String {
-    let names: Vec<&str> = numbers.iter().map(|(name, _)| *name).collect();
-    match names.split_last() {
-        Some((last, [])) => format!("{last} is a number"),
-        Some((last, others)) => format!("{} and {last} are numbers", others.join(", ")),
-        None => String::new(),
     }
 }
 

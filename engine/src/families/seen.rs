@@ -5,6 +5,15 @@ use crate::train::Histories;
 /// Bits of a filter for each item that it is for: one item in some eight that were not touched passes.
 const BITS: usize = 8;
 
+/// The items that a user is known by: the distinct ones of the latest `window` events, ascending. One that was touched again
+/// counts once.
+pub(crate) fn distinct(history: &[u32], window: usize) -> Vec<u32> {
+    let mut items = history[history.len().saturating_sub(window)..].to_vec();
+    items.sort_unstable();
+    items.dedup();
+    items
+}
+
 /// The distinct items of each user.
 pub(crate) struct Seen {
     /// Ascending.

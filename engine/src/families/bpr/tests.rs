@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use pgrec_kernels::Filter;
 use serde_json::{Value, json};
 
 use super::NAME;
@@ -89,10 +88,7 @@ fn tasks_of_a_turn_share_neither_users_nor_items() {
 fn threads_change_no_bit() {
     let corpus = testing::random_corpus(testing::fresh_seed(), 600, 900);
     let params = json!({ "dim": 7, "epochs": 6, "learning_rate": 0.3 });
-    let bytes = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| testing::try_fit(NAME, &corpus, &params, &Control::default())).unwrap()
-    };
+    let bytes = |threads: usize| testing::fit_by_threads(NAME, &corpus, &params, threads);
     assert!(bytes(1) == bytes(3));
 }
 
@@ -121,19 +117,12 @@ fn whoever_has_one_event_gets_what_goes_with_it_and_the_next_moves_them() {
 fn a_score_is_the_product_of_two_vectors_and_the_same_in_a_list_and_alone() {
     let corpus = testing::random_corpus(testing::fresh_seed(), 80, 40);
     let model = testing::fit(NAME, &corpus, json!({ "dim": 6, "epochs": 10, "window": 3 }));
+    testing::check_lists(&*model, &testing::HISTORIES.map(|history| Query { history, ..Query::default() }));
+    testing::check_scores(&*model, &testing::HISTORIES, testing::dot);
     let everything: Vec<u32> = (0..40).collect();
     for history in [&[3u32][..], &[9, 9, 4], &[1, 2, 3, 4, 5, 6, 7]] {
-        let filter = Filter { exclude: &[2], candidates: None };
-        let query = Query { history, k: 100, filter, ..Query::default() };
-        let list = model.recommend(&[query], &Control::default()).unwrap().remove(0);
+        let query = Query { history, ..Query::default() };
         let (user, scores) = (model.encode(&query).unwrap(), model.score(&query, &everything).unwrap());
-        assert!(list.len() == 39 && list.iter().all(|scored| scored.item != 2));
-        assert!(list.is_sorted_by(|a, b| a.score >= b.score));
-        for scored in list {
-            assert_eq!(scored.score, scores[scored.item as usize]);
-            let product: f32 = user.iter().zip(model.item_vector(scored.item).unwrap()).map(|(a, b)| a * b).sum();
-            assert!((product - scored.score).abs() < 1e-4);
-        }
         let why = model.explain(&query, 5).unwrap();
         assert_eq!(why["events_used"], history.len().min(3));
         assert!((why["score"].as_f64().unwrap() - f64::from(scores[5])).abs() < 1e-6);
@@ -155,7 +144,7 @@ fn what_cannot_be_learnt_is_refused_in_words() {
     for (params, part) in [
         (json!({ "dim": 0 }), "dim is a whole number from 1"),
         (json!({ "validate_every": 0 }), "validate_every is a whole number from 1"),
-        (json!({ "l2": 0 }), "learning_rate and l2"),
+        (json!({ "l2": 0 }), "l2 is a number above 0"),
         (json!({ "negatives": "hard" }), "unknown variant"),
         (json!({ "depth": 2 }), "unknown field"),
     ] {

@@ -164,18 +164,12 @@ fn gradients_are_differences_of_the_loss_in_double_precision() {
     }
 }
 
-fn bytes(corpus: &Corpus, params: Value, threads: usize) -> Vec<u8> {
-    let control = Control::default();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool.install(|| testing::try_fit(NAME, corpus, &params, &control)).unwrap()
-}
-
 #[test]
 fn points_stay_in_the_ball_and_are_the_same_by_any_number_of_threads() {
     let corpus = testing::random_corpus(testing::fresh_seed(), 80, 50);
     let params = json!({ "dim": 7, "batch": 100, "epochs": 4, "window": 9, "learning_rate": 0.3 });
-    let one = bytes(&corpus, params.clone(), 1);
-    assert!(one == bytes(&corpus, params, 3), "threads change what is learnt");
+    let one = testing::fit_by_threads(NAME, &corpus, &params, 1);
+    assert!(one == testing::fit_by_threads(NAME, &corpus, &params, 3), "threads change what is learnt");
     let model = families::open(Arc::new(Artifact::from_vec(one).unwrap())).unwrap();
     for item in 0..model.catalogue().len() as u32 {
         let square: f64 = model.item_vector(item).unwrap().iter().map(|&x| f64::from(x).powi(2)).sum();
@@ -187,56 +181,10 @@ fn points_stay_in_the_ball_and_are_the_same_by_any_number_of_threads() {
 fn lists_are_the_nearest_items_and_scores_their_squared_distances() {
     let corpus = testing::random_corpus(testing::fresh_seed(), 60, 40);
     let model = testing::fit(NAME, &corpus, json!({ "dim": 6, "epochs": 2, "window": 8 }));
-    let items = model.catalogue().len();
-    let histories: [&[u32]; 5] = [&[], &[3], &[3, 3, 9], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], &[0, 39]];
-    let everything: Vec<u32> = (0..items as u32).collect();
-    let mut all = Vec::new();
-    for history in histories {
-        for (k, exclude, candidates) in
-            [(5, vec![], None), (1000, vec![1, 3], None), (3, vec![4], Some(&[2u32, 4, 8, 30][..])), (0, vec![], None)]
-        {
-            let filter = Filter { exclude: &exclude, candidates };
-            let query = Query { history, k, filter, ..Query::default() };
-            let list = model.recommend(&[query], &Control::default()).unwrap().remove(0);
-            if history.is_empty() {
-                assert!(list.is_empty() && matches!(model.encode(&query), Err(Error::Data(_))));
-                continue;
-            }
-            let user = model.encode(&query).unwrap();
-            let distance = |item: u32| -> f32 {
-                user.iter().zip(model.item_vector(item).unwrap()).map(|(a, b)| (a - b) * (a - b)).sum()
-            };
-            let scores = model.score(&query, &everything).unwrap();
-            scores.iter().zip(&everything).for_each(|(score, &item)| assert!((score + distance(item)).abs() < 1e-5));
-            let open: Vec<u32> = everything
-                .iter()
-                .copied()
-                .filter(|item| !exclude.contains(item) && candidates.is_none_or(|among| among.contains(item)))
-                .collect();
-            assert_eq!(list.len(), k.min(open.len()));
-            assert!(list.is_sorted_by(|a, b| a.score >= b.score));
-            let last = list.last().map_or(f32::INFINITY, |last| last.score);
-            for item in open {
-                let found = list.iter().find(|scored| scored.item == item);
-                assert!(
-                    found.is_some_and(|found| found.score == scores[item as usize]) || scores[item as usize] <= last
-                );
-            }
-            all.push((history, k, exclude.clone(), candidates, list));
-        }
-    }
-    // Many at once are answered as each alone.
-    let many: Vec<Query<'_>> = all
-        .iter()
-        .cycle()
-        .take(200)
-        .map(|(history, k, exclude, candidates, _)| {
-            let filter = Filter { exclude, candidates: *candidates };
-            Query { history, k: *k, filter, ..Query::default() }
-        })
-        .collect();
-    let lists = model.recommend(&many, &Control::default()).unwrap();
-    assert!(lists.iter().zip(all.iter().cycle()).all(|(list, (.., alone))| list == alone));
+    testing::check_lists(&*model, &testing::HISTORIES.map(|history| Query { history, ..Query::default() }));
+    testing::check_scores(&*model, &testing::HISTORIES, |user, item| {
+        -user.iter().zip(item).map(|(a, b)| (a - b) * (a - b)).sum::<f32>()
+    });
 }
 
 #[test]
@@ -348,7 +296,7 @@ fn what_cannot_be_learnt_is_refused_in_words() {
     for (params, part) in [
         (json!({ "dim": 0 }), "dim is a whole number from 1"),
         (json!({ "epochs": 0 }), "epochs is a whole number from 1"),
-        (json!({ "margin": 0 }), "margin and learning_rate"),
+        (json!({ "margin": 0 }), "margin is a number above 0"),
         (json!({ "covariance": -1 }), "covariance is a number from 0"),
         (json!({ "content_weight": -1 }), "content_weight is a number from 0"),
         (json!({ "features": "vectors" }), "unknown variant"),

@@ -7,19 +7,11 @@
 use pgrec_kernels::cpu::Cpu;
 use rayon::prelude::*;
 
+use crate::families::seen::distinct;
 use crate::{Control, Result};
 
 /// Rows that one task sums.
 const ROWS: usize = 256;
-
-/// The items that a user is known by: the distinct ones of the latest `window` events, ascending. One that was touched
-/// again counts once.
-pub(super) fn distinct(history: &[u32], window: usize) -> Vec<u32> {
-    let mut items = history[history.len().saturating_sub(window)..].to_vec();
-    items.sort_unstable();
-    items.dedup();
-    items
-}
 
 /// A vector for every user and every item.
 #[derive(Debug, Clone)]

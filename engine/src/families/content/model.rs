@@ -5,9 +5,9 @@ use pgrec_kernels::{Losses, Scored, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::graph::distinct;
 use super::{Features, NAME, Params};
 use crate::content::{Form, Placer, Way};
+use crate::families::seen::distinct;
 use crate::families::sequential::{check_known, check_width};
 use crate::families::table::{Asked, Table, most_alike};
 use crate::families::{Geometry, Model};

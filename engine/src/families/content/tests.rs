@@ -125,19 +125,20 @@ fn users_and_items_are_where_the_convolution_puts_them() {
     }
 }
 
-fn bytes(corpus: &Corpus, params: Value, threads: usize) -> Vec<u8> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool.install(|| testing::try_fit(NAME, corpus, &params, &Control::default())).unwrap()
-}
-
 #[test]
 fn the_same_is_learnt_by_any_number_of_threads_and_another_by_another_seed() {
     let corpus = testing::random_corpus(testing::fresh_seed(), 300, 700);
     for features in ["embedding", "both"] {
         let params = json!({ "dim": 7, "hidden": 12, "batch": 600, "epochs": 2, "features": features });
-        let one = bytes(&corpus, params.clone(), 1);
-        assert!(one == bytes(&corpus, params.clone(), 2), "threads change what is learnt of {features}");
-        assert!(one == bytes(&corpus, params.clone(), 5), "threads change what is learnt of {features}");
+        let one = testing::fit_by_threads(NAME, &corpus, &params, 1);
+        assert!(
+            one == testing::fit_by_threads(NAME, &corpus, &params, 2),
+            "threads change what is learnt of {features}"
+        );
+        assert!(
+            one == testing::fit_by_threads(NAME, &corpus, &params, 5),
+            "threads change what is learnt of {features}"
+        );
         let other = train(&corpus, params, |training| training.seed = 1).unwrap().artifact.finish().unwrap();
         assert!(one != other);
     }
@@ -148,55 +149,11 @@ fn lists_are_the_items_of_the_largest_cosines_and_scores_are_those() {
     let corpus = testing::random_corpus(testing::fresh_seed(), 60, 40);
     let fitted = train(&corpus, json!({ "dim": 6, "epochs": 2, "window": 8 }), |_| ()).unwrap();
     let (model, again) = (families::open(artifact(&fitted)).unwrap(), families::open(artifact(&fitted)).unwrap());
-    let histories: [&[u32]; 5] = [&[], &[3], &[3, 3, 9], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], &[0, 39]];
-    let everything: Vec<u32> = (0..40).collect();
-    let mut all = Vec::new();
-    for history in histories {
-        for (k, exclude, candidates) in
-            [(5, vec![], None), (1000, vec![1, 3], None), (3, vec![4], Some(&[2u32, 4, 8, 30][..])), (0, vec![], None)]
-        {
-            let query = Query { history, k, filter: Filter { exclude: &exclude, candidates }, ..Query::default() };
-            let list = model.recommend(&[query], &Control::default()).unwrap().remove(0);
-            assert_eq!(list, again.recommend(&[query], &Control::default()).unwrap()[0]);
-            if history.is_empty() {
-                assert!(list.is_empty() && matches!(model.encode(&query), Err(Error::Data(_))));
-                assert!(matches!(model.score(&query, &[1]), Err(Error::Data(_))));
-                continue;
-            }
-            let user = model.encode(&query).unwrap();
-            let product =
-                |item: u32| -> f32 { user.iter().zip(model.item_vector(item).unwrap()).map(|(a, b)| a * b).sum() };
-            let scores = model.score(&query, &everything).unwrap();
-            scores.iter().zip(&everything).for_each(|(score, &item)| assert!((score - product(item)).abs() < 1e-5));
-            let open: Vec<u32> = everything
-                .iter()
-                .copied()
-                .filter(|item| !exclude.contains(item) && candidates.is_none_or(|among| among.contains(item)))
-                .collect();
-            assert_eq!(list.len(), k.min(open.len()));
-            assert!(list.is_sorted_by(|a, b| a.score >= b.score));
-            let last = list.last().map_or(f32::INFINITY, |last| last.score);
-            for item in open {
-                let found = list.iter().find(|scored| scored.item == item);
-                assert!(
-                    found.is_some_and(|found| found.score == scores[item as usize]) || scores[item as usize] <= last
-                );
-            }
-            all.push((history, k, exclude.clone(), candidates, list));
-        }
+    testing::check_lists(&*model, &testing::HISTORIES.map(|history| Query { history, ..Query::default() }));
+    testing::check_scores(&*model, &testing::HISTORIES, testing::dot);
+    for history in testing::HISTORIES {
+        assert_eq!(list(&*model, history, 5, Filter::default()), list(&*again, history, 5, Filter::default()));
     }
-    // Many at once are answered as each alone.
-    let many: Vec<Query<'_>> = all
-        .iter()
-        .cycle()
-        .take(200)
-        .map(|(history, k, exclude, candidates, _)| {
-            let filter = Filter { exclude, candidates: *candidates };
-            Query { history, k: *k, filter, ..Query::default() }
-        })
-        .collect();
-    let lists = model.recommend(&many, &Control::default()).unwrap();
-    assert!(lists.iter().zip(all.iter().cycle()).all(|(list, (.., alone))| list == alone));
     // Items that the model does not have, and whoever has touched what nothing is known of.
     for history in [&[40][..], &[1, 40]] {
         let query = Query { history, k: 3, ..Query::default() };
@@ -315,7 +272,7 @@ fn what_cannot_be_learnt_is_refused_in_words() {
         (json!({ "hidden": 1 << 30 }), "hidden is a whole number from 0"),
         (json!({ "epochs": 0 }), "only where a model is continued"),
         (json!({ "layers": 9 }), "layers is a whole number from 0 to 8"),
-        (json!({ "temperature": 0 }), "temperature and learning_rate"),
+        (json!({ "temperature": 0 }), "temperature is a number above 0"),
         (json!({ "weight_decay": -1 }), "weight_decay is a number from 0"),
         (json!({ "features": "none" }), "unknown variant"),
         (json!({ "depth": 2 }), "unknown field"),

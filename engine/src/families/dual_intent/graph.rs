@@ -6,19 +6,12 @@ use super::Params;
 use super::sparse::Sparse;
 use crate::Corpus;
 use crate::corpus::Search;
+use crate::families::seen::distinct;
 use crate::random::SplitMix;
 use crate::train::Histories;
 
 /// In the place of a user where nobody is known.
 pub(super) const NOBODY: u32 = u32::MAX;
-
-/// The items that a user is known by: the distinct ones of the latest `window` events, ascending.
-pub(super) fn distinct(history: &[u32], window: usize) -> Vec<u32> {
-    let mut items = history[history.len().saturating_sub(window)..].to_vec();
-    items.sort_unstable();
-    items.dedup();
-    items
-}
 
 /// An edge: somebody and an item that they have touched, or found.
 #[derive(Debug, Clone)]

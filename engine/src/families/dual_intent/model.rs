@@ -6,13 +6,14 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::graph::{Graph, distinct};
+use super::graph::Graph;
 use super::layers::Layers;
 use super::network::{self, Network};
 use super::ops::dot;
 use super::ranking::{self, ALONE, Ranking, User};
 use super::{NAME, Params, Scoring, Shape, weight};
 use crate::families::Model;
+use crate::families::seen::distinct;
 use crate::families::sequential::check_known;
 use crate::families::table::most_alike;
 use crate::train::Parameters;

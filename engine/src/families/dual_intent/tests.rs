@@ -106,28 +106,16 @@ fn lists_are_the_best_scores_under_every_filter() {
         testing::fit(NAME, &shop(testing::fresh_seed(), 60, 0.6), quick(json!({ "epochs": 2, "candidates": 12 })));
     let everything: Vec<u32> = (0..41).collect();
     let words = [model.word(COMMON).unwrap()];
-    for (history, words) in [(&[3u32, 9, 4][..], &[][..]), (&[3, 9, 4], &words), (&[], &words)] {
-        for (k, exclude, candidates) in
-            [(5, vec![], None), (1000, vec![1, 3], None), (3, vec![4], Some(&[2u32, 4, 8, 30][..])), (0, vec![], None)]
-        {
-            let filter = Filter { exclude: &exclude, candidates };
-            let query = Query { history, words, k, filter, ..Query::default() };
-            let list = model.recommend(&[query], &Control::default()).unwrap().remove(0);
-            let scores = model.score(&query, &everything).unwrap();
-            let is_open = |item: &u32| !exclude.contains(item) && candidates.is_none_or(|some| some.contains(item));
-            let mut open: Vec<u32> = everything.iter().copied().filter(is_open).collect();
-            open.sort_by(|a, b| scores[*b as usize].total_cmp(&scores[*a as usize]));
-            open.truncate(k);
-            assert_eq!(list.iter().map(|scored| scored.item).collect::<Vec<_>>(), open);
-            assert!(list.iter().all(|scored| scored.score == scores[scored.item as usize]));
-            // Of the nearest candidates those are ranked as they are among all.
-            let near = Query { exact_limit: 10, k: 4, ..query };
-            if k == 5 {
-                let near = model.recommend(&[near], &Control::default()).unwrap().remove(0);
-                assert!(near.len() == 4 && near.is_sorted_by(|a, b| a.score >= b.score));
-                assert!(near.iter().all(|scored| scored.score == scores[scored.item as usize]));
-            }
-        }
+    let asked: [(&[u32], &[u32]); 4] = [(&[3, 9, 4], &[]), (&[3, 9, 4], &words), (&[], &words), (&[], &[])];
+    let asked = asked.map(|(history, words)| Query { history, words, ..Query::default() });
+    testing::check_lists(&*model, &asked);
+    // Of the nearest candidates those are ranked as they are among all.
+    for query in &asked[..3] {
+        let scores = model.score(query, &everything).unwrap();
+        let near = Query { exact_limit: 10, k: 4, ..*query };
+        let near = model.recommend(&[near], &Control::default()).unwrap().remove(0);
+        assert!(near.len() == 4 && near.is_sorted_by(|a, b| a.score >= b.score));
+        assert!(near.iter().all(|scored| scored.score == scores[scored.item as usize]));
     }
     for query in [
         Query { history: &[41], k: 3, ..Query::default() },
@@ -162,17 +150,12 @@ fn words_are_known_by_number_and_demand_names_the_likely_ones() {
     assert!(similar.len() == 4 && similar.iter().all(|scored| scored.item != 7));
 }
 
-fn bytes(corpus: &Corpus, params: &Value, threads: usize) -> Vec<u8> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool.install(|| testing::try_fit(NAME, corpus, params, &Control::default())).unwrap()
-}
-
 #[test]
 fn the_same_is_learnt_by_any_number_of_threads_and_another_by_another_seed() {
     let corpus = shop(testing::fresh_seed(), 300, 0.5);
     let params = quick(json!({ "epochs": 2, "features": "embedding" }));
-    let one = bytes(&corpus, &params, 1);
-    assert!(one == bytes(&corpus, &params, 3), "threads change what is learnt");
+    let one = testing::fit_by_threads(NAME, &corpus, &params, 1);
+    assert!(one == testing::fit_by_threads(NAME, &corpus, &params, 3), "threads change what is learnt");
     let control = Control::default();
     let other = super::fit(&Training { seed: 1, ..Training::new(&corpus, &params, &control) }).unwrap();
     assert!(one != other.artifact.finish().unwrap());
@@ -233,7 +216,7 @@ fn what_cannot_be_learnt_is_refused_in_words() {
         (json!({ "user_dropout": 1 }), "user_dropout is a number from 0 to 0.9"),
         (json!({ "learning_rate": 0 }), "learning_rate is a number above 0"),
         (json!({ "intent_weight": -1 }), "intent_weight is a number from 0"),
-        (json!({ "recent": 5000 }), "recent and item_queries"),
+        (json!({ "recent": 5000 }), "recent is a whole number from 0 to 1024"),
         (json!({ "scorer": "cosine" }), "unknown variant"),
         (json!({ "depth": 2 }), "unknown field"),
     ] {

@@ -181,10 +181,7 @@ fn an_explanation_names_anchor_ring_and_count() {
 #[test]
 fn the_same_corpus_gives_the_same_bytes_on_any_number_of_threads() {
     let corpus = testing::random_corpus(testing::fresh_seed(), 300, 200);
-    let bytes = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| testing::try_fit(NAME, &corpus, &json!({}), &Control::default()).unwrap())
-    };
+    let bytes = |threads: usize| testing::fit_by_threads(NAME, &corpus, &json!({}), threads);
     assert!(bytes(1) == bytes(3));
 }
 

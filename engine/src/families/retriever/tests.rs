@@ -162,10 +162,7 @@ fn what_is_no_better_than_nothing_is_not_kept() {
 fn threads_change_no_bit_and_a_training_is_stopped() {
     let corpus = made(&Made { searches: 200, ..Made::new(testing::fresh_seed()) });
     let params = json!({ "epochs": 3, "rank": 2, "learning_rate": 0.01 });
-    let bytes = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| testing::try_fit(NAME, &corpus, &params, &Control::default())).unwrap()
-    };
+    let bytes = |threads: usize| testing::fit_by_threads(NAME, &corpus, &params, threads);
     assert!(bytes(1) == bytes(3));
     let control = Control::default();
     let small = Training { memory: 1000, ..Training::new(&corpus, &params, &control) };
