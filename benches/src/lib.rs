@@ -23,8 +23,7 @@ pub use server::{Cost, Server, Training, best, object};
 /// # Errors
 /// When the folder is of no known kind, or a file in it is damaged.
 pub fn ml_1m_or_shop(home: &Home, progress: &Progress, folder: Option<PathBuf>) -> Result<Dataset> {
-    let real = || home.data().map(|data| data.join("ml-1m")).filter(|folder| folder.is_dir());
-    let folder = folder.or_else(real);
+    let folder = folder.or_else(|| folder_of(home, "ml-1m"));
     let what = folder.as_ref().map_or_else(|| "making up a shop".to_owned(), |f| format!("reading {}", f.display()));
     progress.step(&what, |step| {
         let data = match &folder {
@@ -35,6 +34,52 @@ pub fn ml_1m_or_shop(home: &Home, progress: &Progress, folder: Option<PathBuf>) 
         step.remark(format!("{} users, {} items, {} events", grouped(users), grouped(items), grouped(events)));
         Ok(data)
     })
+}
+
+/// The folder of real data, where it is there.
+pub fn folder_of(home: &Home, name: &str) -> Option<PathBuf> {
+    home.data().map(|data| data.join(name)).filter(|folder| folder.is_dir())
+}
+
+/// Real data by the name of its folder; None, and a line that says so, where it is not there.
+///
+/// # Errors
+/// When a file in it is damaged.
+pub fn real(home: &Home, progress: &Progress, name: &str) -> Result<Option<Dataset>> {
+    let Some(folder) = folder_of(home, name) else {
+        println!("{name}: not there");
+        return Ok(None);
+    };
+    progress.step(&format!("reading {name}"), |_| Dataset::load(&folder)).map(Some)
+}
+
+/// What is compared, and how often.
+#[derive(Debug, clap::Args)]
+pub struct Contest {
+    /// How many splits and trainings of each
+    #[arg(long, default_value_t = 3)]
+    pub seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 1)]
+    pub first_seed: u64,
+    /// Only these contestants; may be given several times
+    #[arg(long)]
+    pub only: Vec<String>,
+    /// More parameters of those, as a JSON object
+    #[arg(long, default_value = "{}")]
+    pub params: String,
+}
+
+impl Contest {
+    /// Whether a contestant is wanted.
+    pub fn wants(&self, label: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == label)
+    }
+
+    /// The seeds of the splits and trainings.
+    pub fn all_seeds(&self) -> std::ops::Range<u64> {
+        self.first_seed..self.first_seed + self.seeds
+    }
 }
 
 /// What each user has touched, in its order.

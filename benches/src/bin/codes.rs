@@ -1,8 +1,10 @@
 //! Semantic IDs: how codes are used and what they lose, by quantizer; and how fast items are found by their codes.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use clap::Parser;
-use pgrec_benches::{Server, Training};
+use pgrec_benches::{Server, Training, real};
 use pgrec_engine::codes::{Codes, statistics};
 use serde_json::Value;
 use xtask::generate::Shop;
@@ -36,12 +38,9 @@ fn main() -> Result<()> {
     let progress = Progress::new();
     let server = Server::start(&home, &progress, "bench-codes")?;
     for name in &arguments.data {
-        let Some(folder) = home.data().map(|data| data.join(name)).filter(|folder| folder.is_dir()) else {
-            println!("{name}: not there");
-            continue;
-        };
-        let data = progress.step(&format!("reading {}", folder.display()), |_| Dataset::load(&folder))?;
-        let database = folder.file_name().map_or("codes".into(), |name| name.to_string_lossy().replace('-', "_"));
+        let Some(data) = real(&home, &progress, name)? else { continue };
+        let database =
+            Path::new(name).file_name().map_or("codes".into(), |name| name.to_string_lossy().replace('-', "_"));
         server.load(&progress, &database, &data)?;
         let rows = arguments.quantizer.iter().map(|quantizer| trained(&server, &progress, &database, quantizer));
         let rows = rows.collect::<Result<Vec<_>>>()?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use pgrec_benches::{Server, Training, python};
+use pgrec_benches::{Server, Training, folder_of, python};
 use xtask::generate::Shop;
 use xtask::process::streamed;
 use xtask::{Dataset, Home, Progress};
@@ -33,8 +33,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let home = Home::locate()?;
     let progress = Progress::new();
-    let beauty = home.data().map(|data| data.join("beauty")).filter(|folder| folder.is_dir());
-    let data = match arguments.data.or(beauty) {
+    let data = match arguments.data.or_else(|| folder_of(&home, "beauty")) {
         Some(folder) => progress.step(&format!("reading {}", folder.display()), |_| Dataset::load(&folder))?,
         None => Dataset::generated(&Shop { items: 12_000, dimension: 64, ..Shop::default() }),
     };

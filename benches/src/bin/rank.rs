@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use pgrec_benches::{Server, ml_1m_or_shop, python};
+use pgrec_benches::{Server, folder_of, ml_1m_or_shop, python};
 use xtask::process::streamed;
 use xtask::{Home, Progress};
 
@@ -32,9 +32,10 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let home = Home::locate()?;
     let progress = Progress::new();
-    let real = || home.data().map(|data| data.join("ml-100k")).filter(|folder| folder.is_dir());
-    let folder =
-        arguments.data.or_else(real).context("ratings are needed: give a folder of data with them by --data")?;
+    let folder = arguments
+        .data
+        .or_else(|| folder_of(&home, "ml-100k"))
+        .context("ratings are needed: give a folder of data with them by --data")?;
     let data = ml_1m_or_shop(&home, &progress, Some(folder))?;
     let python = python(&home, &PACKAGES, &progress)?;
     let server = Server::start(&home, &progress, "bench-rank")?;

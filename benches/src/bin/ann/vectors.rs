@@ -1,11 +1,10 @@
 //! The vectors that are searched, and those that are searched with.
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use pgrec_benches::Server;
+use pgrec_benches::{Server, folder_of};
 use xtask::generate::Random;
 use xtask::progress::grouped;
 use xtask::{Dataset, Home, Progress};
@@ -63,20 +62,17 @@ impl Source {
         server: &Server,
         progress: &Progress,
     ) -> Result<Option<Vectors>> {
-        let folder = |name: &str| -> Option<PathBuf> {
-            home.data().map(|data| data.join(name)).filter(|folder| folder.is_dir())
-        };
         let vectors = match self {
             Self::Items => generated(rows.unwrap_or(100_000), 64, Metric::L2, queries, progress)?,
             Self::ItemsCosine => generated(rows.unwrap_or(100_000), 64, Metric::Cosine, queries, progress)?,
             Self::Million => generated(rows.unwrap_or(1_000_000), 128, Metric::L2, queries, progress)?,
             Self::Beauty | Self::Ml1m => {
-                let Some(folder) = folder(&self.name()) else { return Ok(None) };
+                let Some(folder) = folder_of(home, &self.name()) else { return Ok(None) };
                 let vectors = model::vectors(&folder, queries, server, progress)?;
                 Vectors { rows: shuffled(vectors.rows), ..vectors }
             }
             Self::Text => {
-                let Some(folder) = folder("beauty") else { return Ok(None) };
+                let Some(folder) = folder_of(home, "beauty") else { return Ok(None) };
                 let data = progress.step(&format!("reading {}", folder.display()), |_| Dataset::load(&folder))?;
                 let mut all = shuffled(data.items.into_iter().filter_map(|item| item.embedding).collect());
                 let rows = all.split_off(queries.min(all.len() / 2));

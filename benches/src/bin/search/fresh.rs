@@ -6,7 +6,7 @@
 use std::process::Command;
 
 use anyhow::Result;
-use pgrec_benches::{Server, Training};
+use pgrec_benches::{Server, Training, folder_of, real};
 use xtask::process::captured;
 use xtask::{Dataset, Home, Progress};
 
@@ -22,18 +22,14 @@ const LATER: [usize; 5] = [0, 1, 2, 4, 8];
 const K: usize = 10;
 
 pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mut Vec<String>) -> Result<()> {
-    let Some(folder) = home.data().map(|data| data.join("ml-1m")).filter(|folder| folder.is_dir()) else {
-        println!("ml-1m: not there");
-        return Ok(());
-    };
-    let data = progress.step("reading ml-1m", |_| Dataset::load(&folder))?;
+    let (Some(folder), Some(data)) = (folder_of(home, "ml-1m"), real(home, progress, "ml-1m")?) else { return Ok(()) };
     let searches = progress.step("deriving searches", |_| {
         let script = home.repository().join("tests/derived/searches.py");
         captured(Command::new("python3").arg(script).arg(&folder), "deriving searches")
     })?;
     let server = Server::start(home, progress, "bench-fresh")?;
     progress.step("loading", |_| load(&server, &data, &searches))?;
-    let training = Training { model: "dual", family: "dual_intent", params: &arguments.params, memory: None };
+    let training = Training { model: "dual", family: "dual_intent", params: &arguments.contest.params, memory: None };
     let cost = server.train(progress, DATABASE, &training)?;
     server.ask(DATABASE, "SELECT rec_deploy('dual')")?;
     let printed = progress.step("searching and watching", |_| server.ask(DATABASE, &script()))?;

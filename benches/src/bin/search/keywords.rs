@@ -5,12 +5,11 @@
 //! whose search configuration makes them where an application binds texts, does not run here.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use pgrec_benches::{histories, object};
+use pgrec_benches::{Contest, histories, object, real};
 use pgrec_engine::catalogue::IdKind;
 use pgrec_engine::corpus::{CorpusBuilder, ItemKey};
 use pgrec_engine::evaluate::{Protocol, Spec, evaluate};
@@ -18,7 +17,7 @@ use pgrec_engine::families::{self, Training};
 use pgrec_engine::{Artifact, Control, Corpus, ItemId, Model, Query, serve};
 use pgrec_kernels::Filter;
 use xtask::generate::Random;
-use xtask::{Dataset, Home, Progress};
+use xtask::{Home, Progress};
 
 const DATA: &str = "beauty";
 
@@ -39,20 +38,16 @@ const CONTESTANTS: [(&str, &str, &str); 3] = [
     ("popularity", "popularity", ""),
 ];
 
-pub fn run(home: &Home, progress: &Progress, seeds: Range<u64>, params: &str, results: &mut Vec<String>) -> Result<()> {
-    let Some(folder) = home.data().map(|data| data.join(DATA)).filter(|folder| folder.is_dir()) else {
-        println!("{DATA}: not there");
-        return Ok(());
-    };
-    let data = progress.step(&format!("reading {DATA}"), |_| Dataset::load(&folder))?;
+pub fn run(home: &Home, progress: &Progress, contest: &Contest, results: &mut Vec<String>) -> Result<()> {
+    let Some(data) = real(home, progress, DATA)? else { return Ok(()) };
     let texts: HashMap<i64, Vec<String>> = data.items.iter().map(|item| (item.item_id, words(&item.title))).collect();
     let mut figures: BTreeMap<(usize, &str), Figures> = BTreeMap::new();
-    for seed in seeds {
+    for seed in contest.all_seeds() {
         let mut users = histories(&data);
         Random::new(seed).shuffle(&mut users);
         let learnt = users.split_off(users.len() / HELD_OUT);
         let all = corpus(&texts, &learnt)?;
-        let models = CONTESTANTS.iter().map(|contestant| fit(contestant, &all, 0, params));
+        let models = CONTESTANTS.iter().map(|contestant| fit(contestant, &all, 0, &contest.params));
         let models = models.collect::<Result<Vec<_>>>()?;
         for (place, given) in GIVEN.into_iter().enumerate() {
             let mut random = Random::new(!seed);
@@ -69,7 +64,7 @@ pub fn run(home: &Home, progress: &Progress, seeds: Range<u64>, params: &str, re
         let given = GIVEN[place].map_or_else(|| "all".to_owned(), |given| given.to_string());
         results.push(format!("RESULT search.keywords.{DATA}.{given}.{label} {}", figures.shown()));
     }
-    leave_one_out(&corpus(&texts, &histories(&data))?, params, results)
+    leave_one_out(&corpus(&texts, &histories(&data))?, &contest.params, results)
 }
 
 /// By the words of everybody's history.

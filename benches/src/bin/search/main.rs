@@ -11,6 +11,7 @@ mod ways;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
+use pgrec_benches::Contest;
 use xtask::{Home, Progress};
 
 /// Searching: what is found, and how long it takes.
@@ -20,18 +21,8 @@ struct Arguments {
     /// Which parts; all without
     #[arg(long, value_enum)]
     part: Vec<Part>,
-    /// How many splits and trainings of each
-    #[arg(long, default_value_t = 3)]
-    seeds: u64,
-    /// The first of them
-    #[arg(long, default_value_t = 1)]
-    first_seed: u64,
-    /// Only these contestants of the quality; may be given several times
-    #[arg(long)]
-    only: Vec<String>,
-    /// More parameters of what is trained, as a JSON object
-    #[arg(long, default_value = "{}")]
-    params: String,
+    #[command(flatten)]
+    contest: Contest,
     /// Measure the quality by the pairs kept for validation, by which parameters are chosen, instead of those of the test
     #[arg(long)]
     validation: bool,
@@ -73,11 +64,10 @@ fn main() -> Result<()> {
         quality::run(&home, &progress, &arguments, &mut results)?;
     }
     if wanted(Part::Keywords) {
-        let seeds = arguments.first_seed..arguments.first_seed + arguments.seeds;
-        keywords::run(&home, &progress, seeds, &arguments.params, &mut results)?;
+        keywords::run(&home, &progress, &arguments.contest, &mut results)?;
     }
     if wanted(Part::Retriever) {
-        retriever::run(&home, &progress, &arguments.params, &mut results)?;
+        retriever::run(&home, &progress, &arguments.contest.params, &mut results)?;
     }
     if wanted(Part::Fresh) {
         fresh::run(&home, &progress, &arguments, &mut results)?;
@@ -87,10 +77,4 @@ fn main() -> Result<()> {
     }
     println!("\nResults\n{}", results.join("\n"));
     Ok(())
-}
-
-impl Arguments {
-    fn wants(&self, label: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == label)
-    }
 }

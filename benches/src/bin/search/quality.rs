@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use pgrec_benches::object;
+use pgrec_benches::{object, real};
 use pgrec_engine::evaluate::{EvalRow, Protocol, SearchBy, SearchSpec, Spec, evaluate, evaluate_search};
 use pgrec_engine::families::{self, Training};
 use pgrec_engine::{Artifact, Control, Corpus, Model};
-use xtask::{Dataset, Home, Progress};
+use xtask::{Home, Progress};
 
 use crate::Arguments;
 use crate::data::Split;
@@ -34,16 +34,12 @@ const CONTESTANTS: [Contestant; 6] = [
 ];
 
 pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mut Vec<String>) -> Result<()> {
-    let Some(folder) = home.data().map(|data| data.join("cell-phones")).filter(|folder| folder.is_dir()) else {
-        println!("cell-phones: not there");
-        return Ok(());
-    };
-    let data = progress.step("reading cell-phones", |_| Dataset::load(&folder))?;
+    let Some(data) = real(home, progress, "cell-phones")? else { return Ok(()) };
     println!("cell-phones: queries are category texts of what was bought, not what people typed");
     let (mut found, mut recommended) = (Figures::default(), Figures::default());
-    for seed in 1..=arguments.seeds {
+    for seed in arguments.contest.all_seeds() {
         let split = Split::of(&data, seed, arguments.users)?;
-        for contestant in CONTESTANTS.iter().filter(|contestant| arguments.wants(contestant.label)) {
+        for contestant in CONTESTANTS.iter().filter(|contestant| arguments.contest.wants(contestant.label)) {
             let start = Instant::now();
             let model = contestant.fit(&split.learnt, seed, arguments)?;
             println!("seed {seed}, {}: learnt in {:.0} s", contestant.label, start.elapsed().as_secs_f64());
@@ -62,7 +58,7 @@ impl Contestant {
     fn fit(&self, corpus: &Corpus, seed: u64, arguments: &Arguments) -> Result<Box<dyn Model>> {
         let family = families::find(self.family).ok_or_else(|| anyhow!("there is no family {}", self.family))?;
         let fit = family.fit.ok_or_else(|| anyhow!("{} cannot be fitted", self.family))?;
-        let more = if self.family == DUAL { &arguments.params } else { "{}" };
+        let more = if self.family == DUAL { &arguments.contest.params } else { "{}" };
         let params = serde_json::from_str(&object(&[self.params, more])).context("reading parameters")?;
         let control = Control::default();
         let fitted = fit(&Training { seed, ..Training::new(corpus, &params, &control) })?;

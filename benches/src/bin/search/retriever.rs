@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use pgrec_benches::{histories, object};
+use pgrec_benches::{histories, object, real};
 use pgrec_engine::catalogue::IdKind;
 use pgrec_engine::corpus::{CorpusBuilder, ItemKey, SearchRow};
 use pgrec_engine::families::{self, Training};
@@ -21,11 +21,7 @@ const DATA: &str = "beauty";
 const CONTESTANTS: [(&str, &str); 3] = [("full", ""), ("rank_32", r#""rank": 32"#), ("rank_128", r#""rank": 128"#)];
 
 pub fn run(home: &Home, progress: &Progress, params: &str, results: &mut Vec<String>) -> Result<()> {
-    let Some(folder) = home.data().map(|data| data.join(DATA)).filter(|folder| folder.is_dir()) else {
-        println!("{DATA}: not there");
-        return Ok(());
-    };
-    let data = progress.step(&format!("reading {DATA}"), |_| Dataset::load(&folder))?;
+    let Some(data) = real(home, progress, DATA)? else { return Ok(()) };
     let corpus = log(&data)?;
     let fit = families::find("retriever").and_then(|family| family.fit).ok_or_else(|| anyhow!("no retriever"))?;
     for (label, own) in CONTESTANTS {

@@ -11,7 +11,8 @@ mod withheld;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use xtask::{Dataset, Home, Progress};
+use pgrec_benches::Contest;
+use xtask::{Home, Progress};
 
 /// Collaborative metric learning, content, and the cold start.
 #[derive(Debug, Parser)]
@@ -20,15 +21,8 @@ struct Arguments {
     /// Which parts; all without
     #[arg(long, value_enum)]
     part: Vec<Part>,
-    /// How many splits and trainings of each
-    #[arg(long, default_value_t = 3)]
-    seeds: u64,
-    /// Only these contestants; may be given several times
-    #[arg(long)]
-    only: Vec<String>,
-    /// More parameters of those, as a JSON object
-    #[arg(long, default_value = "{}")]
-    params: String,
+    #[command(flatten)]
+    contest: Contest,
     /// Names of the real data in which items are withheld, and of leave-one-out; may be given several times
     #[arg(long, default_values_t = ["ml-1m".to_owned(), "beauty".to_owned()])]
     data: Vec<String>,
@@ -66,19 +60,4 @@ fn main() -> Result<()> {
     }
     println!("\nResults\n{}", results.join("\n"));
     Ok(())
-}
-
-impl Arguments {
-    fn wants(&self, label: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == label)
-    }
-}
-
-/// Real data by name, where it is there.
-fn data(home: &Home, progress: &Progress, name: &str) -> Result<Option<Dataset>> {
-    let Some(folder) = home.data().map(|data| data.join(name)).filter(|folder| folder.is_dir()) else {
-        println!("{name}: not there");
-        return Ok(None);
-    };
-    progress.step(&format!("reading {name}"), |_| Dataset::load(&folder)).map(Some)
 }

@@ -2,8 +2,8 @@
 //! the share of another fifth that is among them.
 
 use anyhow::Result;
-use pgrec_benches::histories;
-use xtask::{Dataset, Home, Progress};
+use pgrec_benches::{histories, real};
+use xtask::{Home, Progress};
 
 use crate::Arguments;
 use crate::fit::{Contestant, corpus};
@@ -37,18 +37,14 @@ struct Figures {
 }
 
 pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mut Vec<String>) -> Result<()> {
-    let Some(folder) = home.data().map(|data| data.join("citeulike-t")).filter(|folder| folder.is_dir()) else {
-        println!("citeulike-t: not there");
-        return Ok(());
-    };
-    let data = progress.step("reading citeulike-t", |_| Dataset::load(&folder))?;
+    let Some(data) = real(home, progress, "citeulike-t")? else { return Ok(()) };
     let users = histories(&data);
-    for contestant in CONTESTANTS.iter().filter(|contestant| arguments.wants(contestant.label)) {
+    for contestant in CONTESTANTS.iter().filter(|contestant| arguments.contest.wants(contestant.label)) {
         let mut figures = Figures::default();
-        for seed in 1..=arguments.seeds {
+        for seed in arguments.contest.all_seeds() {
             let parts = three_to_one(&users, seed);
             let learnt = corpus(&data.items, parts.iter().map(|parts| parts.learnt.as_slice()))?;
-            let fitted = contestant.fit(&learnt, 0, seed, &arguments.params)?;
+            let fitted = contestant.fit(&learnt, 0, seed, &arguments.contest.params)?;
             let histories: Vec<Case<'_>> =
                 parts.iter().map(|parts| Case { history: &parts.learnt, targets: &[] }).collect();
             figures.add(&parts, &lists(&*fitted.model, &histories, MOST, None)?, fitted.seconds);
@@ -56,12 +52,12 @@ pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mu
         results.push(figures.line(contestant.label));
         println!("{}", results.last().map_or("", String::as_str));
     }
-    if arguments.wants("implicit_bpr") {
+    if arguments.contest.wants("implicit_bpr") {
         match Implicit::new(home, progress) {
             Err(error) => progress.say(&format!("no peer, because implicit cannot be installed: {error:#}")),
             Ok(peer) => {
                 let mut figures = Figures::default();
-                for seed in 1..=arguments.seeds {
+                for seed in arguments.contest.all_seeds() {
                     let parts = three_to_one(&users, seed);
                     let (lists, seconds) = peer.lists(&parts, MOST, seed)?;
                     figures.add(&parts, &lists, seconds);

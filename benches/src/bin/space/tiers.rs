@@ -1,13 +1,13 @@
 //! Leave-one-out by how much users have done before: frequent and casual ones.
 
 use anyhow::{Context, Result};
-use pgrec_benches::histories;
+use pgrec_benches::{histories, real};
 use pgrec_engine::Control;
 use pgrec_engine::evaluate::{By, Spec, evaluate};
 use xtask::{Home, Progress};
 
+use crate::Arguments;
 use crate::fit::{CONTENT, Contestant, corpus};
-use crate::{Arguments, data};
 
 const CONTESTANTS: [Contestant; 4] = [
     Contestant { label: "popularity", family: "popularity", params: "" },
@@ -18,11 +18,11 @@ const CONTESTANTS: [Contestant; 4] = [
 
 pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mut Vec<String>) -> Result<()> {
     for name in &arguments.data {
-        let Some(data) = data(home, progress, name)? else { continue };
+        let Some(data) = real(home, progress, name)? else { continue };
         let users = histories(&data);
         let all = corpus(&data.items, users.iter().map(Vec::as_slice))?;
-        for contestant in CONTESTANTS.iter().filter(|contestant| arguments.wants(contestant.label)) {
-            let fitted = contestant.fit(&all, 2, 1, &arguments.params)?;
+        for contestant in CONTESTANTS.iter().filter(|contestant| arguments.contest.wants(contestant.label)) {
+            let fitted = contestant.fit(&all, 2, 1, &arguments.contest.params)?;
             let spec = Spec { by: By::Activity, ..Spec::default() };
             let report = evaluate(&*fitted.model, &all, &spec, &Control::default())?;
             let rows = report.rows.iter().filter(|row| row.metric == "hr");

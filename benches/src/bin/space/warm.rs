@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
-use pgrec_benches::histories;
+use pgrec_benches::{histories, real};
 use xtask::{Home, Progress};
 
+use crate::Arguments;
 use crate::fit::{CONTENT, Contestant, corpus};
 use crate::measure::{Case, lists, ndcg, recall, shown};
-use crate::{Arguments, data};
 
 const CONTESTANTS: [Contestant; 7] = [
     Contestant { label: "popularity", family: "popularity", params: "" },
@@ -26,7 +26,7 @@ const K: usize = 10;
 
 pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mut Vec<String>) -> Result<()> {
     for name in &arguments.data {
-        let Some(data) = data(home, progress, name)? else { continue };
+        let Some(data) = real(home, progress, name)? else { continue };
         let users = histories(&data);
         let all = corpus(&data.items, users.iter().map(Vec::as_slice))?;
         let mut events: HashMap<i64, usize> = HashMap::new();
@@ -35,11 +35,11 @@ pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mu
         let measured: Vec<&Vec<i64>> = users.iter().filter(|history| history.len() > 1).collect();
         let is_rare = |history: &[i64]| events.get(&history[history.len() - 1]).is_none_or(|&count| count < RARE);
         let rare: Vec<bool> = measured.iter().map(|history| is_rare(history)).collect();
-        for contestant in CONTESTANTS.iter().filter(|contestant| arguments.wants(contestant.label)) {
+        for contestant in CONTESTANTS.iter().filter(|contestant| arguments.contest.wants(contestant.label)) {
             let mut figures = [const { Vec::new() }; 4];
             let (mut seconds, mut validated) = (0.0, 0.0);
-            for seed in 1..=arguments.seeds {
-                let fitted = contestant.fit(&all, 2, seed, &arguments.params)?;
+            for seed in arguments.contest.all_seeds() {
+                let fitted = contestant.fit(&all, 2, seed, &arguments.contest.params)?;
                 let cases: Vec<Case<'_>> = measured
                     .iter()
                     .map(|history| history.split_at(history.len() - 1))
@@ -53,8 +53,8 @@ pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mu
                     of_rare.extend(values.iter().zip(&rare).filter(|(_, rare)| **rare).map(|(value, _)| value));
                     all.extend(values);
                 }
-                seconds += fitted.seconds / arguments.seeds as f64;
-                validated += fitted.validated.unwrap_or(f64::NAN) / arguments.seeds as f64;
+                seconds += fitted.seconds / arguments.contest.seeds as f64;
+                validated += fitted.validated.unwrap_or(f64::NAN) / arguments.contest.seeds as f64;
             }
             let [hits, gains, rare_hits, rare_gains] = figures.map(|figures| shown(&figures));
             results.push(format!(

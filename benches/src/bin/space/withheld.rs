@@ -6,13 +6,13 @@
 use std::collections::HashSet;
 
 use anyhow::{Context, Result};
-use pgrec_benches::histories;
+use pgrec_benches::{histories, real};
 use xtask::generate::Random;
 use xtask::{Dataset, Home, Progress};
 
+use crate::Arguments;
 use crate::fit::{CONTENT, Contestant, corpus};
 use crate::measure::{Case, lists, ndcg, recall, shown};
-use crate::{Arguments, data};
 
 const CONTESTANTS: [Contestant; 10] = [
     Contestant { label: "popularity", family: "popularity", params: "" },
@@ -33,19 +33,19 @@ const K: usize = 10;
 
 pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mut Vec<String>) -> Result<()> {
     for name in &arguments.data {
-        let Some(data) = data(home, progress, name)? else { continue };
+        let Some(data) = real(home, progress, name)? else { continue };
         let users = histories(&data);
-        for contestant in CONTESTANTS.iter().filter(|contestant| arguments.wants(contestant.label)) {
+        for contestant in CONTESTANTS.iter().filter(|contestant| arguments.contest.wants(contestant.label)) {
             let mut figures = [const { Vec::new() }; 3];
             let (mut seconds, mut chance) = (0.0, 0.0);
-            for seed in 1..=arguments.seeds {
+            for seed in arguments.contest.all_seeds() {
                 let split = Split::new(&data, &users, seed);
                 let mut items = data.items.clone();
                 if contestant.label.ends_with("_shuffled") {
                     shuffle(&mut items, seed);
                 }
                 let learnt = corpus(&items, split.learnt.iter().map(Vec::as_slice))?;
-                let fitted = contestant.fit(&learnt, 0, seed, &arguments.params)?;
+                let fitted = contestant.fit(&learnt, 0, seed, &arguments.contest.params)?;
                 let cases = split.cases();
                 let catalogue = fitted.model.catalogue();
                 let mut among: Vec<u32> = split.withheld.iter().filter_map(|&id| catalogue.index_of_int(id)).collect();
@@ -56,7 +56,7 @@ pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mu
                 everywhere.extend(recall(&all, &cases, K));
                 there.extend(recall(&alone, &cases, K));
                 order.extend(ndcg(&alone, &cases, K));
-                seconds += fitted.seconds / arguments.seeds as f64;
+                seconds += fitted.seconds / arguments.contest.seeds as f64;
                 chance = K as f64 / split.withheld.len() as f64;
             }
             let [everywhere, there, order] = figures.map(|figures| shown(&figures));
