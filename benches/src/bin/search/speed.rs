@@ -1,10 +1,10 @@
 //! `rec_search` over a million items against Postgres' own text search and pgvector alone, on the same server: how long each
-//! takes, and how often it finds what was looked for.
+//! takes, and how often it finds what was looked for. Then the same with a model that knows queries.
 
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
-use pgrec_benches::Server;
+use pgrec_benches::{Server, Training};
 use xtask::generate::Random;
 use xtask::progress::grouped;
 use xtask::{Home, Progress};
@@ -19,6 +19,10 @@ const EVENTS: usize = 50;
 /// Of the filters: so many items of which only these may be found, and of which none may.
 const CANDIDATES: usize = 10_000;
 const EXCLUDED: usize = 100;
+
+/// The log that a model learns from: so many people, and what they looked for and found.
+const USERS: usize = 20_000;
+const SEARCHES: usize = 100_000;
 
 /// A way to answer the query `q` and the vector `v`, as SQL.
 struct Way {
@@ -41,14 +45,38 @@ pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mu
     ] {
         progress.step(what, |_| server.ask(DATABASE, statement).map(drop))?;
     }
-    let ways = ways();
-    let printed = progress.step(&format!("asking {} questions", grouped(arguments.asked)), |_| {
-        server.ask(DATABASE, &script(&catalogue, items, arguments.asked, &ways))
+    let ask = |ways: &[Way], results: &mut Vec<String>| -> Result<()> {
+        let printed = progress.step(&format!("asking {} questions", grouped(arguments.asked)), |_| {
+            server.ask(DATABASE, &script(&catalogue, items, arguments.asked, ways))
+        })?;
+        for line in printed.lines() {
+            results.push(result(line)?);
+        }
+        Ok(())
+    };
+    ask(&ways(), results)?;
+    progress.step(&format!("making up {} searches", grouped(SEARCHES)), |_| log(&server, &catalogue, items))?;
+    let training = Training { model: "dual", family: "dual_intent", params: r#"{"epochs": 1}"#, memory: Some("12GB") };
+    server.train(progress, DATABASE, &training)?;
+    server.ask(DATABASE, "SELECT rec_deploy('dual')")?;
+    ask(&ways_by_model(), results)
+}
+
+/// People who look for items and find them.
+fn log(server: &Server, catalogue: &Catalogue, items: usize) -> Result<()> {
+    let columns = "shop.search (user_id, query, item_id, at)";
+    server.cluster.copy_in(DATABASE, columns, |rows| {
+        let mut random = Random::new(SEED + 2);
+        (0..SEARCHES).try_for_each(|hour| {
+            let item = 1 + random.below(items);
+            let words = catalogue.question(item, &mut random).0;
+            let day = 1 + hour / 24 % 28;
+            writeln!(rows, "{}\t{words}\t{item}\t2000-01-{day:02} {:02}:00", 2 + random.below(USERS), hour % 24)
+        })
     })?;
-    for line in printed.lines() {
-        results.push(result(line)?);
-    }
-    Ok(())
+    let statement =
+        "INSERT INTO shop.interaction (user_id, item_id, at) SELECT user_id, item_id, at FROM shop.search; ANALYZE";
+    server.ask(DATABASE, statement).map(drop)
 }
 
 fn load(server: &Server, catalogue: &Catalogue, items: usize) -> Result<()> {
@@ -66,8 +94,20 @@ fn load(server: &Server, catalogue: &Catalogue, items: usize) -> Result<()> {
     server.ask(DATABASE, "CREATE TABLE peer AS SELECT item_id, embedding FROM shop.item").map(drop)
 }
 
+fn way(name: &'static str, list: &str) -> Way {
+    Way { name, list: list.to_owned() }
+}
+
+/// Where a model is deployed that knows queries.
+fn ways_by_model() -> Vec<Way> {
+    vec![
+        way("by_model.rec_search.words_and_vector", "SELECT item_id FROM rec_search(1, q, 10, v)"),
+        way("by_model.rec_search.words", "SELECT item_id FROM rec_search(1, q, 10)"),
+        way("by_model.rec_next", "SELECT item_id FROM rec_next(1, 10)"),
+    ]
+}
+
 fn ways() -> Vec<Way> {
-    let way = |name, list: &str| Way { name, list: list.to_owned() };
     vec![
         way("rec_search.words_and_vector", "SELECT item_id FROM rec_search(1, q, 10, v)"),
         way("rec_search.words", "SELECT item_id FROM rec_search(1, q, 10)"),
