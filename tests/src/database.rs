@@ -31,6 +31,22 @@ const CODES: &str = "SELECT * FROM rec_semantic_ids('codes', 'shop') ORDER BY co
     ORDER BY 1, 2;
     SELECT u, g.* FROM generate_series(1, 5) u, rec_next(u, 5, model => 'writer', recommender => 'shop') g ORDER BY 1, 2;";
 
+/// Before every third event somebody looked for the department of what they found.
+const SEARCHES: &str = "INSERT INTO shop.search (user_id, query, item_id, at)
+    SELECT user_id, attributes ->> 0, item_id, at - interval '1 second' FROM (
+        SELECT e.*, i.attributes, row_number() OVER (PARTITION BY user_id ORDER BY at) AS n
+        FROM shop.interaction e JOIN shop.item i USING (item_id)) s WHERE n % 3 = 0";
+
+/// Every function that takes words, and what is next by a model that looks at searches.
+const SEARCHED: &str = "SELECT q, s.* FROM (SELECT DISTINCT attributes ->> 0 FROM shop.item) i (q),
+        rec_search(7, q, 5, recommender => 'shop') s WHERE q IS NOT NULL ORDER BY 1, 2;
+    SELECT q, s.* FROM (SELECT DISTINCT attributes ->> 0 FROM shop.item) i (q),
+        rec_search(7, q, 5, '{1,0,0,0,0,0,0,0}', model => 'dual', recommender => 'shop') s WHERE q IS NOT NULL ORDER BY 1, 2;
+    SELECT u, n.* FROM generate_series(1, 5) u, rec_next(u, 5, model => 'dual', recommender => 'shop') n ORDER BY 1, 2;
+    SELECT u, d.* FROM generate_series(1, 5) u, rec_demand(u, 3, 5, recommender => 'shop') d ORDER BY 1, 2;
+    SELECT q, k.* FROM (SELECT DISTINCT attributes ->> 0 FROM shop.item) i (q),
+        rec_keywords(ARRAY[q], 5, recommender => 'shop') k WHERE q IS NOT NULL ORDER BY 1, 2;";
+
 /// One row of a list.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ranked {
@@ -183,6 +199,39 @@ impl<'a> Database<'a> {
     #[must_use]
     pub fn codes(&self) -> String {
         self.ask(CODES)
+    }
+
+    /// Makes a log of searches for departments.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn with_searches(&self) {
+        self.run(SEARCHES);
+    }
+
+    /// The same, and trains the models `dual` and `words` by them.
+    ///
+    /// # Panics
+    /// When a statement fails.
+    pub fn with_search_models(&self) {
+        self.with_searches();
+        self.run(
+            "CALL rec_train('dual_intent', '{\"leave_last\": 2, \"epochs\": 2, \"dim\": 8}', 'shop', 'dual');
+             CALL rec_train('keywords', '{\"leave_last\": 2}', 'shop', 'words')",
+        );
+    }
+
+    /// What is found by words after [`Database::with_search_models`]: text to compare. How rare words are is told by the
+    /// statistics that ANALYZE gathers, and of a table this small it looks at all rows.
+    ///
+    /// # Panics
+    /// When a call fails.
+    #[must_use]
+    pub fn searched(&self) -> String {
+        if self.ask("SELECT pg_is_in_recovery()") == "f" {
+            self.run("ANALYZE shop.item");
+        }
+        self.ask(SEARCHED)
     }
 
     /// What every serving function answers with every model, and what the registry shows: text to compare.

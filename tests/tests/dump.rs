@@ -85,14 +85,17 @@ fn models_and_the_users_own_additions_survive_dump_and_restore() {
     each_server("dump", &Options::new(), |server| {
         let shop = server.shop();
         shop.with_codes();
+        shop.with_search_models();
         shop.run(ADDITIONS);
         let (answers, codes, additions) = (shop.answers(), shop.codes(), shop.ask(ADDITIONS_SEEN));
+        let searched = shop.searched();
         for format in ["plain", "custom"] {
             let copy = restored(server, format);
             let again = Database::of(&copy.cluster, "shop");
             assert_eq!(again.ask(ADDITIONS_SEEN), additions, "{format}");
             assert_eq!(again.answers(), answers, "{format}");
             assert_eq!(again.codes(), codes, "{format}");
+            assert_eq!(again.searched(), searched, "{format}");
             goes_on(&again);
         }
     });

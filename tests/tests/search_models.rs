@@ -83,19 +83,15 @@ fn a_retriever_learns_from_the_log_where_queries_belong() {
     });
 }
 
-/// Before every third event somebody looked for the department of what they found.
-const DERIVED: &str = "INSERT INTO shop.search (user_id, query, item_id, at)
-    SELECT user_id, attributes ->> 0, item_id, at - interval '1 second' FROM (
-        SELECT e.*, i.attributes, row_number() OVER (PARTITION BY user_id ORDER BY at) AS n
-        FROM shop.interaction e JOIN shop.item i USING (item_id)) s WHERE n % 3 = 0";
-
 #[test]
 fn a_search_moves_what_is_next_and_what_is_next_explains_itself_in_words() {
     each_database(|database| {
         // A word that nobody looks for.
         database.run("UPDATE shop.item SET title = 'obelisk' WHERE item_id = 12");
-        database.run(&format!("{DERIVED}; CALL rec_train('dual_intent', '{{\"leave_last\": 2, \"epochs\": 15, \"learning_rate\": 0.005}}',
-            model => 'dual', deploy => true)"));
+        database.with_searches();
+        database.run(
+            "CALL rec_train('dual_intent', '{\"leave_last\": 2, \"epochs\": 15, \"learning_rate\": 0.005}', model => 'dual', deploy => true)",
+        );
         let departments: Vec<String> = database
             .ask("SELECT DISTINCT attributes ->> 0 FROM shop.item ORDER BY 1")
             .lines()

@@ -66,7 +66,8 @@ fn what_writes_is_refused_on_a_standby_and_works_after_promotion() {
     each_server("promoted", &Options::new(), |server| {
         let shop = server.shop();
         shop.with_codes();
-        let (answers, codes) = (shop.answers(), shop.codes());
+        shop.with_search_models();
+        let (answers, codes, searched) = (shop.answers(), shop.codes(), shop.searched());
         let standby = standby(server);
         let there = Database::of(&standby, "shop");
         for statement in [
@@ -88,6 +89,16 @@ fn what_writes_is_refused_on_a_standby_and_works_after_promotion() {
         there.run("SELECT count(*) FROM rec_evaluate('graph', recommender => 'shop')");
         assert_eq!(there.answers(), answers);
         assert_eq!(there.codes(), codes);
+        assert_eq!(there.searched(), searched);
+        // A search on the primary moves what a standby recommends.
+        let next = "SELECT * FROM rec_next(7, 10, model => 'dual', recommender => 'shop')";
+        let before = there.ask(next);
+        shop.run(
+            "INSERT INTO shop.search (user_id, query) SELECT 7, attributes ->> 0 FROM shop.item WHERE item_id = 5",
+        );
+        standby.wait_for_replay(&server.cluster, PATIENCE).unwrap();
+        assert_eq!(there.ask(next), shop.ask(next));
+        assert_ne!(there.ask(next), before);
 
         server.cluster.crash().unwrap();
         assert_eq!(there.answers(), answers, "with the primary gone");

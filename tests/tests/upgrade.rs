@@ -10,6 +10,10 @@ const NEAREST: &str = "SET enable_seqscan = off; SELECT i.item_id, (SELECT strin
     (SELECT item_id FROM shop.item o ORDER BY o.embedding <=> i.embedding LIMIT 10) n)
     FROM shop.item i WHERE item_id % 10 = 1 ORDER BY 1";
 
+/// By vectors that are published.
+const NEAR: &str = "SELECT u, n.* FROM generate_series(1, 5) u, shop.rec_near(u, 5) n ORDER BY 1, 2;
+    SELECT i, a.* FROM generate_series(1, 5) i, shop.rec_audience(i, 5) a ORDER BY 1, 2";
+
 #[test]
 fn models_and_indexes_answer_the_same_after_pg_upgrade() {
     let installations = installations();
@@ -29,7 +33,9 @@ fn models_and_indexes_answer_the_same_after_pg_upgrade() {
         DELETE FROM shop.item WHERE item_id % 7 = 0; VACUUM shop.item",
     );
     shop.with_codes();
-    let (answers, codes) = (shop.answers(), shop.codes());
+    shop.with_search_models();
+    shop.run("SELECT rec_publish_vectors('encoder', recommender => 'shop')");
+    let (answers, codes, searched, near) = (shop.answers(), shop.codes(), shop.searched(), shop.ask(NEAR));
     let nearest = shop.ask(NEAREST);
     server.cluster.stop(Shutdown::Fast).unwrap();
 
@@ -46,6 +52,8 @@ fn models_and_indexes_answer_the_same_after_pg_upgrade() {
     assert_eq!(again.answers(), answers);
     assert_eq!(again.codes(), codes);
     assert_eq!(again.ask(NEAREST), nearest);
+    assert_eq!(again.searched(), searched);
+    assert_eq!(again.ask(NEAR), near);
     again.run("INSERT INTO shop.item (item_id, embedding) SELECT 5000, embedding FROM shop.item WHERE item_id = 5");
     assert_eq!(
         again.ask("SELECT count(*) FILTER (WHERE in_stock), to_regclass('shop.mine') IS NOT NULL FROM shop.item"),
