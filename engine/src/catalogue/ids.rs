@@ -146,6 +146,18 @@ impl ItemIds {
         }
     }
 
+    /// Those whose dense indices are wanted.
+    pub fn filtered(&self, wanted: impl Fn(usize) -> bool) -> Self {
+        fn some<T: Clone>(ids: &[T], wanted: impl Fn(usize) -> bool) -> Vec<T> {
+            ids.iter().enumerate().filter(|&(index, _)| wanted(index)).map(|(_, id)| id.clone()).collect()
+        }
+        match self {
+            Self::Int(ids) => Self::Int(some(ids, wanted)),
+            Self::Uuid(ids) => Self::Uuid(some(ids, wanted)),
+            Self::Text(ids) => Self::Text(some(ids, wanted)),
+        }
+    }
+
     /// The id of a dense index. Panics when `index` is not below [`ItemIds::len`].
     pub fn get(&self, index: usize) -> ItemId {
         match self {

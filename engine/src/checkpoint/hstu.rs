@@ -6,7 +6,8 @@ use super::formats::Params;
 use super::source::Source;
 use super::{order, start};
 use crate::families::hstu::{Config, PADDING};
-use crate::families::sequential::{Architecture, ITEMS, SCORED, SEGMENT_ABOVE, add_segment, unit_rows};
+use crate::families::neighbours::{SEGMENT_ABOVE, add_segment};
+use crate::families::sequential::{Architecture, ITEMS, SCORED, unit_rows};
 use crate::{ArtifactBuilder, Control, Error, ItemId, Result};
 
 /// What stands before all names where the model was trained on several devices.

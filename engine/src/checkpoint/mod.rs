@@ -18,7 +18,8 @@ mod source;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::families::sequential::{Architecture, SEGMENT_ABOVE, add_segment, config_json};
+use crate::families::neighbours::{SEGMENT_ABOVE, add_segment};
+use crate::families::sequential::{Architecture, config_json};
 use crate::{ArtifactBuilder, Control, Error, ItemId, ItemIds, Result};
 use formats::{Format, Params, Place};
 pub use own::export;

@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::formats::Params;
 use super::source::Source;
 use crate::catalogue::IdKind;
-use crate::families::sequential::{Architecture, ITEMS, SCORED, SEGMENT_ABOVE, add_segment, config_json};
+use crate::families::neighbours::{SEGMENT_ABOVE, add_segment};
+use crate::families::sequential::{Architecture, ITEMS, SCORED, config_json};
 use crate::families::{hstu, hstu_rank, sasrec};
 use crate::{Artifact, ArtifactBuilder, Control, Error, ItemIds, Result};
 

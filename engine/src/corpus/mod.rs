@@ -299,6 +299,16 @@ impl Corpus {
         Self::new(self.contents.over(items, &places), histories, searches)
     }
 
+    /// The same over those items alone that somebody has touched, or found by a search; None where that is all of them.
+    pub fn of_touched(&self) -> Option<Self> {
+        let mut touched = vec![false; self.items().len()];
+        self.histories().flatten().for_each(|&item| touched[item as usize] = true);
+        let searches = (0..self.users()).flat_map(|user| self.searches(user)).chain(self.anonymous_searches());
+        searches.filter_map(|search| search.item).for_each(|item| touched[item as usize] = true);
+        let all = touched.iter().all(|&touched| touched);
+        (!all).then(|| self.over(self.items().filtered(|item| touched[item])))
+    }
+
     fn counted(self) -> Self {
         Self { interactions: (0..self.users()).map(|user| self.range(user).len()).sum(), ..self }
     }

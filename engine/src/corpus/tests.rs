@@ -316,6 +316,21 @@ fn another_catalogue_keeps_the_searches() {
 }
 
 #[test]
+fn what_nobody_has_touched_or_found_can_be_left_out() {
+    // Of 4, 5, 7, 8 and 9 nobody has touched 4, and 8 was only found.
+    let mut b = CorpusBuilder::new(IdKind::Int);
+    [4, 5, 7, 8, 9].into_iter().for_each(|item| b.item(ItemKey::Int(item)).unwrap());
+    b.search(&SearchRow { words: &["red"], item: Some(ItemKey::Int(8)), ..SearchRow::default() }).unwrap();
+    b.user().unwrap();
+    [9, 5, 7].into_iter().for_each(|item| b.event(ItemKey::Int(item), None).unwrap());
+    let touched = b.finish().unwrap().of_touched().unwrap();
+    assert_eq!(touched.items(), &ItemIds::Int(vec![5, 7, 8, 9]));
+    assert_eq!(touched.history(0), [3, 0, 1]);
+    assert_eq!(touched.anonymous_searches().map(|search| search.item).collect::<Vec<_>>(), [Some(2)]);
+    assert!(touched.of_touched().is_none(), "all are");
+}
+
+#[test]
 fn vectors_of_queries_and_dwell_are_checked() {
     let mut b = CorpusBuilder::new(IdKind::Int);
     let row = |vector| SearchRow { words: &["a"], vector, ..SearchRow::default() };

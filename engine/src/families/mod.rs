@@ -22,6 +22,7 @@ pub mod hstu;
 pub mod hstu_rank;
 pub mod keywords;
 pub(crate) mod moments;
+pub(crate) mod neighbours;
 pub(crate) mod params;
 pub mod popularity;
 pub mod retriever;
@@ -135,6 +136,11 @@ pub trait Model: Send + Sync {
     /// Whether [`Query::words`] is a search query for it, by which it recommends and scores.
     fn answers_queries(&self) -> bool {
         false
+    }
+
+    /// How much it counts beside text and vectors, each of which counts 1, where somebody searches.
+    fn search_weight(&self) -> f64 {
+        1.0
     }
 
     /// How many of the latest searches of a user can change the answer ([`Query::searches`]); 0 when none can.

@@ -1,10 +1,10 @@
 //! One list of several: reciprocal rank fusion (Cormack, Clarke and Buettcher 2009).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 /// What is added to ranks, as published: how little the first places count more than those after them.
-pub const RANK_CONSTANT: f64 = 60.0;
+const RANK_CONSTANT: f64 = 60.0;
 
 /// A list to be fused: how much it counts, and its members with their scores, best first.
 pub type Weighted<'a, T> = (f64, &'a [(T, f64)]);
@@ -28,6 +28,28 @@ pub fn fuse<T: Clone + Eq + Hash>(lists: &[Weighted<'_, T>]) -> Vec<(T, f64)> {
     fused
 }
 
+/// One list of what text, vectors and a model have found, each best first, where the model counts `weight` times. What the model
+/// does not know (it came after the training, or nobody had touched it) has the place in the model's list that text and
+/// vectors give it. The scores of the only list that there is stay: they say more than ranks.
+pub fn fuse_with_model<T: Clone + Eq + Hash>([text, vectors, model]: [&[(T, f64)]; 3], weight: f64) -> Vec<(T, f64)> {
+    let lists: [Weighted<'_, T>; 3] = [(1.0, text), (1.0, vectors), (weight, model)];
+    let lists: Vec<Weighted<'_, T>> = lists.into_iter().filter(|(_, list)| !list.is_empty()).collect();
+    let mut fused = match lists.as_slice() {
+        [(_, only)] => return only.to_vec(),
+        lists => fuse(lists),
+    };
+    if !model.is_empty() {
+        let known: HashSet<&T> = model.iter().map(|(one, _)| one).collect();
+        let unasked = fuse(&[(1.0, text), (1.0, vectors)]);
+        let places: HashMap<&T, u32> = ranks(&unasked).collect();
+        for (one, score) in fused.iter_mut().filter(|(one, _)| !known.contains(one)) {
+            *score += places.get(one).map_or(0.0, |&rank| weight / (RANK_CONSTANT + f64::from(rank)));
+        }
+        fused.sort_by(|a, b| b.1.total_cmp(&a.1));
+    }
+    fused
+}
+
 /// The members of a list, best first, with their ranks from 1; of equals that of the first.
 pub fn ranks<T>(list: &[(T, f64)]) -> impl Iterator<Item = (&T, u32)> {
     let (mut rank, mut last) = (0, None);
@@ -40,6 +62,7 @@ pub fn ranks<T>(list: &[(T, f64)]) -> impl Iterator<Item = (&T, u32)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -65,6 +88,19 @@ mod tests {
         assert_eq!(order(&fused), [2, 3, 1]);
         assert!(fuse::<u32>(&[]).is_empty());
         assert_eq!(fuse(&[(0.0, &falling(&[5, 4]))]), [(5, 0.0), (4, 0.0)]);
+    }
+
+    #[test]
+    fn a_model_has_no_say_in_what_it_does_not_know() {
+        let (text, vectors) = (falling(&["new", "a", "b"]), falling(&["a", "new"]));
+        let fused = fuse_with_model([&text, &vectors, &falling(&["b", "a", "c"])], 8.0);
+        // The new one is first by text and vectors, and so it is as if the model had it first, too.
+        assert_eq!(order(&fused), ["new", "a", "b", "c"]);
+        let place = |one| fused.iter().find(|(other, _)| *other == one).unwrap().1;
+        assert!((place("new") - (1.0 / 61.0 + 1.0 / 62.0 + 8.0 / 61.0)).abs() < 1e-12);
+        assert!((place("b") - (1.0 / 63.0 + 8.0 / 61.0)).abs() < 1e-12);
+        assert_eq!(fuse_with_model([&text, &[], &[]], 8.0), text);
+        assert_eq!(fuse_with_model([&[], &[], &vectors], 8.0), vectors);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 mod bm25;
 mod fusion;
+mod texts;
 
 pub use bm25::{Bm25, inverse_document_frequency};
-pub use fusion::{RANK_CONSTANT, Weighted, fuse, ranks};
+pub use fusion::{Weighted, fuse, fuse_with_model, ranks};
+pub use texts::Texts;

@@ -1,10 +1,10 @@
 //! `rec_search`: candidates of text, of vectors and of a model, and one list of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use pgrec_engine::ItemId;
-use pgrec_engine::search::{RANK_CONSTANT, Weighted, fuse, ranks};
+use pgrec_engine::search::fuse_with_model;
 
 use super::allowed::Allowed;
 use super::text::{self, Matches, Texts};
@@ -82,6 +82,9 @@ pub struct Asked<'a> {
     pub sources: Sources,
 }
 
+/// Items that a model adds to what text and vectors have found, at least.
+const GUESSES: usize = 200;
+
 /// Where is searched.
 pub struct Search {
     recommender: Rc<Recommender>,
@@ -141,7 +144,7 @@ impl Search {
             None => Vec::new(),
         };
         let guessed = match &model {
-            Some((session, known)) => session.find(asked.history, known, most)?,
+            Some((session, known)) => session.find(asked.history, known, GUESSES.max(self.k))?,
             None => Vec::new(),
         };
         if let Some(texts) = texts {
@@ -150,15 +153,18 @@ impl Search {
         }
         let matching = matches.ranked();
         let near: Vec<(ItemId, f64)> = near.into_iter().map(|(item, distance)| (item, -distance)).collect();
-        let found = matching.iter().chain(&near).map(|(item, _)| item).chain(guessed.iter().map(|item| &item.id));
-        let (modelled, known) = match &model {
-            // A model counts as much as it knows of the query.
+        let (modelled, weight) = match &model {
             Some((session, known)) => {
-                (modelled(session, asked.history, known, found)?, known.len() as f64 / words.len().max(1) as f64)
+                let found = matching.iter().chain(&near).map(|(item, _)| item);
+                // A model counts as much as it knows of the query.
+                let share = known.len() as f64 / words.len().max(1) as f64;
+                let modelled = modelled(session, asked.history, known, guessed, found)?;
+                (modelled, share * session.open.model.search_weight())
             }
             None => (Vec::new(), 0.0),
         };
-        Ok(one_list(&[matching, near, modelled], known, self.k))
+        let list = fuse_with_model([&matching, &near, &modelled], weight);
+        Ok(list.into_iter().take(self.k).map(|(id, score)| Item { id, score: score as f32 }).collect())
     }
 
     /// The vector by which items are looked for: by what the newest model of family `retriever` has learnt, where there is one.
@@ -177,46 +183,20 @@ impl Search {
     }
 }
 
-/// What a model says of everything that was found, for a query of these of its words, best first.
+/// A model's list for a query of these of its words: what it has guessed itself, and what it says of all else that was found.
 fn modelled<'a>(
     session: &Session,
     history: &History,
     words: &[u32],
+    guessed: Vec<Item>,
     found: impl Iterator<Item = &'a ItemId>,
 ) -> Result<Vec<(ItemId, f64)>> {
-    let mut once = HashSet::new();
-    let found: Vec<ItemId> = found.filter(|item| once.insert(*item)).cloned().collect();
-    let mut scored = session.found(history, words, &found)?;
+    let mut once: HashSet<&ItemId> = guessed.iter().map(|item| &item.id).collect();
+    let others: Vec<ItemId> = found.filter(|item| once.insert(*item)).cloned().collect();
+    let mut scored = session.found(history, words, &others)?;
+    scored.extend(guessed.into_iter().map(|item| (item.id, f64::from(item.score))));
     scored.sort_by(|a, b| b.1.total_cmp(&a.1));
     Ok(scored)
-}
-
-/// How much the model counts beside text and vectors, each of which counts 1: reciprocal ranks of what was bought are .0802,
-/// .0943, .1056 and .1119 with 1, 2, 4 and 8, and .1101 by the model alone (`cargo xtask bench search --part quality
-/// --validation`).
-const MODEL_WEIGHT: f64 = 8.0;
-
-/// The first of the lists of text, vectors and model made one, each best first with its scores. What came after the training
-/// has the place in the model's list that text and vectors give it. `known`: of how many of the query's words the model knows.
-fn one_list([text, vectors, model]: &[Vec<(ItemId, f64)>; 3], known: f64, k: usize) -> Vec<Item> {
-    let weight = MODEL_WEIGHT * known;
-    let lists: [Weighted<'_, ItemId>; 3] = [(1.0, text), (1.0, vectors), (weight, model)];
-    let lists: Vec<Weighted<'_, ItemId>> = lists.into_iter().filter(|(_, list)| !list.is_empty()).collect();
-    let mut ranked: Vec<(ItemId, f64)> = match lists.as_slice() {
-        // The score of the only list says more than a rank.
-        [(_, only)] => only.to_vec(),
-        lists => fuse(lists),
-    };
-    if !model.is_empty() && lists.len() > 1 {
-        let known: HashSet<&ItemId> = model.iter().map(|(item, _)| item).collect();
-        let unasked = fuse(&[(1.0, text), (1.0, vectors)]);
-        let places: HashMap<&ItemId, u32> = ranks(&unasked).collect();
-        for (item, score) in ranked.iter_mut().filter(|(item, _)| !known.contains(item)) {
-            *score += places.get(item).map_or(0.0, |&rank| weight / (RANK_CONSTANT + f64::from(rank)));
-        }
-        ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
-    }
-    ranked.into_iter().take(k).map(|(id, score)| Item { id, score: score as f32 }).collect()
 }
 
 /// The model that knows queries: the named one, else the deployed one, if it does.

@@ -20,9 +20,9 @@ const EVENTS: usize = 50;
 const CANDIDATES: usize = 10_000;
 const EXCLUDED: usize = 100;
 
-/// The log that a model learns from: so many people, and what they looked for and found.
-const USERS: usize = 20_000;
-const SEARCHES: usize = 100_000;
+/// The log that a model learns from: so many searches an item, of people who made so many each.
+const SEARCHED: f64 = 0.4;
+const SEARCHES: usize = 8;
 
 /// A way to answer the query `q` and the vector `v`, as SQL.
 struct Way {
@@ -55,7 +55,9 @@ pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mu
         Ok(())
     };
     ask(&ways(), results)?;
-    progress.step(&format!("making up {} searches", grouped(SEARCHES)), |_| log(&server, &catalogue, items))?;
+    let searches = (items as f64 * SEARCHED) as usize;
+    progress
+        .step(&format!("making up {} searches", grouped(searches)), |_| log(&server, &catalogue, items, searches))?;
     let training = Training { model: "dual", family: "dual_intent", params: r#"{"epochs": 1}"#, memory: Some("12GB") };
     server.train(progress, DATABASE, &training)?;
     server.ask(DATABASE, "SELECT rec_deploy('dual')")?;
@@ -63,15 +65,20 @@ pub fn run(home: &Home, progress: &Progress, arguments: &Arguments, results: &mu
 }
 
 /// People who look for items and find them.
-fn log(server: &Server, catalogue: &Catalogue, items: usize) -> Result<()> {
+fn log(server: &Server, catalogue: &Catalogue, items: usize, searches: usize) -> Result<()> {
     let columns = "shop.search (user_id, query, item_id, at)";
     server.cluster.copy_in(DATABASE, columns, |rows| {
         let mut random = Random::new(SEED + 2);
-        (0..SEARCHES).try_for_each(|hour| {
+        (0..searches).try_for_each(|hour| {
             let item = 1 + random.below(items);
             let words = catalogue.question(item, &mut random).0;
             let day = 1 + hour / 24 % 28;
-            writeln!(rows, "{}\t{words}\t{item}\t2000-01-{day:02} {:02}:00", 2 + random.below(USERS), hour % 24)
+            writeln!(
+                rows,
+                "{}\t{words}\t{item}\t2000-01-{day:02} {:02}:00",
+                2 + random.below(searches / SEARCHES),
+                hour % 24
+            )
         })
     })?;
     let statement =

@@ -4,19 +4,18 @@ use std::collections::HashMap;
 
 use pgrec_engine::corpus::Search;
 use pgrec_engine::evaluate::{SearchCase, Searcher};
-use pgrec_engine::search::{Bm25, fuse, inverse_document_frequency};
+use pgrec_engine::search::{Texts, fuse, fuse_with_model};
 use pgrec_engine::{Asked, Control, Corpus, Model, Query};
 use pgrec_kernels::Filter;
 
-/// What lists that are made one of are cut at.
+/// What lists that are made one of are cut at, and what the model guesses, as in `rec_search`.
 const FUSED: usize = 1000;
+const GUESSED: usize = 200;
 
 /// What text, vectors and popularity know of the items.
 pub struct Index<'a> {
     corpus: &'a Corpus,
-    bm25: Bm25,
-    /// What each word says.
-    says: Vec<f64>,
+    texts: Texts,
     /// `[items, dim]`: means of the vectors of the queries that led to each, of length 1.
     vectors: Vec<f32>,
     popularity: Vec<u32>,
@@ -29,9 +28,6 @@ impl<'a> Index<'a> {
     /// Over the words of items, of what was learnt from and in the same catalogue and lexicon as `corpus`.
     pub fn of(learnt: &Corpus, corpus: &'a Corpus) -> Self {
         let items = corpus.items().len();
-        let lengths: usize = (0..items).map(|item| corpus.words_of(item).len()).sum();
-        let mut having = vec![0.0; corpus.lexicon().len()];
-        (0..items).flat_map(|item| corpus.words_of(item)).for_each(|&word| having[word as usize] += 1.0);
         let dim = learnt.query_dim();
         let mut vectors = vec![0.0; items * dim];
         for search in (0..learnt.users()).flat_map(|user| learnt.searches(user)) {
@@ -46,8 +42,7 @@ impl<'a> Index<'a> {
         });
         Self {
             corpus,
-            bm25: Bm25 { mean_length: lengths as f64 / items as f64 },
-            says: having.into_iter().map(|having| inverse_document_frequency(having, items as f64)).collect(),
+            texts: Texts::of(corpus),
             vectors,
             popularity: learnt.counts(),
             text: HashMap::new(),
@@ -57,18 +52,7 @@ impl<'a> Index<'a> {
 
     /// Items with a word of the query, by BM25, best first, ties in the order of the catalogue.
     fn by_text(&mut self, query: u32) -> &[(u32, f64)] {
-        self.text.entry(query).or_insert_with(|| {
-            let words = self.corpus.query_words(query);
-            let score = |item: usize| {
-                let own = self.corpus.words_of(item);
-                let matched = words.iter().filter(|word| own.binary_search(word).is_ok());
-                self.bm25.score(own.len() as f64, matched.map(|&word| (self.says[word as usize], 1.0)))
-            };
-            let all = (0..self.corpus.items().len()).map(|item| (item as u32, score(item)));
-            let mut all: Vec<(u32, f64)> = all.filter(|(_, score)| *score > 0.0).collect();
-            all.sort_by(|a, b| b.1.total_cmp(&a.1));
-            all
-        })
+        self.text.entry(query).or_insert_with(|| self.texts.ranked(self.corpus.query_words(query)))
     }
 
     /// The same, ties by popularity.
@@ -97,7 +81,10 @@ pub struct Ways<'a> {
     pub index: Index<'a>,
     pub model: &'a dyn Model,
     /// The model's numbers of the words of the corpus.
-    pub words: Vec<Option<u32>>,
+    words: Vec<Option<u32>>,
+    /// The model's numbers of the items of the corpus, and back.
+    known: Vec<Option<u32>>,
+    items: Vec<Option<u32>>,
     /// The model's list of the case that was asked last, and which that was.
     last: Option<(usize, u32, Scores)>,
 }
@@ -111,17 +98,17 @@ const VECTOR: usize = 2;
 const HYBRID: usize = 3;
 const UNKNOWN: usize = 4;
 const MODEL: usize = 5;
-/// One list of text, vectors and model, where the model counts once, twice, …
-const FUSED_1: usize = 6;
-const FUSED_2: usize = 7;
-const FUSED_4: usize = 8;
-const FUSED_8: usize = 9;
-const WITHIN: usize = 10;
+/// One list of all three.
+const ALL: usize = 6;
+const WITHIN: usize = 7;
 
 impl<'a> Ways<'a> {
     pub fn new(index: Index<'a>, model: &'a dyn Model) -> Self {
         let words = index.corpus.lexicon().iter().map(|word| model.word(word)).collect();
-        Self { index, model, words, last: None }
+        let (own, catalogue) = (index.corpus.items(), model.catalogue());
+        let known = (0..own.len()).map(|item| catalogue.index_of(&own.get(item))).collect();
+        let items = (0..catalogue.len() as u32).map(|item| own.index_of(&catalogue.id(item))).collect();
+        Self { index, model, words, known, items, last: None }
     }
 
     fn numbers(&self, query: u32) -> Vec<u32> {
@@ -129,17 +116,19 @@ impl<'a> Ways<'a> {
         words.filter_map(|&word| self.words[word as usize]).collect()
     }
 
-    /// The model's list; its catalogue is that of the corpus.
+    /// The model's list, in items of the corpus.
     fn by_model(&self, case: &SearchCase<'_>, known: bool, k: usize) -> pgrec_engine::Result<Scores> {
         let words = self.numbers(case.search.query);
         let lately = Lately::of(case.earlier, self);
         let searches = Asked { words: &lately.words, ends: &lately.ends, after: &lately.after };
         let mut query = Query { words: &words, k, filter: Filter::default(), ..Query::default() };
+        let history: Vec<u32> = case.history.iter().filter_map(|&item| self.known[item as usize]).collect();
         if known {
-            query = Query { history: case.history, searches, ..query };
+            query = Query { history: &history, searches, ..query };
         }
         let lists = self.model.recommend(&[query], &Control::default())?;
-        Ok(lists.into_iter().flatten().map(|scored| (scored.item, f64::from(scored.score))).collect())
+        let scored = lists.into_iter().flatten();
+        Ok(scored.filter_map(|one| Some((self.items[one.item as usize]?, f64::from(one.score)))).collect())
     }
 
     /// The lists of text and vectors of a query.
@@ -185,10 +174,7 @@ impl Searcher for Ways<'_> {
             "hybrid",
             "dual_intent_without_user",
             "dual_intent",
-            "fused_1",
-            "fused_2",
-            "fused_4",
-            "fused_8",
+            "all",
             "dual_intent_within_hybrid",
         ]
     }
@@ -211,9 +197,15 @@ impl Searcher for Ways<'_> {
             }
             UNKNOWN => items(&self.by_model(case, false, k)?),
             MODEL => items(&model),
-            FUSED_1 | FUSED_2 | FUSED_4 | FUSED_8 => {
-                let ([text, vector], weight) = (self.both(query), f64::from(1 << (way - FUSED_1)));
-                items(&fuse(&[(1.0, &text), (1.0, &vector), (weight, &first(&model))]))
+            ALL => {
+                let [text, vector] = self.both(query);
+                let mut found = vec![false; self.index.corpus.items().len()];
+                let others = text.iter().chain(&vector).map(|(item, _)| *item);
+                others.chain(items(&model).into_iter().take(GUESSED)).for_each(|item| found[item as usize] = true);
+                let model: Scores = model.into_iter().filter(|(item, _)| found[*item as usize]).collect();
+                let words = self.index.corpus.query_words(query).len().max(1);
+                let known = self.numbers(query).len() as f64 / words as f64;
+                items(&fuse_with_model([&text, &vector, &model], known * self.model.search_weight()))
             }
             WITHIN => {
                 let mut among = vec![false; self.index.corpus.items().len()];

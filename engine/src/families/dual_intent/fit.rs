@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use pgrec_kernels::{AdamW, TableGradient};
 use rayon::prelude::*;
+use serde_json::{Value, json};
 
 use super::graph::{Edge, Graph};
 use super::layers::{self, ByLayers, Layers};
 use super::learnt::{ByContent, Learnt};
 use super::network::{self, Network};
 use super::step::{Batch, Told};
-use super::{Params, model, validated};
-use crate::content::Content;
+use super::{Params, model, ranking, validated, weighed};
+use crate::content::{Content, Use};
 use crate::families::epochs::{self, Learner, Length, Progress};
+use crate::families::neighbours::{SEGMENT_ABOVE, add_segment};
 use crate::families::{self, Fitted, Training};
 use crate::random::SplitMix;
 use crate::train::{Metrics, Options, Parameter, Parameters, RowTrainer, Validation};
@@ -23,7 +25,16 @@ const SLICES: usize = 16;
 /// Edges for which one task generates intents.
 const EDGES: usize = 256;
 
+/// Fits a model of all items where something is known of each, else of those that somebody has touched or found.
 pub(super) fn fit(training: &Training<'_>, params: &Params) -> Result<Fitted> {
+    let touched = if params.features == Use::None { training.corpus.of_touched() } else { None };
+    let Some(corpus) = touched else { return fit_items(training, params) };
+    let &Training { leave_last, seed, memory, .. } = training;
+    let training = Training { leave_last, seed, memory, ..Training::new(&corpus, training.params, training.control) };
+    fit_items(&training, params)
+}
+
+fn fit_items(training: &Training<'_>, params: &Params) -> Result<Fitted> {
     let corpus = training.corpus;
     if params.searches && !corpus.has_searches() {
         let why = "nobody has looked for anything: bind the relation of searches (searches => …), or set the parameter \
@@ -77,7 +88,22 @@ pub(super) fn fit(training: &Training<'_>, params: &Params) -> Result<Fitted> {
         step: 0,
         random,
     };
-    epochs::fit(run, training, &validation, Length { epochs: params.epochs, patience: params.patience, every: 1 })
+    let length = Length { epochs: params.epochs, patience: params.patience, every: 1 };
+    completed(epochs::fit(run, training, &validation, length)?, &validation, training.control)
+}
+
+/// Adds to the best model how much it counts in a search, and what finds candidates in a large catalogue.
+fn completed(mut fitted: Fitted, validation: &Validation, control: &Control) -> Result<Fitted> {
+    let artifact = Arc::new(Artifact::from_vec(fitted.artifact.finish()?)?);
+    let model = families::open(Arc::clone(&artifact))?;
+    if let Some((weight, measured)) = weighed::weigh(&*model, validation, control)? {
+        fitted.artifact.f32(model::SEARCH_WEIGHT, &[1], vec![weight as f32]);
+        fitted.metrics.insert("search_weight".into(), json!(weight));
+        fitted.metrics.insert("search_mrr".into(), Value::Object(measured));
+    }
+    let rows = artifact.tensor(ranking::STAR)?;
+    add_segment(&mut fitted.artifact, rows.as_slice(), rows.cols(), SEGMENT_ABOVE, control)?;
+    Ok(fitted)
 }
 
 /// The edges without a query.

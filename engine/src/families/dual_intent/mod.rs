@@ -34,6 +34,7 @@ mod ranking;
 mod sparse;
 mod step;
 mod validated;
+mod weighed;
 
 const NAME: &str = "dual_intent";
 

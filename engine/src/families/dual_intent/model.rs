@@ -26,6 +26,9 @@ const WORDS: &str = "words";
 /// How often each word was looked for, `[words]`.
 const WORD_COUNTS: &str = "words.counts";
 
+/// How much the model counts where somebody searches, `[1]`; not there where that was not weighed.
+pub(super) const SEARCH_WEIGHT: &str = "search.weight";
+
 /// Words that an explanation names.
 const EXPLAINED: usize = 5;
 
@@ -131,6 +134,16 @@ fn through(rows: &[f32], layer: &Linear) -> Vec<f32> {
     rows.par_chunks(ROWS * inputs).map(part).collect::<Vec<_>>().concat()
 }
 
+fn search_weight(artifact: &Artifact) -> Result<f64> {
+    if !artifact.has(SEARCH_WEIGHT) {
+        return Ok(1.0);
+    }
+    match artifact.tensor_of(SEARCH_WEIGHT, &[1])?.as_slice() {
+        &[weight] if weight.is_finite() && weight >= 0.0 => Ok(f64::from(weight)),
+        other => Err(Error::Malformed(format!("{NAME}: {other:?} is no weight of a search"))),
+    }
+}
+
 /// An open model.
 pub(super) struct DualIntent {
     config: Config,
@@ -139,6 +152,7 @@ pub(super) struct DualIntent {
     words: Lexicon,
     word_counts: Tensor,
     word_vectors: Tensor,
+    search_weight: f64,
 }
 
 impl DualIntent {
@@ -153,6 +167,7 @@ impl DualIntent {
             word_counts: artifact.tensor_of(WORD_COUNTS, &[words.len()])?,
             word_vectors: artifact.tensor_of(WORD_VECTORS, &[words.len(), config.dim])?,
             words,
+            search_weight: search_weight(artifact)?,
             catalogue: artifact.catalogue().clone(),
             config,
         })
@@ -275,6 +290,10 @@ impl Model for DualIntent {
 
     fn answers_queries(&self) -> bool {
         self.words.len() > 0
+    }
+
+    fn search_weight(&self) -> f64 {
+        self.search_weight
     }
 
     fn searches(&self) -> usize {

@@ -7,6 +7,8 @@ use super::network::{Network, Scorer};
 use super::ops::{attention, bend, dot, squash};
 use super::{NAME, Shape};
 use crate::artifact::Shared;
+use crate::families::neighbours::Neighbours;
+use crate::families::sequential::check_known;
 use crate::{Artifact, Control, Error, Query, Result};
 
 /// Items that are scored at a time: their rows stay in the second-level cache.
@@ -56,6 +58,7 @@ pub(super) struct Ranking {
     asked: Tensor,
     top: Shared<u32>,
     top_offsets: Shared<u64>,
+    neighbours: Neighbours,
     cpu: Cpu,
 }
 
@@ -84,6 +87,7 @@ impl Ranking {
             asked: artifact.tensor_of(ASKED, &[queries, 2 * dim])?,
             top,
             top_offsets,
+            neighbours: Neighbours::of(artifact)?,
             cpu: Cpu::new(),
         })
     }
@@ -130,7 +134,15 @@ impl Ranking {
         }
         let known = intent.is_some();
         asked.extend([f32::from(known), f32::from(!known)]);
+        let Filter { exclude, candidates } = query.filter;
         let k = self.candidates.max(query.k).min(self.star.rows());
+        if candidates.is_none() {
+            let reach = k.saturating_add(exclude.len());
+            if let Some(found) = self.neighbours.nearest(&asked, reach, exclude, query.k.min(self.star.rows()))? {
+                check_known(self.star.rows(), &found)?;
+                return Ok(found);
+            }
+        }
         let lists = self.cpu.top_k(&asked, &self.star, &[k], &[query.filter])?;
         Ok(lists.into_iter().flatten().map(|scored| scored.item).collect())
     }

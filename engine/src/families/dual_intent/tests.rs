@@ -103,8 +103,10 @@ fn what_was_just_looked_for_moves_the_list_and_wears_off() {
 #[test]
 fn lists_are_the_best_scores_under_every_filter() {
     let model =
-        testing::fit(NAME, &shop(testing::fresh_seed(), 60, 0.6), quick(json!({ "epochs": 2, "candidates": 12 })));
-    let everything: Vec<u32> = (0..41).collect();
+        testing::fit(NAME, &shop(testing::fresh_seed(), 200, 0.6), quick(json!({ "epochs": 2, "candidates": 12 })));
+    // Of the item that nobody has touched it knows nothing.
+    let everything: Vec<u32> = (0..40).collect();
+    assert_eq!(model.catalogue().len(), 40);
     let words = [model.word(COMMON).unwrap()];
     let asked: [(&[u32], &[u32]); 4] = [(&[3, 9, 4], &[]), (&[3, 9, 4], &words), (&[], &words), (&[], &[])];
     let asked = asked.map(|(history, words)| Query { history, words, ..Query::default() });
@@ -191,6 +193,38 @@ fn what_is_kept_back_is_told_by_no_search() {
         artifact.tensor("own").unwrap().as_slice().to_vec()
     };
     assert_eq!(shortened(&["one"]), shortened(&["other"]));
+}
+
+/// Where every item's text has a word of its own, by which it is looked for.
+#[test]
+fn what_texts_find_better_is_left_to_them() {
+    let mut random = SplitMix::new(testing::fresh_seed());
+    let words: Vec<String> = (0..200).map(|item| format!("word{item}")).collect();
+    let mut builder = CorpusBuilder::new(IdKind::Int);
+    for (item, word) in (0..).zip(&words) {
+        builder.item(ItemKey::Int(item)).unwrap();
+        builder.words(ItemKey::Int(item), [word.as_str()]).unwrap();
+    }
+    for _ in 0..100 {
+        builder.user().unwrap();
+        for _ in 0..4 {
+            let item = random.below(200);
+            builder.search(&found(&[&words[item]], item as i64)).unwrap();
+            builder.event(ItemKey::Int(item as i64), None).unwrap();
+        }
+    }
+    let (corpus, params) = (builder.finish().unwrap(), quick(json!({ "epochs": 1, "dim": 4 })));
+    let control = Control::default();
+    let fitted = super::fit(&Training { leave_last: 2, ..Training::new(&corpus, &params, &control) }).unwrap();
+    let mrr = &fitted.metrics["search_mrr"];
+    let of = |way: &str| mrr[way].as_f64().unwrap();
+    assert!(of("text") > 0.99 && of("model") < 0.9 && of("0.25") > 0.99, "{mrr}");
+    assert_eq!(fitted.metrics["search_weight"], json!(0.25));
+    let model = families::open(Arc::new(Artifact::from_vec(fitted.artifact.finish().unwrap()).unwrap())).unwrap();
+    assert!((model.search_weight() - 0.25).abs() < 1e-9);
+    // Nobody knows where nothing is to be found.
+    let plain = testing::fit(NAME, &shop(1, 20, 0.5), quick(json!({ "epochs": 1 })));
+    assert!((plain.search_weight() - 1.0).abs() < 1e-9, "there are no texts");
 }
 
 #[test]

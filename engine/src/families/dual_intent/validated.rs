@@ -2,7 +2,7 @@
 
 use crate::evaluate::{SearchBy, SearchCase, SearchSpec, Searcher, Spec, evaluate, evaluate_search};
 use crate::train::Validation;
-use crate::{Control, Error, Model, Query, Result};
+use crate::{Control, Corpus, Error, Model, Query, Result};
 
 /// Users whose searches are looked at, at most.
 const USERS: usize = 2000;
@@ -26,9 +26,7 @@ pub(super) fn found(model: &dyn Model, validation: &Validation, control: &Contro
     }
     let corpus = validation.corpus().sample(USERS);
     let spec = SearchSpec { protocol: validation.protocol(), ks: &[K], by: SearchBy::Nothing, seed: 0 };
-    // The model has the corpus' items and words, by the same numbers.
-    let words = |query: u32| corpus.query_words(query);
-    match evaluate_search(&mut Search { model, words, control }, &corpus, &spec, control) {
+    match evaluate_search(&mut Search { model, corpus: &corpus, control }, &corpus, &spec, control) {
         Ok(report) => {
             let value = |metric: &str| report.rows.iter().find(|row| row.metric == metric).map(|row| row.value);
             Ok(value("ndcg").zip(value("hr")).map(|(ndcg, hr)| [ndcg, hr]))
@@ -38,21 +36,30 @@ pub(super) fn found(model: &dyn Model, validation: &Validation, control: &Contro
     }
 }
 
-/// A model as the one way to search.
-struct Search<'a, W> {
+/// Those words of a query that a model knows.
+pub(super) fn known_words(model: &dyn Model, corpus: &Corpus, query: u32) -> Vec<u32> {
+    let words = corpus.query_words(query).iter();
+    words.filter_map(|&word| model.word(&corpus.lexicon()[word as usize])).collect()
+}
+
+/// A model as the one way to search, over the items of a corpus.
+struct Search<'a> {
     model: &'a dyn Model,
-    words: W,
+    corpus: &'a Corpus,
     control: &'a Control,
 }
 
-impl<'a, W: Fn(u32) -> &'a [u32]> Searcher for Search<'a, W> {
+impl Searcher for Search<'_> {
     fn ways(&self) -> &[&'static str] {
         &["model"]
     }
 
     fn ranked(&mut self, _: usize, case: &SearchCase<'_>, k: usize) -> Result<Vec<u32>> {
-        let words = (self.words)(case.search.query);
-        let query = Query { history: case.history, words, k, exact_limit: 0, ..Query::default() };
+        let words = known_words(self.model, self.corpus, case.search.query);
+        if words.is_empty() {
+            return Ok(Vec::new());
+        }
+        let query = Query { history: case.history, words: &words, k, exact_limit: 0, ..Query::default() };
         let lists = self.model.recommend(&[query], self.control)?;
         Ok(lists.into_iter().flatten().map(|scored| scored.item).collect())
     }

@@ -6,7 +6,8 @@ use pgrec_kernels::Filter;
 use serde_json::{Value, json};
 
 use super::{Block, Config, Nonlinearity, Positions};
-use crate::families::sequential::{Architecture, SCORED, SEGMENT};
+use crate::families::neighbours::SEGMENT;
+use crate::families::sequential::{Architecture, SCORED};
 use crate::{Artifact, ArtifactBuilder, Control, Error, Model, Query, Scored, families};
 
 const ITEMS: usize = 40;

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::train::{Network, Own, fresh};
 use super::*;
-use crate::Corpus;
 use crate::catalogue::IdKind;
 use crate::corpus::{CorpusBuilder, ItemKey};
 use crate::families::{Training, hstu, hstu_rank, params, sasrec};
 use crate::random::SplitMix;
 use crate::testing::fresh_seed;
 use crate::train::{Check, Options, Parameters, compare, tolerance};
+use crate::{Control, Corpus};
 
 /// What a training that is given `params` would train.
 struct Subject<A> {

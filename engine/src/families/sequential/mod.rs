@@ -9,7 +9,7 @@ mod train;
 
 use std::ops::Range;
 
-use pgrec_kernels::{Device, Operators, Rows, Segment, SegmentOptions, Sequences, Tensor};
+use pgrec_kernels::{Device, Operators, Rows, Sequences, Tensor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -19,21 +19,13 @@ pub(crate) use model::{Sequential, allowed, best, most_similar};
 pub(crate) use train::{Own, fit};
 
 use crate::train::Init;
-use crate::{Artifact, ArtifactBuilder, Control, Error, Result};
+use crate::{Artifact, Error, Result};
 
 /// Name of the table of items' vectors, by which inputs are looked up.
 pub(crate) const ITEMS: &str = "items";
 
 /// Name of the table that items are scored by, where it is not [`ITEMS`].
 pub(crate) const SCORED: &str = "scored_items";
-
-/// Name of the artifact's nearest-neighbour index over the item vectors, for large catalogues.
-pub(crate) const SEGMENT: &str = "segment";
-
-/// Models of more items than this get a nearest-neighbour segment when they are made; the natural default of
-/// [`crate::Query::exact_limit`]. Scoring 100,000 items 64 wide takes some 1.5 ms on one core, finding
-/// neighbours among them nearly as long, and building the segment a minute.
-pub const SEGMENT_ABOVE: usize = 200_000;
 
 /// One tensor of a model.
 #[derive(Debug, PartialEq)]
@@ -162,23 +154,6 @@ pub(crate) fn open<A: Architecture>(artifact: &Artifact) -> Result<(A, A::Encode
     }
     let encoder = architecture.encoder(|name| artifact.has(name).then(|| artifact.tensor(name)).transpose())?;
     Ok((architecture, encoder))
-}
-
-/// Adds the nearest-neighbour segment over the rows that items are scored by, where there are more than `above`.
-pub(crate) fn add_segment(
-    builder: &mut ArtifactBuilder,
-    rows: &[f32],
-    dim: usize,
-    above: usize,
-    control: &Control,
-) -> Result<()> {
-    if rows.len() / dim > above {
-        control.enter("weaving the item index", (rows.len() / dim) as u64);
-        let go_on = |vectors: usize| control.advance(vectors as u64).is_ok();
-        let segment = Segment::build(rows, dim, &SegmentOptions::default(), &go_on)?;
-        builder.bytes(SEGMENT, &segment);
-    }
-    Ok(())
 }
 
 /// Rows of `dim` numbers divided by their lengths, or by 1e-6 where they are shorter.

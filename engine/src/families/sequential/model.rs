@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use pgrec_kernels::cpu::{Cpu, Matrix};
 use pgrec_kernels::cuda::Cuda;
-use pgrec_kernels::{Device, Filter, Rows, Scored, Segment, Tensor};
+use pgrec_kernels::{Device, Filter, Rows, Scored, Tensor};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::memory::Remembered;
-use super::{Architecture, Batch, ITEMS, SCORED, SEGMENT, check_known, check_width, unit_rows};
+use super::{Architecture, Batch, ITEMS, SCORED, check_known, check_width, unit_rows};
 use crate::content::Placer;
+use crate::families::neighbours::Neighbours;
 use crate::families::{Geometry, Model};
 use crate::{Artifact, Catalogue, Control, ItemContent, Query, Result};
 
@@ -30,12 +31,6 @@ const EXPLAINED_COST: usize = 50_000_000_000;
 /// Contributions shown.
 const EXPLAINED_TOP: usize = 5;
 
-/// The segment is always asked for this many neighbours: what its search looks at anyway.
-const NEIGHBOURS: usize = 128;
-/// A neighbour found costs about as much as this many items scored (64 wide, 100,000 items: 10 µs against
-/// 17 ns each), so a filter that asks for more neighbours than that is answered exactly.
-const ITEMS_A_NEIGHBOUR: usize = 500;
-
 /// An open model.
 pub(crate) struct Sequential<A: Architecture> {
     artifact: Arc<Artifact>,
@@ -44,7 +39,7 @@ pub(crate) struct Sequential<A: Architecture> {
     /// The table that items are scored by.
     scored: Tensor,
     device: Cpu,
-    segment: OnceLock<Segment>,
+    neighbours: Neighbours,
     remembered: Remembered<Matrix>,
     placer: Option<Placer>,
 }
@@ -53,14 +48,14 @@ impl<A: Architecture> Sequential<A> {
     pub(crate) fn open(artifact: Arc<Artifact>) -> Result<Self> {
         let (architecture, encoder): (A, _) = super::open(&artifact)?;
         let scored = artifact.tensor(if artifact.has(SCORED) { SCORED } else { ITEMS })?;
-        let placer = Placer::open(&artifact, architecture.dim())?;
+        let (placer, neighbours) = (Placer::open(&artifact, architecture.dim())?, Neighbours::of(&artifact)?);
         Ok(Self {
             architecture,
             encoder,
             scored,
             artifact,
             device: Cpu::new(),
-            segment: OnceLock::new(),
+            neighbours,
             remembered: Remembered::new(),
             placer,
         })
@@ -180,34 +175,15 @@ impl<A: Architecture> Sequential<A> {
     /// catalogue, no segment, or a filter that leaves too little of what the segment finds.
     fn neighbours(&self, vector: &[f32], query: &Query<'_>) -> Result<Option<Vec<Scored>>> {
         let Filter { exclude, candidates } = query.filter;
-        if self.items() <= query.exact_limit || candidates.is_some() || !self.artifact.has(SEGMENT) {
+        if self.items() <= query.exact_limit || candidates.is_some() {
             return Ok(None);
         }
         // Twice as many as needed: the last of the k are found more surely from further out.
-        let reach = query.k.saturating_add(exclude.len()).saturating_mul(2).max(NEIGHBOURS);
-        if reach > NEIGHBOURS.max(self.items() / ITEMS_A_NEIGHBOUR) {
-            return Ok(None);
-        }
-        let found = self.segment()?.search(vector, reach);
-        let mut allowed: Vec<u32> =
-            found.iter().map(|s| s.item).filter(|item| exclude.binary_search(item).is_err()).collect();
-        if allowed.len() < query.k {
-            return Ok(None);
-        }
-        allowed.sort_unstable();
-        allowed.dedup();
-        self.known(&allowed)?;
-        let filter = Filter { exclude: &[], candidates: Some(&allowed) };
+        let reach = query.k.saturating_add(exclude.len()).saturating_mul(2);
+        let Some(found) = self.neighbours.nearest(vector, reach, exclude, query.k)? else { return Ok(None) };
+        self.known(&found)?;
+        let filter = Filter { exclude: &[], candidates: Some(&found) };
         Ok(self.device.top_k(vector, &self.scored, &[query.k], &[filter])?.pop())
-    }
-
-    /// Opened by the first query that needs it: a view costs private memory in every process.
-    fn segment(&self) -> Result<&Segment> {
-        if let Some(segment) = self.segment.get() {
-            return Ok(segment);
-        }
-        let opened = Segment::view(Arc::new(self.artifact.raw(SEGMENT)?))?;
-        Ok(self.segment.get_or_init(|| opened))
     }
 }
 

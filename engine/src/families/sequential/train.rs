@@ -6,7 +6,8 @@ use pgrec_kernels::{Operators, Rows, Sequences};
 use serde::de::DeserializeOwned;
 
 use super::by_content;
-use super::{Architecture, ITEMS, SCORED, SEGMENT_ABOVE, Weight, add_segment, config_json, needed, unit_rows};
+use super::{Architecture, ITEMS, SCORED, Weight, config_json, needed, unit_rows};
+use crate::families::neighbours::{SEGMENT_ABOVE, add_segment};
 use crate::families::{Fitted, Training, params};
 use crate::train::{self, ByContent, Options, Parameter, Parameters, SequenceModel};
 use crate::{Artifact, ArtifactBuilder, Control, Corpus, Error, ItemIds, Result};
