@@ -18,13 +18,15 @@ const ALONE: usize = WAYS.len() - WEIGHTS.len();
 
 /// Users whose searches are looked at, at most.
 const USERS: usize = 1000;
+/// Of fewer searches nothing is concluded.
+const LEAST: u64 = 30;
 /// Places that count.
 const K: usize = 100;
 /// What lists of texts are cut at, and those of the model: about as in the database.
 const MATCHED: usize = 1000;
 const GUESSED: usize = 200;
 
-/// The best weight, and the mean reciprocal rank of every way; None where there are no texts, or nobody was to find anything.
+/// The best weight, and the mean reciprocal rank of every way; None where there are no texts, or few who were to find anything.
 pub(super) fn weigh(
     model: &dyn Model,
     validation: &Validation,
@@ -39,6 +41,7 @@ pub(super) fn weigh(
     let spec = SearchSpec { protocol: validation.protocol(), ks: &[K], by: SearchBy::Nothing, seed: 0 };
     let mut both = Both { model, corpus: &corpus, texts, control, last: None };
     let report = match evaluate_search(&mut both, &corpus, &spec, control) {
+        Ok(report) if report.users < LEAST => return Ok(None),
         Ok(report) => report,
         Err(Error::Data(_)) => return Ok(None),
         Err(error) => return Err(error),
