@@ -1,6 +1,6 @@
 //! One list of several: reciprocal rank fusion (Cormack, Clarke and Buettcher 2009).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::Hash;
 
 /// What is added to ranks, as published: how little the first places count more than those after them.
@@ -29,8 +29,8 @@ pub fn fuse<T: Clone + Eq + Hash>(lists: &[Weighted<'_, T>]) -> Vec<(T, f64)> {
 }
 
 /// One list of what text, vectors and a model have found, each best first, where the model counts `weight` times. What the model
-/// does not know (it came after the training, or nobody had touched it) has the place in the model's list that text and
-/// vectors give it. The scores of the only list that there is stay: they say more than ranks.
+/// does not know (it came after the training, or nobody had touched it) has the place in the model's list of what is as good a
+/// find by text and vectors and is known. The scores of the only list that there is stay: they say more than ranks.
 pub fn fuse_with_model<T: Clone + Eq + Hash>([text, vectors, model]: [&[(T, f64)]; 3], weight: f64) -> Vec<(T, f64)> {
     let lists: [Weighted<'_, T>; 3] = [(1.0, text), (1.0, vectors), (weight, model)];
     let lists: Vec<Weighted<'_, T>> = lists.into_iter().filter(|(_, list)| !list.is_empty()).collect();
@@ -39,11 +39,17 @@ pub fn fuse_with_model<T: Clone + Eq + Hash>([text, vectors, model]: [&[(T, f64)
         lists => fuse(lists),
     };
     if !model.is_empty() {
-        let known: HashSet<&T> = model.iter().map(|(one, _)| one).collect();
+        let known: HashMap<&T, u32> = ranks(model).collect();
         let unasked = fuse(&[(1.0, text), (1.0, vectors)]);
-        let places: HashMap<&T, u32> = ranks(&unasked).collect();
-        for (one, score) in fused.iter_mut().filter(|(one, _)| !known.contains(one)) {
-            *score += places.get(one).map_or(0.0, |&rank| weight / (RANK_CONSTANT + f64::from(rank)));
+        let mut of_known: Vec<u32> = unasked.iter().filter_map(|(one, _)| known.get(one).copied()).collect();
+        of_known.sort_unstable();
+        let place = |rank: u32| {
+            let as_good = (rank as usize - 1) * of_known.len() / unasked.len();
+            of_known.get(as_good).copied().unwrap_or(rank)
+        };
+        let places: HashMap<&T, u32> = ranks(&unasked).map(|(one, rank)| (one, place(rank))).collect();
+        for (one, score) in fused.iter_mut().filter(|(one, _)| !known.contains_key(one)) {
+            *score += places.get(one).map_or(0.0, |&place| weight / (RANK_CONSTANT + f64::from(place)));
         }
         fused.sort_by(|a, b| b.1.total_cmp(&a.1));
     }
@@ -94,11 +100,15 @@ mod tests {
     fn a_model_has_no_say_in_what_it_does_not_know() {
         let (text, vectors) = (falling(&["new", "a", "b"]), falling(&["a", "new"]));
         let fused = fuse_with_model([&text, &vectors, &falling(&["b", "a", "c"])], 8.0);
-        // The new one is first by text and vectors, and so it is as if the model had it first, too.
+        // The new one is as good a find as any, and so it is as if the model had it first, too.
         assert_eq!(order(&fused), ["new", "a", "b", "c"]);
         let place = |one| fused.iter().find(|(other, _)| *other == one).unwrap().1;
         assert!((place("new") - (1.0 / 61.0 + 1.0 / 62.0 + 8.0 / 61.0)).abs() < 1e-12);
         assert!((place("b") - (1.0 / 63.0 + 8.0 / 61.0)).abs() < 1e-12);
+        // Beside what the model thinks of by itself it is no better than what is found with it and known.
+        let fused = fuse_with_model([&[("new", 1.0), ("a", 1.0)], &[], &falling(&["c", "d", "e", "a"])], 8.0);
+        let place = |one| fused.iter().find(|(other, _)| *other == one).unwrap().1;
+        assert!((place("new") - place("a")).abs() < 1e-12 && (place("a") - (1.0 / 61.0 + 8.0 / 64.0)).abs() < 1e-12);
         assert_eq!(fuse_with_model([&text, &[], &[]], 8.0), text);
         assert_eq!(fuse_with_model([&[], &[], &vectors], 8.0), vectors);
     }
