@@ -11,9 +11,9 @@ use crate::train::Validation;
 use crate::{Control, Corpus, Error, Model, Query, Result};
 
 /// Among which weights is chosen.
-const WEIGHTS: [f64; 7] = [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0];
-/// The ways that are measured: text and model alone, and both by each weight.
-const WAYS: [&str; 9] = ["text", "model", "0.25", "0.5", "1", "2", "4", "8", "16"];
+const WEIGHTS: [f64; 9] = [0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0];
+/// The ways that are measured: the model alone, and both by each weight; by 0 what it has guessed comes after all texts.
+const WAYS: [&str; 10] = ["model", "0", "0.125", "0.25", "0.5", "1", "2", "4", "8", "16"];
 const ALONE: usize = WAYS.len() - WEIGHTS.len();
 
 /// Users whose searches are looked at, at most.
@@ -102,8 +102,7 @@ impl Searcher for Both<'_> {
         }
         let Some((_, _, [text, model], known)) = &self.last else { return Ok(Vec::new()) };
         let list = match way {
-            0 => text.clone(),
-            1 => model.clone(),
+            0 => model.clone(),
             _ => fuse_with_model([text, &[], model], known * WEIGHTS[way - ALONE]),
         };
         Ok(list.into_iter().take(k).map(|(item, _)| item).collect())
