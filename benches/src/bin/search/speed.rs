@@ -21,7 +21,7 @@ const CANDIDATES: usize = 10_000;
 const EXCLUDED: usize = 100;
 
 /// The log that a model learns from: so many searches an item, of people who made so many each.
-const SEARCHED: f64 = 0.4;
+const SEARCHED: f64 = 0.1;
 const SEARCHES: usize = 8;
 
 /// A way to answer the query `q` and the vector `v`, as SQL.
