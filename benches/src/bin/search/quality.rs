@@ -65,6 +65,7 @@ impl Contestant {
         for point in &fitted.curve {
             println!("  {point}");
         }
+        println!("  {}", serde_json::Value::Object(fitted.metrics.clone()));
         Ok(families::open(Arc::new(Artifact::from_vec(fitted.artifact.finish()?)?))?)
     }
 }

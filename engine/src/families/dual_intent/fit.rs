@@ -89,17 +89,21 @@ fn fit_items(training: &Training<'_>, params: &Params) -> Result<Fitted> {
         random,
     };
     let length = Length { epochs: params.epochs, patience: params.patience, every: 1 };
-    completed(epochs::fit(run, training, &validation, length)?, &validation, training.control)
+    completed(epochs::fit(run, training, &validation, length)?, params, &validation, training.control)
 }
 
 /// Adds to the best model how much it counts in a search, and what finds candidates in a large catalogue.
-fn completed(mut fitted: Fitted, validation: &Validation, control: &Control) -> Result<Fitted> {
+fn completed(mut fitted: Fitted, params: &Params, validation: &Validation, control: &Control) -> Result<Fitted> {
     let artifact = Arc::new(Artifact::from_vec(fitted.artifact.finish()?)?);
     let model = families::open(Arc::clone(&artifact))?;
-    if let Some((weight, measured)) = weighed::weigh(&*model, validation, control)? {
+    let weighed = match params.search_weight {
+        Some(weight) => Some((weight, None)),
+        None => weighed::weigh(&*model, validation, control)?.map(|(weight, measured)| (weight, Some(measured))),
+    };
+    if let Some((weight, measured)) = weighed {
         fitted.artifact.f32(model::SEARCH_WEIGHT, &[1], vec![weight as f32]);
         fitted.metrics.insert("search_weight".into(), json!(weight));
-        fitted.metrics.insert("search_mrr".into(), Value::Object(measured));
+        measured.map(|measured| fitted.metrics.insert("search_mrr".into(), Value::Object(measured)));
     }
     let rows = artifact.tensor(ranking::STAR)?;
     add_segment(&mut fitted.artifact, rows.as_slice(), rows.cols(), SEGMENT_ABOVE, control)?;

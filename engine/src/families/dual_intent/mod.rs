@@ -119,6 +119,8 @@ struct Params {
     user_dropout: f64,
     /// Items that the networks score in catalogues above the limit of exact search: those nearest to user + intent.
     candidates: usize,
+    /// How much it counts beside text and vectors in a search; without, as much as validation says (`weighed`).
+    search_weight: Option<f64>,
     /// AdamW's rate. Published: 1e-4, with batches of 256.
     learning_rate: f64,
     /// Its decoupled weight decay, as published.
@@ -151,6 +153,7 @@ impl Default for Params {
             leave_out: true,
             user_dropout: 0.2,
             candidates: 1000,
+            search_weight: None,
             learning_rate: 4e-3,
             weight_decay: 1e-5,
             batch: 2048,
@@ -186,6 +189,7 @@ impl Params {
             ("intent_weight", self.intent_weight),
             ("translation_weight", self.translation_weight),
             ("weight_decay", self.weight_decay),
+            ("search_weight", self.search_weight.unwrap_or(0.0)),
         ])
     }
 

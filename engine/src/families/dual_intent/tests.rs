@@ -222,6 +222,8 @@ fn what_texts_find_better_is_left_to_them() {
     assert_eq!(fitted.metrics["search_weight"], json!(0.0));
     let model = families::open(Arc::new(Artifact::from_vec(fitted.artifact.finish().unwrap()).unwrap())).unwrap();
     assert!(model.search_weight().abs() < 1e-9);
+    let params = quick(json!({ "epochs": 1, "dim": 4, "search_weight": 3 }));
+    assert!((testing::fit(NAME, &corpus, params).search_weight() - 3.0).abs() < 1e-9);
     // Nobody knows where nothing is to be found.
     let plain = testing::fit(NAME, &shop(1, 20, 0.5), quick(json!({ "epochs": 1 })));
     assert!((plain.search_weight() - 1.0).abs() < 1e-9, "there are no texts");
@@ -251,6 +253,7 @@ fn what_cannot_be_learnt_is_refused_in_words() {
         (json!({ "learning_rate": 0 }), "learning_rate is a number above 0"),
         (json!({ "intent_weight": -1 }), "intent_weight is a number from 0"),
         (json!({ "recent": 5000 }), "recent is a whole number from 0 to 1024"),
+        (json!({ "search_weight": -1 }), "search_weight is a number from 0"),
         (json!({ "scorer": "cosine" }), "unknown variant"),
         (json!({ "depth": 2 }), "unknown field"),
     ] {
