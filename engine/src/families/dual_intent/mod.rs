@@ -180,8 +180,10 @@ impl Params {
             return checks.wrong("dim is a multiple of 4");
         }
         checks.counts(1 << 10, &[("recent", self.recent), ("item_queries", self.item_queries)])?;
-        let shares = [("decay", self.decay, 1.0), ("user_dropout", self.user_dropout, 0.9)];
-        if let Some((name, _, most)) = shares.into_iter().find(|(_, x, most)| !(0.0..=*most).contains(x)) {
+        let weight = self.search_weight.unwrap_or(0.0);
+        let bounded =
+            [("decay", self.decay, 1.0), ("user_dropout", self.user_dropout, 0.9), ("search_weight", weight, 1e6)];
+        if let Some((name, _, most)) = bounded.into_iter().find(|(_, x, most)| !(0.0..=*most).contains(x)) {
             return checks.wrong(format_args!("{name} is a number from 0 to {most}"));
         }
         checks.positive(&[("learning_rate", self.learning_rate), ("content_rate", self.content_rate)])?;
@@ -189,7 +191,6 @@ impl Params {
             ("intent_weight", self.intent_weight),
             ("translation_weight", self.translation_weight),
             ("weight_decay", self.weight_decay),
-            ("search_weight", self.search_weight.unwrap_or(0.0)),
         ])
     }
 
